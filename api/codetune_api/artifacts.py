@@ -1,0 +1,54 @@
+"""Where things lie in a namespace's artifact store; all paths are relative to its root."""
+
+from codetune_api.metadata import ARTIFACTS_CLAIM
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+"""What a PEFT adapter consists of; nothing else is ever loaded."""
+
+MANIFEST = "MANIFEST.json"
+
+
+def project_folder(namespace: str, name: str) -> str:
+    """Everything of a Project."""
+    return f"{namespace}/projects/{name}"
+
+
+def sources_folder(namespace: str, name: str) -> str:
+    """What a Project fetched, kept for the next sync."""
+    return f"{project_folder(namespace, name)}/sources"
+
+
+def dataset_folder(namespace: str, project: str, revision: str) -> str:
+    """One dataset: `manifest.json`, `files.jsonl`, `report.jsonl`."""
+    return f"{project_folder(namespace, project)}/{revision.removeprefix('sha256:')}"
+
+
+def finetune_folder(namespace: str, name: str, uid: str) -> str:
+    """Everything of one FineTune object; a new object of the same name gets a new one."""
+    return f"{namespace}/finetunes/{name}/{uid}"
+
+
+def checkpoint_name(step: int) -> str:
+    """The name by which people and resources speak of a checkpoint."""
+    return f"step-{step:06d}"
+
+
+def checkpoint_folder(run: str, name: str) -> str:
+    """One checkpoint, below the run's folder."""
+    return f"{run}/checkpoints/{name}"
+
+
+def model_folder(repository: str, commit: str) -> str:
+    """A base model that was fetched from the hub."""
+    return f"models/{repository}/{commit}"
+
+
+def store_uri(path: str) -> str:
+    """The URI of a path in the store, as it stands in status."""
+    return f"pvc://{ARTIFACTS_CLAIM}/{path}"
+
+
+def store_path(uri: str) -> str | None:
+    """The path below the store's root that a URI names; None when it names something else."""
+    prefix = store_uri("")
+    return uri.removeprefix(prefix) if uri.startswith(prefix) else None

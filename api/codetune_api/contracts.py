@@ -1,0 +1,231 @@
+"""What the parts hand to each other as JSON: run configurations, results, manifests, adapter sets.
+
+Paths in here are relative to a root that the pod gets by environment variable, so that a configuration means the
+same wherever its volumes are mounted.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from codetune_api.common import Failure
+from codetune_api.digests import FileEntry, digest_files
+from codetune_api.finetune import (
+    Checkpoints,
+    CheckpointStatus,
+    Evaluation,
+    LoraOverrides,
+    LossPoint,
+    Parameters,
+    Preset,
+    TrainingOverrides,
+)
+from codetune_api.model import ApiModel, Digest
+from codetune_api.project import FileCounts, FileRules, FileType, Holdout, Rejection, Source, SourceStatus
+
+ENV_CONFIG = "CODETUNE_CONFIG"
+"""File with the run's JSON configuration."""
+ENV_STORE = "CODETUNE_STORE"
+"""Root of the namespace's artifact store."""
+ENV_MODEL = "CODETUNE_MODEL"
+"""Folder of the base model."""
+ENV_SCRATCH = "CODETUNE_SCRATCH"
+"""Folder that is gone after the pod."""
+ENV_CREDENTIALS = "CODETUNE_CREDENTIALS"
+"""Root of the credentials: one folder per source name, with the keys of its Secret as files."""
+ENV_VOLUMES = "CODETUNE_VOLUMES"
+"""Root of the volume sources: one folder per source name."""
+ENV_FILE_ROOT = "CODETUNE_FILE_ROOT"
+"""`file:///x` means `x` below this folder; unset: file URLs are refused. Only a local cluster sets it."""
+ENV_TERMINATION_LOG = "CODETUNE_TERMINATION_LOG"
+"""Where the last words of a failing container go."""
+ENV_HUB_TOKEN = "HF_TOKEN"
+"""The model hub's token; in the init container `fetch` only."""
+
+
+class Contract(ApiModel):
+    """A message between our own parts: an unknown field is a bug, so it is refused."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+class RunConfig(Contract):
+    """What every Job gets."""
+
+    nonce: Annotated[str, Field(min_length=16)]
+    """Marks this run's protocol lines, so that nothing that is merely printed can pose as one."""
+    namespace: str
+    name: str
+    """Name of the Project or FineTune."""
+
+
+class ScanConfig(RunConfig):
+    """Job `scan`: `python -m codetune_trainer scan`."""
+
+    sources: list[Source]
+    files: FileRules
+    holdout: Holdout
+    output: str
+    """Folder below the store, `<ns>/projects/<name>`; the dataset goes to `<output>/<revision hex>`."""
+    cache: str
+    """Folder below the store for what was fetched, `<ns>/projects/<name>/sources`."""
+
+
+class ScanResult(Contract):
+    """The result line of a scan."""
+
+    revision: Digest
+    uri: str
+    """Folder of the dataset below the store."""
+    sources: list[SourceStatus]
+    file_types: list[FileType]
+    files: FileCounts
+    rejections: list[Rejection]
+
+
+class DatasetManifest(Contract):
+    """`manifest.json` of a dataset; `files.jsonl` and `report.jsonl` lie beside it."""
+
+    revision: Digest
+    """Digest over `files.jsonl` (content and split of every accepted file)."""
+    sources: list[SourceStatus]
+    files: FileCounts
+    artifacts: dict[str, FileEntry]
+    """`files.jsonl` and `report.jsonl`."""
+
+
+class DatasetFile(Contract):
+    """One line of `files.jsonl`: an accepted file with its text."""
+
+    path: str
+    """`<source>/<path in source>`."""
+    type: str
+    sha256: str
+    split: Literal["train", "holdout"]
+    text: str
+
+
+class ReportRow(Contract):
+    """One line of `report.jsonl`: every file that was found, accepted or not."""
+
+    path: str
+    source: str
+    type: str
+    bytes: int
+    lines: int
+    decision: Literal["train", "holdout", "rejected"]
+    reason: str = ""
+    detail: str = ""
+
+
+class TrainConfig(RunConfig):
+    """Job `train`: `python -m codetune_trainer train`."""
+
+    dataset: str
+    """Folder of the dataset below the store."""
+    dataset_revision: Digest
+    output: str
+    """Folder of this run below the store, `<ns>/finetunes/<name>/<uid>`."""
+    base_model: str
+    """The base model's URI, recorded in the adapter."""
+    device: Literal["cpu", "cuda"]
+    gpus: int
+    preset: Preset
+    lora: LoraOverrides
+    training: TrainingOverrides
+    checkpoints: Checkpoints
+
+
+class TrainResult(Contract):
+    """The result line of a training run."""
+
+    steps: int
+    tokens: int
+    best_checkpoint: str
+    latest_checkpoint: str
+    evaluation: Evaluation
+    parameters: Parameters
+    checkpoints: list[CheckpointStatus]
+    loss_history: list[LossPoint]
+
+
+class CheckpointManifest(Contract):
+    """`MANIFEST.json` of a checkpoint, written last: without it the checkpoint does not exist."""
+
+    name: str
+    step: int
+    loss: float | None = None
+    holdout_loss: float | None = None
+    base_model: str
+    rank: int
+    dataset_revision: Digest
+    created_at: str
+    adapter: dict[str, FileEntry]
+    """What serving loads: `adapter_model.safetensors` and `adapter_config.json`."""
+    state: dict[str, FileEntry]
+    """What resuming needs, under `state/`."""
+
+    def digest(self) -> Digest:
+        """Digest of the adapter's files: what `status.checkpoints[].digest` and serving pods compare."""
+        return digest_files(self.adapter)
+
+
+class FetchConfig(RunConfig):
+    """Init container `fetch`: `python -m codetune_trainer fetch`; brings a hub model into the store."""
+
+    repository: str
+    """`org/name`."""
+    revision: str
+    """Branch, tag or commit; `main` when the URI has none."""
+
+
+class PurgeConfig(RunConfig):
+    """Job `purge`: `python -m codetune_trainer purge`; removes what a deleted resource left in the store."""
+
+    paths: list[str]
+    """Folders below the store."""
+
+
+class DesiredAdapter(Contract):
+    """One adapter that a serving pod should hold."""
+
+    name: str
+    """Stable model name."""
+    digest: Digest | None = None
+    """Digest over its two files; None: whatever is there (an adapter by `uri` without a digest)."""
+    path: str
+    """PEFT folder below the store."""
+
+
+class DesiredAdapters(Contract):
+    """Body of `PUT /codetune/adapters`, and `adapters.json` in the mounted ConfigMap."""
+
+    adapters: list[DesiredAdapter] = []
+
+
+class AdapterReport(Contract):
+    """One adapter in a serving pod."""
+
+    name: str
+    digest: Digest | None = None
+    """What is served under the name now; None when nothing is."""
+    desired_digest: Digest | None = None
+    phase: Literal["Loading", "Ready", "Failed"]
+    reason: str = ""
+    """DigestMismatch, AdapterNotFound, BaseModelMismatch, RankTooHigh, InvalidAdapter, LoadFailed."""
+    message: str = ""
+
+
+class ServerReport(Contract):
+    """Answer of `GET` and `PUT /codetune/adapters`."""
+
+    ready: bool
+    """The whole desired set is settled: each adapter is Ready or was refused by name."""
+    adapters: list[AdapterReport]
+    models: list[str]
+    """Stable names that answer now, the base model's first."""
+
+
+class Terminated(Failure):
+    """What a failing container writes to its termination log."""

@@ -1,0 +1,281 @@
+"""FineTune: one LoRA training run on a Project, and everything there is to know about it."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from codetune_api.common import (
+    NAME_RULE,
+    BaseModelUri,
+    Conditions,
+    Failure,
+    LocalRef,
+    Resource,
+    Resources,
+    Scheduling,
+    SecretRef,
+)
+from codetune_api.model import ApiModel, Digest, Timestamp, immutable, list_map, rules
+
+Preset = Literal["Auto", "Smaller", "Standard", "Embeddings"]
+
+
+ModuleName = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class LoraOverrides(ApiModel):
+    """The adapter's shape; what is not set comes from the preset."""
+
+    rank: Annotated[int, Field(ge=1, le=512)] | None = None
+    """Rank r of the update BA (arXiv:2106.09685)."""
+    alpha: Annotated[float, Field(gt=0, le=4096)] | None = None
+    """The update is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    target_modules: (
+        Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=64)] | None
+    ) = None
+    """Names of linear layers, e.g. `q_proj`; empty or unset: all linear layers but the output head."""
+    train_embeddings: bool | None = None
+    """Train token embeddings and output head too."""
+
+
+class EarlyStopping(ApiModel):
+    """Stop when the held-out loss no longer falls."""
+
+    patience: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Checkpoints in a row without improvement."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """Smallest fall of the held-out loss that counts, in nats per token."""
+
+
+class TrainingOverrides(ApiModel):
+    """The optimisation; what is not set comes from the preset and the size of the dataset."""
+
+    max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Number of optimizer steps; wins over `epochs`."""
+    epochs: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Passes over the training files."""
+    sequence_length: Annotated[int, Field(ge=64, le=131_072)] | None = None
+    """Tokens in a packed sequence."""
+    batch_tokens: Annotated[int, Field(ge=64, le=2**27)] | None = None
+    """Tokens in an optimizer step, over all GPUs; rounded up to whole sequences."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Peak learning rate."""
+    scheduler: Literal["Constant", "Linear", "Cosine"] | None = None
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
+    fim_rate: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of documents turned into fill-in-the-middle examples, where the model has the tokens for it."""
+    precision: Literal["Auto", "BFloat16", "Float16", "Float32"] | None = None
+    """Auto: bf16 where the hardware has it."""
+    gradient_checkpointing: Literal["Auto", "On", "Off"] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    early_stopping: EarlyStopping | None = None
+
+
+class Checkpoints(ApiModel):
+    """When to save, and how many to keep."""
+
+    every_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Optimizer steps between two checkpoints; unset: a tenth of the run."""
+    keep: Annotated[int, Field(ge=1, le=100)] = 3
+    """How many of the latest to keep; the best one always stays."""
+
+
+class FineTuneScheduling(Scheduling):
+    """Where and when the run may start."""
+
+    queue_name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=63)] | None = None
+    """LocalQueue of Kueue; the run waits there until it is admitted."""
+
+
+_ONE_RUN = "make a new FineTune: a run has one set of parameters"
+
+
+class FineTuneSpec(ApiModel):
+    """What to train on what."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.modelSecretRef) == has(oldSelf.modelSecretRef) && "
+                "(!has(self.modelSecretRef) || self.modelSecretRef == oldSelf.modelSecretRef)",
+                "modelSecretRef can't be changed once set: change the token inside the Secret, or make a new FineTune",
+            )
+        )
+    )
+
+    project_ref: Annotated[
+        LocalRef, Field(json_schema_extra=immutable("projectRef", "make a new FineTune for another project"))
+    ]
+    base_model: BaseModelUri
+    """`hf://org/name@revision`, `pvc://claim/path` or, on a local cluster, `file:///path`."""
+    model_secret_ref: SecretRef | None = None
+    """Secret with the key `token`: the model hub's access token."""
+    preset: Annotated[Preset, Field(json_schema_extra=immutable("preset", _ONE_RUN))] = "Auto"
+    """Auto chooses by the size of the dataset; every field below overrides."""
+    lora: Annotated[LoraOverrides, Field(json_schema_extra=immutable("lora", _ONE_RUN))] = LoraOverrides()
+    training: Annotated[TrainingOverrides, Field(json_schema_extra=immutable("training", _ONE_RUN))] = (
+        TrainingOverrides()
+    )
+    checkpoints: Checkpoints = Checkpoints()
+    resources: Resources = Resources()
+    scheduling: FineTuneScheduling = FineTuneScheduling()
+    suspend: bool = False
+    """Stops the run and frees its GPUs; it continues from its last checkpoint."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 3
+    """How often a run that died is started again, from its last checkpoint."""
+    active_deadline_seconds: Annotated[int, Field(ge=1)] | None = None
+    """Longest time the run may be active, in seconds."""
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
+    """Seconds after which the finished Job and its pods are removed; the FineTune stays."""
+    deletion_policy: Literal["Delete", "Retain"] = "Delete"
+    """What becomes of the adapter and checkpoints when the FineTune is deleted."""
+
+
+FineTunePhase = Literal[
+    "Pending", "WaitingForData", "Queued", "Starting", "Running", "Suspended", "Succeeded", "Failed"
+]
+
+
+class Progress(ApiModel):
+    """How far the run is."""
+
+    step: int = 0
+    total_steps: int = 0
+    percent: Annotated[float, Field(ge=0, le=100)] = 0
+    epoch: float = 0
+    loss: float | None = None
+    """Training loss of the last steps, in nats per token."""
+    holdout_loss: float | None = None
+    """Loss on the held-out files at the last checkpoint, in nats per token."""
+    learning_rate: float | None = None
+    tokens: int = 0
+    """Tokens trained on so far."""
+    tokens_per_second: float | None = None
+    updated_at: Timestamp | None = None
+    stage: str = ""
+    """What the run is doing now, e.g. LoadingModel, Tokenizing, Training, Evaluating."""
+
+
+class CheckpointStatus(ApiModel):
+    """One checkpoint in the store."""
+
+    name: str
+    step: int
+    loss: float | None = None
+    holdout_loss: float | None = None
+    uri: str
+    digest: Digest
+    bytes: int = 0
+    created_at: Timestamp | None = None
+
+
+class LossPoint(ApiModel):
+    """One point of the loss chart."""
+
+    step: int
+    loss: float
+    holdout_loss: float | None = None
+
+
+class EvaluationScores(ApiModel):
+    """Scores on the held-out files."""
+
+    loss: float
+    """Mean cross-entropy, in nats per token."""
+    exact_match: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of sampled held-out lines that greedy decoding gives to the letter."""
+
+
+class Evaluation(ApiModel):
+    """Is the tuned model better than its base on code that neither was trained on?"""
+
+    base: EvaluationScores
+    tuned: EvaluationScores
+    improvement: float
+    """(base loss - tuned loss) / base loss; 0.05 is 5 % better, negative is worse."""
+    files: int = 0
+    tokens: int = 0
+    message: str = ""
+
+
+class DatasetStatus(ApiModel):
+    """The pinned dataset of the run."""
+
+    revision: Digest
+    files: int = 0
+    tokens: int = 0
+    uri: str = ""
+
+
+class AdapterStatus(ApiModel):
+    """The adapter that serving would use: the best checkpoint."""
+
+    uri: str
+    digest: Digest
+    rank: int
+
+
+class Parameters(ApiModel):
+    """Every parameter of the run, after preset, dataset size and overrides."""
+
+    preset: Preset
+    rank: int
+    alpha: float
+    dropout: float
+    target_modules: list[str]
+    train_embeddings: bool
+    max_steps: int
+    epochs: float
+    sequence_length: int
+    batch_tokens: int
+    learning_rate: float
+    scheduler: Literal["Constant", "Linear", "Cosine"]
+    warmup_steps: int
+    weight_decay: float
+    fim_rate: float
+    precision: Literal["BFloat16", "Float16", "Float32"]
+    gradient_checkpointing: bool
+    seed: int
+    every_steps: int
+    """Optimizer steps between two checkpoints."""
+    early_stopping: EarlyStopping | None = None
+    notes: list[str] = []
+    """Why a value is not what one might expect, e.g. no fill-in-the-middle tokens in this model."""
+
+
+class FineTuneStatus(ApiModel):
+    """Everything about the run."""
+
+    phase: FineTunePhase | None = None
+    observed_generation: int | None = None
+    conditions: Conditions = []
+    progress: Progress | None = None
+    eta: Timestamp | None = None
+    """When the run should end."""
+    remaining: str | None = None
+    """Time left, for people: `12m`."""
+    checkpoints: Annotated[list[CheckpointStatus], Field(json_schema_extra=list_map("name"))] = []
+    best_checkpoint: str | None = None
+    latest_checkpoint: str | None = None
+    loss_history: Annotated[list[LossPoint], Field(max_length=100)] = []
+    """The whole run in at most 100 points: the loss chart."""
+    evaluation: Evaluation | None = None
+    parameters: Parameters | None = None
+    dataset: DatasetStatus | None = None
+    adapter: AdapterStatus | None = None
+    job_name: str | None = None
+    restarts: int | None = None
+    started_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
+    failure: Failure | None = None
+
+
+class FineTune(Resource):
+    """A LoRA training run."""
+
+    model_config = ConfigDict(json_schema_extra=NAME_RULE)
+
+    spec: FineTuneSpec
+    status: FineTuneStatus = FineTuneStatus()

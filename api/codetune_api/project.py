@@ -1,0 +1,196 @@
+"""Project: which code to learn from, and what became of it."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from codetune_api.common import NAME_RULE, Conditions, Failure, Resource, SecretRef
+from codetune_api.model import ApiModel, Digest, Name, Timestamp, list_map, rules
+
+
+class GitSource(ApiModel):
+    """A git repository."""
+
+    url: Annotated[
+        str,
+        Field(
+            max_length=2048,
+            pattern=r"^(https?://[^\s]+|ssh://[^\s]+|file:///[^\s]+|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^\s]+)$",
+        ),
+    ]
+    """`https://`, `ssh://`, `user@host:path` or, on a local cluster, `file:///`. No credentials in it: use
+    `credentialsSecretRef`."""
+    revision: Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+@-]*$")] | None = None
+    """Branch, tag or commit; empty: the repository's default branch."""
+    submodules: bool = False
+    """Fetch submodules too."""
+    lfs: bool = False
+    """Fetch Git LFS files too; otherwise their pointers are listed as rejected."""
+
+
+class ArchiveSource(ApiModel):
+    """A zip or tar archive behind a direct link."""
+
+    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s]+$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Expected digest of the archive, in hex."""
+
+
+class UploadSource(ApiModel):
+    """Files sent with `kubectl codetune upload`."""
+
+
+class VolumeSource(ApiModel):
+    """Files on a claim that exists already; mounted read-only."""
+
+    claim_name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+    path: Annotated[str, Field(max_length=1024)] = ""
+    """Folder inside the volume; empty: all of it."""
+
+
+class Source(ApiModel):
+    """One place that code comes from: exactly one of git, archive, upload, volume."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "[has(self.git), has(self.archive), has(self.upload), has(self.volume)].filter(x, x).size() == 1",
+                "a source has exactly one of git, archive, upload and volume: "
+                "split several into entries of their own, each with its own name",
+            ),
+            (
+                "!has(self.volume) || !has(self.volume.path) || "
+                "(!self.volume.path.startsWith('/') && !self.volume.path.contains('..'))",
+                "volume.path is a path inside the volume: no leading / and no ..",
+            ),
+        )
+    )
+
+    name: Name
+    git: GitSource | None = None
+    archive: ArchiveSource | None = None
+    upload: UploadSource | None = None
+    volume: VolumeSource | None = None
+    credentials_secret_ref: SecretRef | None = None
+    """For git: a `kubernetes.io/ssh-auth` Secret (optionally with `known_hosts`) or a `kubernetes.io/basic-auth`
+    one."""
+
+
+Pattern = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class FileRules(ApiModel):
+    """Which files of the sources become training data."""
+
+    types: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=256)] = []
+    """Languages (`Python`) or extensions (`.py`); empty: every programming language that was found."""
+    include: Annotated[list[Pattern], Field(max_length=256)] = []
+    """gitignore-style patterns; bring back files that another rule rejected."""
+    exclude: Annotated[list[Pattern], Field(max_length=256)] = []
+    """gitignore-style patterns; win over everything else."""
+    max_bytes: Annotated[int, Field(ge=1, le=64 * 2**20)] = 512 * 2**10
+    """Largest file, in bytes."""
+    max_line_length: Annotated[int, Field(ge=80, le=100_000)] = 1000
+    """Longest line, in characters."""
+    secrets: Literal["Reject", "Redact", "Allow"] = "Reject"
+    """What to do with a file that holds something like a key or a password."""
+    duplicates: Literal["Reject", "Allow"] = "Reject"
+    """Whether a file with the very content of another one is left out."""
+
+
+class Holdout(ApiModel):
+    """Files that are never trained on; evaluation uses them."""
+
+    fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Share of the accepted files, chosen by a digest of path and content, so that it is stable."""
+    paths: Annotated[list[Pattern], Field(max_length=256)] = []
+    """gitignore-style patterns of files to hold out in any case."""
+
+
+class ProjectSpec(ApiModel):
+    """Which code."""
+
+    sources: Annotated[list[Source], Field(min_length=1, max_length=64, json_schema_extra=list_map("name"))]
+    files: FileRules = FileRules()
+    holdout: Holdout = Holdout()
+    suspend: bool = False
+    """Stops pulling and scanning; the data that is there stays usable."""
+
+
+class SourceStatus(ApiModel):
+    """What came from one source."""
+
+    name: str
+    commit: str = ""
+    """The git commit that was scanned."""
+    files: int = 0
+    bytes: int = 0
+    synced_at: Timestamp | None = None
+    message: str = ""
+    """Why this source could not be used; empty when all is well."""
+
+
+class FileType(ApiModel):
+    """One row of the file type filter."""
+
+    type: str
+    extensions: list[str] = []
+    files: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    bytes: int = 0
+    selected: bool = True
+    """Whether `files.types` lets this type through."""
+
+
+class FileCounts(ApiModel):
+    """How many files went where."""
+
+    total: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    trained: int = 0
+    held_out: int = 0
+    bytes: int = 0
+    """Size of the accepted files."""
+
+
+class Rejection(ApiModel):
+    """How many files one rule rejected."""
+
+    reason: str
+    files: int
+    examples: Annotated[list[str], Field(max_length=3)] = []
+
+
+ProjectPhase = Literal["Pending", "Scanning", "Ready", "Suspended", "Failed"]
+
+
+class ProjectStatus(ApiModel):
+    """What the last scan found."""
+
+    phase: ProjectPhase | None = None
+    observed_generation: int | None = None
+    conditions: Conditions = []
+    revision: Digest | None = None
+    """Digest of the dataset: same sources and same rules give the same digest."""
+    uri: str | None = None
+    """Where the dataset is, below the namespace's artifact store."""
+    sources: Annotated[list[SourceStatus], Field(json_schema_extra=list_map("name"))] = []
+    file_types: Annotated[list[FileType], Field(json_schema_extra=list_map("type"))] = []
+    files: FileCounts | None = None
+    rejections: Annotated[list[Rejection], Field(json_schema_extra=list_map("reason"))] = []
+    job_name: str | None = None
+    config_digest: str | None = None
+    """What the last finished scan was made from: sources, rules and rescan annotation."""
+    scanned_at: Timestamp | None = None
+    failure: Failure | None = None
+
+
+class Project(Resource):
+    """Which code to learn from."""
+
+    model_config = ConfigDict(json_schema_extra=NAME_RULE)
+
+    spec: ProjectSpec
+    status: ProjectStatus = ProjectStatus()
