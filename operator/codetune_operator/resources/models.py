@@ -1,0 +1,102 @@
+"""Where a base model comes from and how it gets into a pod: URI → volumes, mounts, environment, init container. Pure."""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from codetune_api.common import Failure, SecretRef
+from codetune_api.contracts import ENV_HUB_TOKEN, FetchConfig
+
+from codetune_operator.reconcile.plan import Obj
+
+MODELS_ROOT = "/codetune/models"
+FETCHED_MODEL = "/codetune/scratch/model"
+"""A link that the init container `fetch` makes to the model in the store."""
+FETCH_CONFIG_KEY = "fetch.json"
+_DEFAULT_REVISION = "main"
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A model on the hub."""
+
+    repository: str
+    """`org/name`."""
+    revision: str
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What a pod needs to read a base model."""
+
+    path: str
+    """Its folder inside the container: the value of CODETUNE_MODEL."""
+    volumes: tuple[Obj, ...] = ()
+    mounts: tuple[Obj, ...] = ()
+    hub: HubModel | None = None
+    """Set when an init container has to fetch it first."""
+
+
+def locate_model(uri: str, *, file_root: str | None) -> ModelSource | Failure:
+    """How to reach the base model that a URI names, or why it can't be used here.
+
+    Args:
+        uri: `hf://org/name[@revision]`, `pvc://claim/path` or `file:///path`.
+        file_root: The operator's setting `fileRoot`; None on a real cluster.
+    """
+    scheme, _, rest = uri.partition("://")
+    if scheme == "hf":
+        return ModelSource(path=FETCHED_MODEL, hub=_read_hub(rest))
+    if ".." in PurePosixPath(rest).parts:
+        return Failure(
+            reason="UnsupportedModel",
+            message=f"baseModel {uri!r} leaves its folder with `..`.",
+            hint="Write the path without `..`.",
+        )
+    if scheme == "pvc":
+        claim, _, path = rest.partition("/")
+        volume = {"name": "model", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        mount = {"name": "model", "mountPath": f"{MODELS_ROOT}/{claim}", "readOnly": True}
+        folder = f"{MODELS_ROOT}/{claim}/{path.strip('/')}".rstrip("/")
+        return ModelSource(path=folder, volumes=(volume,), mounts=(mount,))
+    if file_root is None:
+        return Failure(
+            reason="UnsupportedModel",
+            message=f"baseModel {uri!r} is a file URI, and this operator has no `fileRoot`: only a local cluster has.",
+            hint="Put the model on a claim and use pvc://CLAIM/PATH, or name a hub model: hf://ORG/NAME.",
+        )
+    return ModelSource(path=f"{file_root.rstrip('/')}/{rest.strip('/')}")
+
+
+def canonical_model(uri: str) -> str:
+    """One spelling for the same model, so that two resources can be compared: `hf://a/b@main` == `hf://a/b`."""
+    scheme, _, rest = uri.partition("://")
+    if scheme == "hf":
+        hub = _read_hub(rest)
+        return f"hf://{hub.repository.lower()}@{hub.revision}"
+    return f"{scheme}://{'/' if rest.startswith('/') else ''}{'/'.join(part for part in rest.split('/') if part)}"
+
+
+def default_model_name(uri: str) -> str:
+    """The name under which a base model is served when spec names none: the last part of its URI."""
+    scheme, _, rest = uri.partition("://")
+    path = _read_hub(rest).repository if scheme == "hf" else rest
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def build_fetch_config(model: HubModel, *, nonce: str, namespace: str, name: str) -> FetchConfig:
+    """What the init container `fetch` gets as its configuration."""
+    return FetchConfig(
+        nonce=nonce, namespace=namespace, name=name, repository=model.repository, revision=model.revision
+    )
+
+
+def hub_token_env(secret: SecretRef | None) -> list[Obj]:
+    """The hub's access token by reference: the operator never sees it."""
+    if secret is None:
+        return []
+    return [{"name": ENV_HUB_TOKEN, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": "token"}}}]
+
+
+def _read_hub(rest: str) -> HubModel:
+    repository, _, revision = rest.partition("@")
+    return HubModel(repository=repository, revision=revision or _DEFAULT_REVISION)
