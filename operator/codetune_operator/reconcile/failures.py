@@ -215,8 +215,9 @@ def _containers(pod: Obj) -> Iterator[_Container]:
     status = pod.get("status", {})
     for entry in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
         state, last = entry.get("state", {}), entry.get("lastState", {})
-        # A container that came back and is ready has left its former end behind.
-        ended = state.get("terminated") or ({} if entry.get("ready") else last.get("terminated")) or {}
+        # A container that came back has left its former end behind, unless it keeps coming back.
+        again = "waiting" in state or (entry.get("restartCount", 0) > 1 and not entry.get("ready"))
+        ended = state.get("terminated") or (last.get("terminated") if again else None) or {}
         yield _Container(
             pod=pod,
             name=entry.get("name", ""),

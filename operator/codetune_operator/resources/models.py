@@ -1,11 +1,10 @@
-"""Where a base model comes from and how it gets into a pod: URI → volumes, mounts, environment, init container. Pure."""
+"""Where a base model comes from and how it gets into a pod: URI → volumes, mounts, init container. Pure."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from codetune_api.common import Failure, SecretRef
 from codetune_api.contracts import ENV_HUB_TOKEN, FetchConfig
-
 from codetune_operator.reconcile.plan import Obj
 
 MODELS_ROOT = "/codetune/models"
