@@ -71,7 +71,7 @@ def canonical_model(uri: str) -> str:
     scheme, _, rest = uri.partition("://")
     if scheme == "hf":
         hub = _read_hub(rest)
-        return f"hf://{hub.repository.lower()}@{hub.revision}"
+        return f"hf://{hub.repository}@{hub.revision}"
     return f"{scheme}://{'/' if rest.startswith('/') else ''}{'/'.join(part for part in rest.split('/') if part)}"
 
 

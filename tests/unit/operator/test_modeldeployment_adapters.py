@@ -1,0 +1,286 @@
+"""Which adapters a deployment serves: from the spec and the FineTunes to the set that every pod should hold."""
+
+from typing import Any
+
+import pytest
+from codetune_api.contracts import AdapterReport, DesiredAdapter, DesiredAdapters, ServerReport
+from codetune_api.finetune import FineTune
+from codetune_api.modeldeployment import ModelDeploymentSpec
+from codetune_operator.reconcile.adapters import (
+    ALLOWED_RANKS,
+    ResolvedAdapter,
+    adapter_states,
+    desired_set,
+    is_settled,
+    max_lora_rank,
+    resolve_adapters,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+Obj = dict[str, Any]
+BASE = "hf://org/base"
+D1, D2, D3 = ("sha256:" + digit * 64 for digit in "123")
+
+
+def make_checkpoint(step: int, digest: str) -> Obj:
+    name = f"step-{step:06d}"
+    uri = f"pvc://codetune-artifacts/ns/finetunes/backend/u1/checkpoints/{name}"
+    return {"name": name, "step": step, "uri": uri, "digest": digest}
+
+
+def make_finetune(
+    phase: str = "Succeeded", *, base: str = BASE, improvement: float | None = 0.1, **more: Any
+) -> FineTune:
+    status: Obj = {
+        "phase": phase,
+        "checkpoints": [make_checkpoint(100, D1), make_checkpoint(200, D2)],
+        "bestCheckpoint": "step-000100",
+        "latestCheckpoint": "step-000200",
+        "adapter": {"uri": "x", "digest": D1, "rank": 32},
+    }
+    if improvement is not None:
+        status["evaluation"] = {"base": {"loss": 2.0}, "tuned": {"loss": 1.8}, "improvement": improvement}
+    status |= more.pop("status", {})
+    metadata = {"name": "backend", "namespace": "ns", "uid": "u1", **more.pop("metadata", {})}
+    spec = {"projectRef": {"name": "p"}, "baseModel": base, **more}
+    return FineTune.from_wire(
+        {
+            "apiVersion": "codetune.dev/v1alpha1",
+            "kind": "FineTune",
+            "metadata": metadata,
+            "spec": spec,
+            "status": status,
+        }
+    )
+
+
+def make_spec(*adapters: Obj, **more: Any) -> ModelDeploymentSpec:
+    return ModelDeploymentSpec.from_wire({"baseModel": f"{BASE}@main", "adapters": list(adapters), **more})
+
+
+def by_finetune(**more: Any) -> Obj:
+    return {"name": "mine", "fineTuneRef": {"name": "backend"}, **more}
+
+
+NONE_YET: Obj = {"checkpoints": [], "bestCheckpoint": None, "latestCheckpoint": None, "adapter": None}
+FAILURE = {"reason": "DivergedLoss", "message": "The loss is not a number.", "hint": ""}
+
+SERVED = [
+    pytest.param("step-000100", D1, by_finetune(), make_finetune(), id="best by default"),
+    pytest.param("step-000100", D1, by_finetune(checkpoint="best"), make_finetune(), id="best"),
+    pytest.param("step-000200", D2, by_finetune(checkpoint="latest"), make_finetune(), id="latest"),
+    pytest.param("step-000200", D2, by_finetune(checkpoint="latest"), make_finetune("Running"), id="latest of a run"),
+    pytest.param("step-000200", D2, by_finetune(checkpoint="latest"), make_finetune("Failed"), id="latest of a failed"),
+    pytest.param("step-000200", D2, by_finetune(checkpoint="step-200"), make_finetune(), id="by number"),
+    pytest.param("step-000100", D1, by_finetune(checkpoint="step-000100"), make_finetune(), id="by padded number"),
+    pytest.param("step-000100", D1, by_finetune(minImprovement=0.1), make_finetune(), id="just good enough"),
+]
+
+
+@pytest.mark.parametrize(("checkpoint", "digest", "adapter", "finetune"), SERVED)
+def test_a_checkpoint_is_chosen(checkpoint: str, digest: str, adapter: Obj, finetune: FineTune) -> None:
+    (resolved,) = resolve_adapters(make_spec(adapter), {"backend": finetune})
+    assert resolved.checkpoint == checkpoint
+    assert resolved.desired == DesiredAdapter(
+        name="mine", digest=digest, path=f"ns/finetunes/backend/u1/checkpoints/{checkpoint}"
+    )
+
+
+BLOCKED = [
+    pytest.param("Pending", "AdapterPending", ["'backend' does not exist"], by_finetune(), None, id="missing"),
+    pytest.param(
+        "Pending",
+        "AdapterPending",
+        ["is Running", "when it has finished"],
+        by_finetune(),
+        make_finetune("Running"),
+        id="best of a run that goes on",
+    ),
+    pytest.param(
+        "Pending",
+        "AdapterPending",
+        ["no checkpoint 'latest' yet"],
+        by_finetune(checkpoint="latest"),
+        make_finetune("Running", status=NONE_YET),
+        id="no checkpoint yet",
+    ),
+    pytest.param(
+        "Pending",
+        "AdapterPending",
+        ["no checkpoint 'step-900' yet"],
+        by_finetune(checkpoint="step-900"),
+        make_finetune("Running"),
+        id="the step is still to come",
+    ),
+    pytest.param(
+        "Pending",
+        "AdapterPending",
+        ["improvement is known"],
+        by_finetune(checkpoint="latest", minImprovement=0.1),
+        make_finetune("Running", improvement=None),
+        id="improvement not measured yet",
+    ),
+    pytest.param(
+        "Pending",
+        "AdapterPending",
+        ["being deleted"],
+        by_finetune(),
+        make_finetune(metadata={"deletionTimestamp": "2026-11-23T10:00:00Z"}),
+        id="being deleted",
+    ),
+    pytest.param(
+        "Failed",
+        "AdapterIncompatible",
+        ["hf://org/other", f"{BASE}@main"],
+        by_finetune(),
+        make_finetune(base="hf://org/other"),
+        id="another base model",
+    ),
+    pytest.param(
+        "Failed",
+        "AdapterIncompatible",
+        ["hf://org/base@v2"],
+        by_finetune(),
+        make_finetune(base="hf://org/base@v2"),
+        id="another revision of the base model",
+    ),
+    pytest.param(
+        "Failed",
+        "AdapterFailed",
+        ["DivergedLoss: The loss is not a number", "step-000200"],
+        by_finetune(),
+        make_finetune("Failed", status={"failure": FAILURE}),
+        id="the run failed and left checkpoints",
+    ),
+    pytest.param(
+        "Failed",
+        "AdapterFailed",
+        ["DivergedLoss", "remove the adapter"],
+        by_finetune(),
+        make_finetune("Failed", status={"failure": FAILURE, **NONE_YET}),
+        id="the run failed and left nothing",
+    ),
+    pytest.param(
+        "Failed",
+        "AdapterNotFound",
+        ["'step-7'", "step-000100, step-000200"],
+        by_finetune(checkpoint="step-7"),
+        make_finetune(),
+        id="no such checkpoint",
+    ),
+    pytest.param(
+        "Held", "AdapterHeld", ["10.00%", "20.00%"], by_finetune(minImprovement=0.2), make_finetune(), id="not enough"
+    ),
+    pytest.param(
+        "Failed",
+        "AdapterUnsupported",
+        ["codetune-artifacts"],
+        {"name": "mine", "uri": "pvc://elsewhere/adapter"},
+        None,
+        id="another claim",
+    ),
+    pytest.param(
+        "Failed",
+        "AdapterUnsupported",
+        ["codetune-artifacts"],
+        {"name": "mine", "uri": "pvc://codetune-artifacts/ns/../../other"},
+        None,
+        id="out of the store",
+    ),
+    pytest.param(
+        "Failed",
+        "AdapterUnsupported",
+        ["base model's own name"],
+        {"name": "base", "fineTuneRef": {"name": "backend"}},
+        make_finetune(),
+        id="the base model's name",
+    ),
+]
+
+
+@pytest.mark.parametrize(("phase", "reason", "messages", "adapter", "finetune"), BLOCKED)
+def test_what_cannot_be_served_says_why(
+    phase: str, reason: str, messages: list[str], adapter: Obj, finetune: FineTune | None
+) -> None:
+    good = {"name": "good", "uri": "pvc://codetune-artifacts/good"}
+    found = {"backend": finetune} if finetune else {}
+    blocked, served = resolve_adapters(make_spec(adapter, good), found)
+    assert (blocked.phase, blocked.reason, blocked.desired) == (phase, reason, None)
+    for message in messages:
+        assert message in blocked.message
+    assert desired_set([blocked, served]).adapters == [DesiredAdapter(name="good", path="good")]
+
+
+RANKS = [
+    pytest.param(16, None, 0, id="none"),
+    pytest.param(32, make_finetune(), 0, id="what the adapter has"),
+    pytest.param(64, make_finetune("Running", status=NONE_YET), 0, id="a run that has not said: the largest preset"),
+    pytest.param(16, make_finetune("Running", status=NONE_YET, preset="Smaller"), 0, id="its preset"),
+    pytest.param(256, make_finetune("Running", status=NONE_YET, lora={"rank": 130}), 0, id="rounded up to allowed"),
+    pytest.param(128, make_finetune(), 128, id="never shrinks"),
+    pytest.param(16, make_finetune(base="hf://org/other"), 0, id="an incompatible one does not count"),
+]
+
+
+@pytest.mark.parametrize(("expected", "finetune", "current"), RANKS)
+def test_the_largest_rank_follows_from_the_adapters(expected: int, finetune: FineTune | None, current: int) -> None:
+    resolved = resolve_adapters(make_spec(by_finetune()), {"backend": finetune} if finetune else {})
+    assert max_lora_rank(resolved, current=current) == expected
+
+
+@given(st.lists(st.integers(1, 512), max_size=5), st.sampled_from((0, *ALLOWED_RANKS)))
+def test_the_largest_rank_is_allowed_and_enough(ranks: list[int], current: int) -> None:
+    rank = max_lora_rank([ResolvedAdapter(name="a", rank=each) for each in ranks], current=current)
+    assert rank in ALLOWED_RANKS
+    assert rank >= max([16, current, *ranks])
+
+
+ONE = ResolvedAdapter(name="a", rank=16, desired=DesiredAdapter(name="a", digest=D1, path="x"))
+LOOSE = ResolvedAdapter(name="a", rank=16, desired=DesiredAdapter(name="a", path="x"))
+
+
+def answer(
+    phase: str, digest: str | None, desired: str | None = D1, reason: str = "", ready: bool = True
+) -> ServerReport:
+    entry = {"name": "a", "digest": digest, "desiredDigest": desired, "phase": phase, "reason": reason, "message": "m"}
+    return ServerReport(ready=ready, adapters=[AdapterReport.model_validate(entry)], models=["base"])
+
+
+STATES = [
+    pytest.param(("Loading", 0, ""), ONE, {}, 1, id="no pod yet"),
+    pytest.param(("Loading", 0, ""), ONE, {"p1": "connection refused"}, 1, id="pod does not answer"),
+    pytest.param(("Ready", 1, ""), ONE, {"p1": answer("Ready", D1)}, 1, id="served"),
+    pytest.param(("Ready", 1, ""), LOOSE, {"p1": answer("Ready", D3, None)}, 1, id="served, without a digest asked"),
+    pytest.param(("Loading", 1, ""), ONE, {"p1": answer("Ready", D1), "p2": "starting"}, 2, id="on one of two"),
+    pytest.param(("Loading", 0, ""), ONE, {"p1": answer("Ready", D2, D2)}, 1, id="the former version is served"),
+    pytest.param(
+        ("Failed", 0, "DigestMismatch"), ONE, {"p1": answer("Failed", D2, D1, "DigestMismatch")}, 1, id="refused"
+    ),
+    pytest.param(("Loading", 0, ""), ONE, {"p1": answer("Failed", None, D2, "X")}, 1, id="another one was refused"),
+    pytest.param(("Pending", 0, ""), ONE, {}, 0, id="scaled to zero"),
+]
+
+
+@pytest.mark.parametrize(("expected", "adapter", "reports", "replicas"), STATES)
+def test_the_state_of_an_adapter_follows_from_its_pods(
+    expected: tuple[str, int, str], adapter: ResolvedAdapter, reports: dict[str, ServerReport | str], replicas: int
+) -> None:
+    (state,) = adapter_states([adapter], reports, replicas=replicas)
+    assert (state.phase, state.ready_replicas, state.reason) == expected
+
+
+@pytest.mark.parametrize(
+    ("expected", "report"),
+    [
+        pytest.param(False, None, id="nothing known"),
+        pytest.param(False, "connection refused", id="no answer"),
+        pytest.param(True, answer("Ready", D1), id="holds it"),
+        pytest.param(True, answer("Failed", None), id="refused it: telling again changes nothing"),
+        pytest.param(False, answer("Ready", D2, D2), id="holds another version"),
+        pytest.param(False, answer("Loading", None, ready=False), id="still loading"),
+        pytest.param(False, ServerReport(ready=True, adapters=[], models=[]), id="was told of none"),
+    ],
+)
+def test_a_pod_is_told_until_it_has_settled(expected: bool, report: ServerReport | str | None) -> None:
+    assert is_settled(report, DesiredAdapters(adapters=[DesiredAdapter(name="a", digest=D1, path="x")])) is expected
