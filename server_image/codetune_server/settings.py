@@ -1,0 +1,64 @@
+"""What a serving pod is told by its environment."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from codetune_api.contracts import ENV_STORE
+
+ENV_ADAPTERS = "CODETUNE_ADAPTERS"
+"""File with the desired adapters at start, `DesiredAdapters` as JSON."""
+ENV_ADAPTER_TOKEN_FILE = "CODETUNE_ADAPTER_TOKEN_FILE"
+"""File with the bearer token of `/codetune/adapters`."""
+ENV_BASE_MODEL = "CODETUNE_BASE_MODEL"
+"""URI of the base model."""
+ENV_MAX_LORA_RANK = "CODETUNE_MAX_LORA_RANK"
+"""The `--max-lora-rank` that vLLM was started with; `serve` sets it."""
+ENV_BIND_HOST = "CODETUNE_BIND_HOST"
+"""Address that the server listens on; unset: all of the pod's."""
+ENV_DEVICE = "CODETUNE_DEVICE"
+"""`cpu` when the pod has no GPU."""
+ENV_API_KEY = "VLLM_API_KEY"
+"""vLLM's own: the key that its OpenAI routes ask for."""
+
+DEFAULT_MAX_LORA_RANK = 16
+"""vLLM's own default."""
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What the middleware is told."""
+
+    store: Path
+    adapters_file: Path | None = None
+    token_file: Path | None = None
+    base_model: str = ""
+    max_lora_rank: int = DEFAULT_MAX_LORA_RANK
+    api_key: str = ""
+
+    def __repr__(self) -> str:
+        """Everything but the key."""
+        return f"ServerSettings(store={str(self.store)!r}, base_model={self.base_model!r}, rank≤{self.max_lora_rank})"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "ServerSettings":
+        """Read the settings. Raises: ValueError naming the variable that is missing or wrong."""
+        store = environment.get(ENV_STORE)
+        if not store:
+            raise ValueError(f"{ENV_STORE} is not set: it names the folder where the artifact store is mounted")
+        rank = environment.get(ENV_MAX_LORA_RANK, str(DEFAULT_MAX_LORA_RANK))
+        if not rank.isdecimal() or int(rank) < 1:
+            raise ValueError(f"{ENV_MAX_LORA_RANK} is {rank!r}: give the whole number that --max-lora-rank has")
+        return cls(
+            store=Path(store),
+            adapters_file=_path(environment.get(ENV_ADAPTERS)),
+            token_file=_path(environment.get(ENV_ADAPTER_TOKEN_FILE)),
+            base_model=environment.get(ENV_BASE_MODEL, ""),
+            max_lora_rank=int(rank),
+            api_key=environment.get(ENV_API_KEY, ""),
+        )
+
+
+def _path(value: str | None) -> Path | None:
+    return Path(value) if value else None
