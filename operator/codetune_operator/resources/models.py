@@ -2,16 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
-from codetune_api.common import Failure, SecretRef
-from codetune_api.contracts import ENV_HUB_TOKEN, FetchConfig
-from codetune_operator.reconcile.plan import Obj
+from codetune_api.common import Failure, Resources, SecretRef
+from codetune_api.contracts import ENV_CONFIG, ENV_HUB_TOKEN, FetchConfig
+from codetune_operator.resources.pods import container
+from codetune_operator.settings import Settings
+
+Obj = dict[str, Any]
 
 MODELS_ROOT = "/codetune/models"
 FETCHED_MODEL = "/codetune/scratch/model"
 """A link that the init container `fetch` makes to the model in the store."""
+FETCH_CONTAINER = "fetch"
 FETCH_CONFIG_KEY = "fetch.json"
 _DEFAULT_REVISION = "main"
+_FETCH_RESOURCES = Resources(gpus=0, cpu="500m", memory="2Gi")
 
 
 @dataclass(frozen=True)
@@ -89,11 +95,24 @@ def build_fetch_config(model: HubModel, *, nonce: str, namespace: str, name: str
     )
 
 
-def hub_token_env(secret: SecretRef | None) -> list[Obj]:
-    """The hub's access token by reference: the operator never sees it."""
-    if secret is None:
-        return []
-    return [{"name": ENV_HUB_TOKEN, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": "token"}}}]
+def build_fetch_container(secret: SecretRef | None, config_mount: Obj, settings: Settings) -> Obj:
+    """The init container that brings a hub model into the store: it alone has the token and talks to the hub."""
+    env = {ENV_CONFIG: f"{config_mount['mountPath']}/{FETCH_CONFIG_KEY}"}
+    if settings.hub.endpoint:
+        env["HF_ENDPOINT"] = settings.hub.endpoint
+    token: list[Obj] = []
+    if secret is not None:
+        token = [{"name": ENV_HUB_TOKEN, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": "token"}}}]
+    return container(
+        name=FETCH_CONTAINER,
+        image=settings.images.trainer,
+        command=["python", "-m", "codetune_trainer", "fetch"],
+        settings=settings,
+        env=env,
+        more_env=token,
+        mounts=[config_mount],
+        resources=_FETCH_RESOURCES,
+    )
 
 
 def _read_hub(rest: str) -> HubModel:

@@ -1,0 +1,280 @@
+"""FineTune: from what was observed to what to do now. Pure: no client, no clock, no environment.
+
+Read `_decide` top to bottom: it is the life of a run. What the run says about itself (progress, checkpoints,
+evaluation) is added by `runstatus`; here it is decided which Job there should be, and which phase that means.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from codetune_api.common import Failure
+from codetune_api.finetune import DatasetStatus, FineTunePhase
+from codetune_api.metadata import FINALIZER
+from codetune_api.project import Project
+
+from codetune_operator.reconcile.deletion import reconcile_deletion
+from codetune_operator.reconcile.durations import seconds_until
+from codetune_operator.reconcile.failures import classify
+from codetune_operator.reconcile.observed import FineTuneView
+from codetune_operator.reconcile.plan import ChildRef, Follow, Obj, Plan
+from codetune_operator.reconcile.runstatus import Decision, build_events, build_status
+from codetune_operator.reconcile.workloads import (
+    JobState,
+    container_state,
+    current_pod,
+    has_started,
+    is_unscheduled,
+    job_of,
+    living_pods,
+    pods_of,
+    read_job,
+)
+from codetune_operator.resources.models import FETCH_CONTAINER, ModelSource, locate_model
+from codetune_operator.resources.training import (
+    CONTAINER,
+    build_training,
+    pin_dataset,
+    run_nonce,
+    switch_training,
+    training_job_name,
+)
+from codetune_operator.settings import Settings
+
+RESULT_SECONDS = 120
+"""How long the log of a finished Job may take to be read before its result counts as lost."""
+_LOADING_STAGES = frozenset({"", "Fetching", "LoadingModel", "Tokenizing"})
+
+
+def reconcile(view: FineTuneView, settings: Settings, now: datetime) -> Plan:
+    """What to do about a FineTune now."""
+    finetune = view.finetune
+    if finetune.metadata.deletion_timestamp:
+        return reconcile_deletion(view, settings, now)
+    decision = _decide(view, settings, now)
+    status = build_status(view, decision, now)
+    return Plan(
+        status=status,
+        apply=decision.apply,
+        delete=decision.delete,
+        follow=_follow(view, decision),
+        events=build_events(finetune.status, status),
+        finalizer="Keep" if FINALIZER in finetune.metadata.finalizers else "Add",
+        requeue_after=decision.requeue_after,
+    )
+
+
+def _decide(view: FineTuneView, settings: Settings, now: datetime) -> Decision:
+    finetune, status = view.finetune, view.finetune.status
+    if status.phase == "Succeeded":
+        return _rest(view, "Succeeded", now)
+    model = locate_model(finetune.spec.base_model, file_root=settings.file_root)
+    if isinstance(model, Failure):
+        return Decision("Failed", model.reason, model.message, failure=model)
+    dataset = status.dataset or _find_dataset(view)
+    if isinstance(dataset, Decision):
+        return dataset
+    name = training_job_name(finetune, dataset)
+    if status.phase == "Failed" and status.job_name == name:
+        return _rest(view, "Failed", now)
+    waiting = _leave_former_runs(view, name)
+    if waiting is not None:
+        return replace(waiting, dataset=dataset, job_name=name)
+    job = next((job for job in view.jobs if job["metadata"]["name"] == name), None)
+    if job is not None and job["metadata"].get("deletionTimestamp"):
+        going = Decision("Starting", "ReplacingJob", f"Job {name} is being removed; a new one follows.")
+        return replace(going, dataset=dataset, job_name=name)
+    decision = (
+        _begin(view, dataset, model, settings) if job is None else _watch(view, job, dataset, model, settings, now)
+    )
+    return replace(decision, dataset=dataset, job_name=name, job=read_job(job) if job else None)
+
+
+def _rest(view: FineTuneView, phase: FineTunePhase, now: datetime) -> Decision:
+    """A run that is over: only its Job is still to be removed, when its time has come."""
+    status, ttl = view.finetune.status, view.finetune.spec.ttl_seconds_after_finished
+    failure = status.failure
+    kept = Decision(
+        phase,
+        failure.reason if failure else "Succeeded",
+        failure.message if failure else _previous_message(view),
+        failure=failure,
+        dataset=status.dataset,
+        job_name=status.job_name,
+    )
+    jobs = [job for job in view.jobs if job["metadata"]["name"] == status.job_name]
+    if not jobs:
+        return kept
+    kept = replace(kept, job=read_job(jobs[0]))
+    if ttl is None or status.finished_at is None:
+        return kept
+    left = seconds_until(status.finished_at, ttl, now)
+    return replace(kept, requeue_after=left) if left > 0 else replace(kept, delete=_remove(jobs[0]))
+
+
+def _previous_message(view: FineTuneView) -> str:
+    return next((entry.message for entry in view.finetune.status.conditions if entry.type == "Ready"), "")
+
+
+def _find_dataset(view: FineTuneView) -> DatasetStatus | Decision:
+    name, project = view.finetune.spec.project_ref.name, view.project
+    if project is None or project.metadata.deletion_timestamp:
+        why = "does not exist in this namespace: create it" if project is None else "is being deleted: make it anew"
+        return Decision("WaitingForData", "ProjectMissing", f"Project {name!r} {why}, and the run starts by itself.")
+    if message := _why_not_ready(project):
+        return Decision("WaitingForData", "ProjectNotReady", message)
+    if project.status.revision is None:
+        message = f"Project {name!r} has no data yet: set its spec.suspend to false so that it is scanned."
+        return Decision("WaitingForData", "ProjectNotReady", message)
+    return pin_dataset(view.finetune, project.status.revision)
+
+
+def _why_not_ready(project: Project) -> str:
+    name, status = project.metadata.name, project.status
+    if status.phase == "Failed":
+        told = f": {status.failure.message} {status.failure.hint}".rstrip() if status.failure else ""
+        return f"Project {name!r} failed{told}"
+    if status.phase in {"Ready", "Suspended"} and status.observed_generation == project.metadata.generation:
+        return ""
+    return f"Project {name!r} is {status.phase or 'Pending'}; the run starts when it is Ready."
+
+
+def _leave_former_runs(view: FineTuneView, name: str) -> Decision | None:
+    """An edited run goes on in another Job, but never two at once on the same checkpoints."""
+    prefix = f"{view.finetune.metadata.name}-train-"
+    jobs = {job["metadata"]["name"]: job for job in view.jobs if job["metadata"]["name"].startswith(prefix)}
+    former = [job for job_name, job in jobs.items() if job_name != name]
+    kept = {name} & jobs.keys()
+    going = [pod for pod in living_pods(view.pods) if job_of(pod).startswith(prefix) and job_of(pod) not in kept]
+    if not former and not going:
+        return None
+    delete = tuple(ref for job in former if not job["metadata"].get("deletionTimestamp") for ref in _remove(job))
+    message = "The former Job of this run writes its checkpoint and stops; then the run goes on."
+    return Decision("Starting", "ReplacingJob", message, delete=delete)
+
+
+def _begin(view: FineTuneView, dataset: DatasetStatus, model: ModelSource, settings: Settings) -> Decision:
+    spec = view.finetune.spec
+    if spec.suspend:
+        return Decision("Suspended", "Suspended", "Set spec.suspend to false to let the run go on.")
+    children = build_training(view.finetune, dataset, model, settings)
+    if spec.scheduling.queue_name:
+        return Decision("Queued", "QueuedByKueue", _say_queue(spec.scheduling.queue_name), apply=children)
+    return Decision("Starting", "JobCreated", "The training Job is being created.", apply=children)
+
+
+def _watch(
+    view: FineTuneView, job: Obj, dataset: DatasetStatus, model: ModelSource, settings: Settings, now: datetime
+) -> Decision:
+    """What a Job that exists means."""
+    spec, state = view.finetune.spec, read_job(job)
+    pods = pods_of(job["metadata"]["name"], view.pods)
+    if state.finished == "Complete":
+        return _finish(view, state, now)
+    if state.finished == "Failed":
+        return _fail(view, job, pods)
+    if spec.suspend:
+        return _suspend(view, job, pods, dataset, model, settings)
+    if state.suspended and spec.scheduling.queue_name:
+        return Decision("Queued", "QueuedByKueue", _say_queue(spec.scheduling.queue_name))
+    if state.suspended:
+        config, built = build_training(view.finetune, dataset, model, settings)
+        resumed = (config, switch_training(built, job, suspend=False))
+        return Decision("Starting", "Resuming", "The run goes on from its last checkpoint.", apply=resumed)
+    pod = current_pod(pods)
+    if pod is None:
+        return Decision("Starting", "NoPod", "The training Job has no pod yet.")
+    return _watch_pod(view, pod, state)
+
+
+def _say_queue(name: str) -> str:
+    return f"The run waits in the queue {name!r} until Kueue lets it in."
+
+
+def _finish(view: FineTuneView, state: JobState, now: datetime) -> Decision:
+    result = view.report.result
+    if result is not None and result.train is not None:
+        return Decision("Succeeded", "Succeeded", result.train.evaluation.message or "The run is complete.")
+    left = seconds_until(state.finished_at, RESULT_SECONDS, now) if state.finished_at else RESULT_SECONDS
+    if left > 0:
+        message = "The run is done; its result is being read from the log."
+        return Decision("Running", "ReadingResult", message, requeue_after=left)
+    failure = Failure(
+        reason="InternalError",
+        message="The training Job is complete, but its log is gone before its result could be read.",
+        hint="The checkpoints are kept and can be served with `checkpoint: latest`. For the evaluation, raise "
+        "spec.retries by one: the run then resumes at its end, evaluates again and reports.",
+    )
+    return Decision("Failed", failure.reason, failure.message, failure=failure)
+
+
+def _fail(view: FineTuneView, job: Obj, pods: list[Obj]) -> Decision:
+    failure = classify(pods[-1:], owner=job, nodes=view.nodes) or Failure(
+        reason="InternalError",
+        message="The training Job failed, and neither it nor its pod says why.",
+        hint=f"See `kubectl describe job {job['metadata']['name']}`; raise spec.retries to try again.",
+    )
+    return Decision("Failed", failure.reason, failure.message, failure=failure)
+
+
+def _suspend(
+    view: FineTuneView, job: Obj, pods: list[Obj], dataset: DatasetStatus, model: ModelSource, settings: Settings
+) -> Decision:
+    message = "Set spec.suspend to false to let the run go on."
+    if living_pods(pods):
+        message = f"The run writes its checkpoint and stops. {message}"
+    if view.finetune.spec.scheduling.queue_name:
+        # Kueue lifts the suspension of a Job that it has let in, so a queued run is suspended by taking it away.
+        return Decision("Suspended", "Suspended", message, delete=_remove(job))
+    if read_job(job).suspended:
+        return Decision("Suspended", "Suspended", message)
+    config, built = build_training(view.finetune, dataset, model, settings)
+    return Decision("Suspended", "Suspended", message, apply=(config, switch_training(built, job, suspend=True)))
+
+
+def _watch_pod(view: FineTuneView, pod: Obj, state: JobState) -> Decision:
+    report, name = view.report, pod["metadata"]["name"]
+    failure = classify([pod], nodes=view.nodes)
+    if is_unscheduled(pod):
+        message = failure.message if failure else f"Pod {name} is held back by a scheduling gate."
+        return Decision("Queued", "Unschedulable", message, failure=failure)
+    if pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}:
+        why = f": {failure.reason}: {failure.message}" if failure else ""
+        message = f"The last attempt ended{why} ({state.failed_pods} of {view.finetune.spec.retries} retries used)."
+        return Decision("Starting", "Restarting", message)
+    if failure:
+        return Decision("Starting", failure.reason, failure.message, failure=failure)
+    if "running" not in container_state(pod, CONTAINER):
+        return Decision("Starting", "PodStarting", f"Pod {name} is starting.")
+    if report.stage in _LOADING_STAGES:
+        return Decision("Starting", "Loading", f"The run prepares itself: {report.stage or 'Starting'}.")
+    return Decision("Running", "Training", f"The run is at work: {report.stage}.")
+
+
+def _follow(view: FineTuneView, decision: Decision) -> tuple[Follow, ...]:
+    """Logs to read: of every attempt, until its result is in status."""
+    if decision.job_name is None or view.finetune.status.phase == "Succeeded":
+        return ()
+    nonce = run_nonce(view.finetune, decision.job_name)
+    progress = view.finetune.status.progress
+    since = progress.updated_at if progress else None
+    return tuple(
+        Follow(
+            pod=pod["metadata"]["name"],
+            container=container,
+            nonce=nonce,
+            since=since,
+            finished="terminated" in container_state(pod, container),
+        )
+        for pod in pods_of(decision.job_name, view.pods)
+        for container in (FETCH_CONTAINER, CONTAINER)
+        if has_started(pod, container)
+    )
+
+
+def _remove(job: Obj) -> tuple[ChildRef, ...]:
+    """A Job with its configuration, which goes first: a Job that is gone would not remind us of it."""
+    metadata = job["metadata"]
+    return (
+        ChildRef("v1", "ConfigMap", metadata["name"]),
+        ChildRef("batch/v1", "Job", metadata["name"], metadata.get("uid")),
+    )

@@ -1,0 +1,103 @@
+"""ModelDeployment: from what was observed to what to do now. Pure: no client, no clock, no environment.
+
+Ready means that everything that was asked for is served by every replica. An adapter that cannot be served makes the
+ModelDeployment not Ready, with that adapter's reason, while the base model and the other adapters go on serving; the
+condition Available tells whether anything is served. An adapter that its own `minImprovement` holds back is as asked.
+"""
+
+from datetime import datetime
+
+from codetune_api.common import Failure
+from codetune_api.contracts import DesiredAdapters
+
+from codetune_operator.reconcile.adapters import (
+    ResolvedAdapter,
+    desired_set,
+    is_settled,
+    max_lora_rank,
+    resolve_adapters,
+)
+from codetune_operator.reconcile.failures import classify
+from codetune_operator.reconcile.observed import ModelDeploymentView
+from codetune_operator.reconcile.plan import AdapterPush, EventSpec, Obj, Plan
+from codetune_operator.reconcile.servingstatus import Serving, build_serving_events, build_serving_status
+from codetune_operator.reconcile.workloads import container_entry
+from codetune_operator.resources.claims import build_claim
+from codetune_operator.resources.models import ModelSource, locate_model
+from codetune_operator.resources.serving import CONTAINER, PORT, adapter_token, build_serving, rank_of
+from codetune_operator.settings import Settings
+
+LOOK_AGAIN_SECONDS = 60.0
+"""When pods are asked again while nothing else happens."""
+SETTLE_SECONDS = 5.0
+"""When pods are asked again that have not settled yet."""
+
+
+def reconcile(view: ModelDeploymentView, settings: Settings, now: datetime) -> Plan:
+    """What to do about a ModelDeployment now."""
+    deployment = view.modeldeployment
+    if deployment.metadata.deletion_timestamp:
+        # Nothing of it lies in the store, and its children go with it.
+        return Plan()
+    model = locate_model(deployment.spec.base_model, file_root=settings.file_root)
+    resolved = resolve_adapters(deployment.spec, view.finetunes)
+    failure = model if isinstance(model, Failure) else classify(view.pods, owner=view.deployment, nodes=view.nodes)
+    status = build_serving_status(Serving(view, resolved, failure), settings, now)
+    events = build_serving_events(deployment.status, status)
+    if isinstance(model, Failure):
+        return Plan(status=status, events=events)
+    rank = max_lora_rank(resolved, current=rank_of(view.deployment))
+    push = _push(view, desired_set(resolved))
+    return Plan(
+        status=status,
+        apply=_children(view, model, resolved, settings, rank),
+        push=push,
+        events=(*_rank_event(view, resolved, rank), *events),
+        requeue_after=SETTLE_SECONDS if push else LOOK_AGAIN_SECONDS,
+    )
+
+
+def _children(
+    view: ModelDeploymentView,
+    model: ModelSource,
+    resolved: tuple[ResolvedAdapter, ...],
+    settings: Settings,
+    rank: int,
+) -> tuple[Obj, ...]:
+    deployment = view.modeldeployment
+    claim = () if view.claim is not None else (build_claim(deployment.metadata.namespace, settings),)
+    serving = build_serving(
+        deployment, desired_set(resolved), model, settings, operator_key=view.operator_key, max_rank=rank
+    )
+    return (*claim, *serving)
+
+
+def _push(view: ModelDeploymentView, desired: DesiredAdapters) -> AdapterPush | None:
+    """The set, to every pod that can be spoken to and was not yet told it, or has not said how it went."""
+    pods = {
+        pod["metadata"]["name"]: f"http://{pod['status']['podIP']}:{PORT}"
+        for pod in view.pods
+        if _answers(pod) and not is_settled(view.server_reports.get(pod["metadata"]["name"]), desired)
+    }
+    token = adapter_token(view.operator_key, view.modeldeployment)
+    return AdapterPush(pods=pods, adapters=desired, token=token) if pods else None
+
+
+def _answers(pod: Obj) -> bool:
+    """vLLM answers from the moment on that the startup probe has passed."""
+    if pod["metadata"].get("deletionTimestamp") or not pod.get("status", {}).get("podIP"):
+        return False
+    entry = container_entry(pod, CONTAINER)
+    return "running" in entry.get("state", {}) and bool(entry.get("started"))
+
+
+def _rank_event(view: ModelDeploymentView, resolved: tuple[ResolvedAdapter, ...], rank: int) -> tuple[EventSpec, ...]:
+    before = rank_of(view.deployment)
+    if not before or before == rank:
+        return ()
+    names = ", ".join(repr(adapter.name) for adapter in resolved if adapter.rank > before)
+    message = (
+        f"Adapter {names} needs --max-lora-rank {rank}, the pods have {before}: they are replaced one after the "
+        "other, each once its successor is ready."
+    )
+    return (EventSpec("Normal", "MaxLoraRankRaised", message),)

@@ -1,0 +1,178 @@
+"""The status of a ModelDeployment: what its Deployment, its pods and their adapters say, as one picture. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Literal
+
+from codetune_api.common import Failure
+from codetune_api.contracts import ServerReport
+from codetune_api.modeldeployment import AdapterState, ModelDeploymentStatus
+
+from codetune_operator.reconcile import conditions
+from codetune_operator.reconcile.adapters import ResolvedAdapter, adapter_states
+from codetune_operator.reconcile.observed import ModelDeploymentView
+from codetune_operator.reconcile.plan import EventSpec, Obj
+from codetune_operator.reconcile.workloads import container_entry
+from codetune_operator.resources.serving import CONTAINER, pod_selector
+from codetune_operator.settings import Settings
+
+ServingPhase = Literal["Pending", "Starting", "Ready", "Updating", "Stopped", "Failed"]
+
+_HOPELESS = frozenset({"GatedModel", "ModelNotFound", "UnsupportedModel", "InvalidParameters", "AuthenticationFailed"})
+"""Failures that no further attempt mends."""
+_CRASHES = frozenset({"CrashLoop", "OutOfMemory", "DiskFull", "InternalError"})
+"""Failures that count as lasting once the server has come back a few times in vain."""
+_VAIN_RESTARTS = 3
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What was found out."""
+
+    view: ModelDeploymentView
+    resolved: Sequence[ResolvedAdapter]
+    failure: Failure | None
+
+    @property
+    def wanted(self) -> int:
+        """Replicas that are asked for."""
+        return self.view.modeldeployment.spec.replicas
+
+    def count(self, field: str) -> int:
+        """A number of the Deployment's status."""
+        return int((self.view.deployment or {}).get("status", {}).get(field) or 0)
+
+    @property
+    def is_rolled_out(self) -> bool:
+        """Every replica is of the current template and available, and no other is left."""
+        deployment = self.view.deployment
+        if deployment is None or deployment.get("spec", {}).get("replicas") != self.wanted:
+            return False
+        observed = deployment.get("status", {}).get("observedGeneration", 0)
+        counts = [self.count(field) for field in ("replicas", "updatedReplicas", "availableReplicas")]
+        return observed >= deployment["metadata"].get("generation", 0) and counts == [self.wanted] * 3
+
+    @cached_property
+    def reports(self) -> Mapping[str, ServerReport | str]:
+        """What those pods say that requests reach."""
+        serving = {pod["metadata"]["name"] for pod in self.view.pods if _is_serving(pod)}
+        return {name: report for name, report in self.view.server_reports.items() if name in serving}
+
+    @cached_property
+    def adapters(self) -> list[AdapterState]:
+        """Each adapter's state."""
+        return adapter_states(self.resolved, self.reports, replicas=self.wanted)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the failure is one that waiting does not mend."""
+        if self.failure is None:
+            return False
+        restarts = max((container_entry(pod, CONTAINER).get("restartCount", 0) for pod in self.view.pods), default=0)
+        return self.failure.reason in _HOPELESS or (self.failure.reason in _CRASHES and restarts >= _VAIN_RESTARTS)
+
+
+def build_serving_status(serving: Serving, settings: Settings, now: datetime) -> ModelDeploymentStatus:
+    """The whole new status."""
+    deployment = serving.view.modeldeployment
+    phase, wanted = _judge(serving)
+    available = serving.count("availableReplicas")
+    said = f"{available} of {serving.wanted} replicas answer requests."
+    wanted = {**wanted, "Available": ("True" if available else "False", "Serving" if available else "NoReplica", said)}
+    before = deployment.status
+    return ModelDeploymentStatus(
+        phase=phase,
+        observed_generation=deployment.metadata.generation,
+        conditions=conditions.update(before.conditions, wanted, deployment.metadata.generation, now),
+        endpoint=_endpoint(serving.view, settings),
+        replicas=serving.count("replicas"),
+        ready_replicas=serving.count("readyReplicas"),
+        selector=",".join(f"{key}={value}" for key, value in sorted(pod_selector(deployment).items())),
+        models=_models(serving),
+        adapters=serving.adapters,
+        failure=serving.failure,
+    )
+
+
+def build_serving_events(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> tuple[EventSpec, ...]:
+    """What a person would want to see of the change; nothing when the picture is the same."""
+    events = []
+    failure = after.failure
+    if failure is not None and (before.failure is None or before.failure.reason != failure.reason):
+        events.append(EventSpec("Warning", failure.reason, f"{failure.message} {failure.hint}".strip()))
+    former = {state.name: state for state in before.adapters}
+    for state in after.adapters:
+        old = former.get(state.name)
+        events.extend(_adapter_events(old, state))
+    if before.phase != after.phase and after.phase in {"Ready", "Stopped"}:
+        message = next((entry.message for entry in after.conditions if entry.type == "Ready"), "")
+        events.append(EventSpec("Normal", after.phase, message))
+    return tuple(events)
+
+
+def _adapter_events(old: AdapterState | None, new: AdapterState) -> list[EventSpec]:
+    if new.phase == "Ready" and (old is None or (old.phase, old.digest) != (new.phase, new.digest)):
+        what = f"Adapter {new.name!r} is served" + (f" from {new.checkpoint}." if new.checkpoint else ".")
+        return [EventSpec("Normal", "AdapterReady", what)]
+    if new.phase in {"Failed", "Held"} and (old is None or old.reason != new.reason):
+        return [EventSpec("Warning" if new.phase == "Failed" else "Normal", new.reason, new.message)]
+    return []
+
+
+def _judge(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
+    """Phase and conditions, the most pressing matter first."""
+    failure, available = serving.failure, serving.count("availableReplicas")
+    if failure is not None and failure.reason == "UnsupportedModel":
+        return "Failed", conditions.stalled(failure.reason, failure.message)
+    if serving.wanted == 0 and serving.count("replicas") == 0:
+        return "Stopped", conditions.ready("ScaledToZero", "There are to be no replicas: set spec.replicas to serve.")
+    if failure is not None and serving.is_stuck:
+        return "Updating" if available else "Failed", conditions.stalled(failure.reason, failure.message)
+    if not serving.is_rolled_out:
+        phase: ServingPhase = "Pending" if serving.view.deployment is None else "Updating" if available else "Starting"
+        said = f"{available} of {serving.wanted} replicas answer requests; the others are starting."
+        reason, message = (failure.reason, failure.message) if failure else ("Rolling" if available else phase, said)
+        return phase, conditions.reconciling(reason, message)
+    return _judge_adapters(serving)
+
+
+def _judge_adapters(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
+    failed = [state for state in serving.adapters if state.phase == "Failed"]
+    if failed:
+        others = f" ({len(failed) - 1} more like this)" if len(failed) > 1 else ""
+        return "Failed", conditions.stalled(failed[0].reason, f"{failed[0].message}{others} The rest is served.")
+    pending = [state for state in serving.adapters if state.phase == "Pending"]
+    if pending:
+        return "Updating", conditions.reconciling(pending[0].reason, f"{pending[0].message} The rest is served.")
+    loading = [state.name for state in serving.adapters if state.phase == "Loading"]
+    if loading:
+        message = f"Adapters are being loaded: {', '.join(loading)}."
+        return "Updating", conditions.reconciling("AdaptersLoading", message)
+    held = [state for state in serving.adapters if state.phase == "Held"]
+    served = len(serving.adapters) - len(held)
+    message = f"{serving.wanted} replicas serve the base model and {served} adapters."
+    return "Ready", conditions.ready("Serving", " ".join([message, *(state.message for state in held)]))
+
+
+def _models(serving: Serving) -> list[str]:
+    """Names that answer on every pod that requests reach, the base model's first."""
+    answers = [report.models for report in serving.reports.values() if isinstance(report, ServerReport)]
+    if not answers or len(answers) < len(serving.reports):
+        return []
+    return [name for name in answers[0] if all(name in answer for answer in answers)]
+
+
+def _endpoint(view: ModelDeploymentView, settings: Settings) -> str | None:
+    metadata, port = view.modeldeployment.metadata, view.modeldeployment.spec.service.port
+    if settings.endpoint == "DNS":
+        return f"http://{metadata.name}.{metadata.namespace}.svc:{port}"
+    address = (view.service or {}).get("spec", {}).get("clusterIP")
+    return f"http://{address}:{port}" if address and address != "None" else None
+
+
+def _is_serving(pod: Obj) -> bool:
+    status: dict[str, Any] = pod.get("status", {})
+    ready = any(entry["type"] == "Ready" and entry["status"] == "True" for entry in status.get("conditions", []))
+    return ready and not pod["metadata"].get("deletionTimestamp")

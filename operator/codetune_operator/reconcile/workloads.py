@@ -1,0 +1,85 @@
+"""What Jobs and pods say, read off their JSON. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from codetune_operator.reconcile.plan import Obj
+
+_OWNER_LABELS = ("batch.kubernetes.io/job-name", "job-name")
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A Job, as far as a run goes."""
+
+    finished: Literal["Complete", "Failed"] | None
+    finished_at: str | None
+    started_at: str | None
+    suspended: bool
+    """The spec asks for no pods: by us, by a person or by Kueue."""
+    failed_pods: int
+
+
+def read_job(job: Obj) -> JobState:
+    """The state of a Job."""
+    status = job.get("status", {})
+    true = {entry["type"]: entry for entry in status.get("conditions", []) if entry.get("status") == "True"}
+    kind: Literal["Complete", "Failed"] | None = (
+        "Complete" if "Complete" in true else "Failed" if "Failed" in true else None
+    )
+    ended = true.get(kind or "", {}).get("lastTransitionTime")
+    return JobState(
+        finished=kind,
+        finished_at=status.get("completionTime") or ended,
+        started_at=status.get("startTime"),
+        suspended=bool(job.get("spec", {}).get("suspend")),
+        failed_pods=int(status.get("failed") or 0),
+    )
+
+
+def pods_of(job_name: str, pods: Iterable[Obj]) -> list[Obj]:
+    """A Job's pods, the oldest first."""
+    own = [pod for pod in pods if job_of(pod) == job_name]
+    return sorted(own, key=lambda pod: (pod["metadata"].get("creationTimestamp", ""), pod["metadata"]["name"]))
+
+
+def living_pods(pods: Iterable[Obj]) -> list[Obj]:
+    """Pods that still do something, those that are shutting down included."""
+    return [pod for pod in pods if pod.get("status", {}).get("phase") not in {"Succeeded", "Failed"}]
+
+
+def current_pod(pods: Sequence[Obj]) -> Obj | None:
+    """The newest pod that is not going away."""
+    staying = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    return staying[-1] if staying else None
+
+
+def container_entry(pod: Obj, container: str) -> dict[str, Any]:
+    """A container's entry in the pod's status, init containers included; empty before there is one."""
+    status = pod.get("status", {})
+    entries = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    return next((entry for entry in entries if entry.get("name") == container), {})
+
+
+def container_state(pod: Obj, container: str) -> dict[str, Any]:
+    """A container's `state`: at most one of waiting, running, terminated."""
+    state: dict[str, Any] = container_entry(pod, container).get("state", {})
+    return state
+
+
+def has_started(pod: Obj, container: str) -> bool:
+    """Whether a container has, or had, a log."""
+    return bool({"running", "terminated"} & container_state(pod, container).keys())
+
+
+def is_unscheduled(pod: Obj) -> bool:
+    """Whether no node takes the pod for now."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(entry["type"] == "PodScheduled" and entry["status"] == "False" for entry in conditions)
+
+
+def job_of(pod: Obj) -> str:
+    """The name of the Job that made a pod; empty for another pod."""
+    labels = pod.get("metadata", {}).get("labels", {})
+    return next((labels[key] for key in _OWNER_LABELS if key in labels), "")

@@ -1,0 +1,173 @@
+"""The training Job of a FineTune and its configuration, as whole objects. Pure."""
+
+import hashlib
+from typing import Any
+
+from codetune_api.artifacts import dataset_folder, finetune_folder, store_uri
+from codetune_api.contracts import ENV_MODEL, TrainConfig
+from codetune_api.digests import canonical, digest_value
+from codetune_api.finetune import DatasetStatus, FineTune
+from codetune_api.metadata import LABEL_FINETUNE, LABEL_KUEUE_QUEUE, labels
+from codetune_operator.resources.models import (
+    FETCH_CONFIG_KEY,
+    ModelSource,
+    build_fetch_config,
+    build_fetch_container,
+    canonical_model,
+)
+from codetune_operator.resources.pods import CONFIG, CONFIG_KEY, container, owner_reference, pod_template
+from codetune_operator.settings import Settings
+
+Obj = dict[str, Any]
+
+CONTAINER = "train"
+PERMANENT_EXIT = 64
+"""The trainer's exit code when another attempt is pointless."""
+STOPPED_EXIT = 143
+"""The trainer's exit code when it was stopped and has written its checkpoint."""
+GRACE_SECONDS = 90
+"""Time to write a checkpoint after SIGTERM."""
+_COMPONENT = "train"
+
+
+def training_job_name(finetune: FineTune, dataset: DatasetStatus) -> str:
+    """The Job's name: another one for each edit that needs another Job, the same after an upgrade of the operator.
+
+    What the pod is made of besides (images, settings of the operator) is left out on purpose: a run that is under way
+    or done is not touched by an upgrade.
+    """
+    spec = finetune.spec.model_dump(
+        mode="json",
+        by_alias=True,
+        exclude_defaults=True,
+        exclude={"suspend", "ttl_seconds_after_finished", "deletion_policy"},
+    )
+    digest = digest_value([finetune.metadata.uid, dataset.revision, spec])
+    return f"{finetune.metadata.name}-train-{digest.removeprefix('sha256:')[:8]}"
+
+
+def run_nonce(finetune: FineTune, job_name: str) -> str:
+    """Marks the run's protocol lines; nothing that a training file could know."""
+    return hashlib.sha256(canonical(["train", finetune.metadata.uid, job_name])).hexdigest()[:32]
+
+
+def pin_dataset(finetune: FineTune, revision: str) -> DatasetStatus:
+    """The dataset that this run is made on, whatever the Project finds later."""
+    folder = dataset_folder(finetune.metadata.namespace, finetune.spec.project_ref.name, revision)
+    return DatasetStatus(revision=revision, uri=store_uri(folder))
+
+
+def build_train_config(finetune: FineTune, dataset: DatasetStatus, job_name: str) -> TrainConfig:
+    """Everything that the trainer is told."""
+    metadata, spec = finetune.metadata, finetune.spec
+    return TrainConfig(
+        nonce=run_nonce(finetune, job_name),
+        namespace=metadata.namespace,
+        name=metadata.name,
+        dataset=dataset_folder(metadata.namespace, spec.project_ref.name, dataset.revision),
+        dataset_revision=dataset.revision,
+        output=finetune_folder(metadata.namespace, metadata.name, metadata.uid),
+        base_model=canonical_model(spec.base_model),
+        device="cuda" if spec.resources.gpus else "cpu",
+        gpus=spec.resources.gpus,
+        preset=spec.preset,
+        lora=spec.lora,
+        training=spec.training,
+        checkpoints=spec.checkpoints,
+    )
+
+
+def build_training(
+    finetune: FineTune, dataset: DatasetStatus, model: ModelSource, settings: Settings
+) -> tuple[Obj, Obj]:
+    """The ConfigMap and the Job of a run, in the order in which they are applied."""
+    name = training_job_name(finetune, dataset)
+    config = build_train_config(finetune, dataset, name)
+    data = {CONFIG_KEY: config.model_dump_json(by_alias=True, exclude_none=True, indent=2)}
+    if model.hub is not None:
+        fetch = build_fetch_config(
+            model.hub, nonce=config.nonce, namespace=config.namespace, name=finetune.metadata.name
+        )
+        data[FETCH_CONFIG_KEY] = fetch.model_dump_json(by_alias=True, indent=2)
+    metadata: Obj = {
+        "name": name,
+        "namespace": finetune.metadata.namespace,
+        "labels": training_labels(finetune),
+        "ownerReferences": [owner_reference(finetune)],
+    }
+    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+    queue = finetune.spec.scheduling.queue_name
+    job_labels = {**metadata["labels"], **({LABEL_KUEUE_QUEUE: queue} if queue else {})}
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {**metadata, "labels": job_labels},
+        "spec": _job_spec(finetune, name, model, settings),
+    }
+    return config_map, job
+
+
+def training_labels(finetune: FineTune) -> dict[str, str]:
+    """Labels of everything that belongs to the run."""
+    return labels(_COMPONENT, finetune.metadata.name, {LABEL_FINETUNE: finetune.metadata.name})
+
+
+def _job_spec(finetune: FineTune, name: str, model: ModelSource, settings: Settings) -> Obj:
+    spec = finetune.spec
+    job: Obj = {
+        "backoffLimit": spec.retries,
+        "completions": 1,
+        "parallelism": 1,
+        # A queued run is let in by Kueue, which alone lifts the suspension.
+        "suspend": spec.suspend or spec.scheduling.queue_name is not None,
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {
+            "rules": [
+                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [STOPPED_EXIT]}},
+                {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [PERMANENT_EXIT]}},
+            ]
+        },
+        "template": _pod_template(finetune, name, model, settings),
+    }
+    if spec.active_deadline_seconds is not None:
+        job["activeDeadlineSeconds"] = spec.active_deadline_seconds
+    return job
+
+
+def switch_training(built: Obj, live: Obj, *, suspend: bool) -> Obj:
+    """A Job that exists, suspended or let go on; what can't be changed of it stays as it is."""
+    fixed = {key: live["spec"][key] for key in _FIXED_FIELDS if key in live["spec"]}
+    return {**built, "spec": {**built["spec"], **fixed, "suspend": suspend}}
+
+
+_FIXED_FIELDS = ("template", "completions", "parallelism", "podFailurePolicy", "podReplacementPolicy", "backoffLimit")
+
+
+def _pod_template(finetune: FineTune, name: str, model: ModelSource, settings: Settings) -> Obj:
+    spec = finetune.spec
+    config_mount = {"name": "config", "mountPath": CONFIG, "readOnly": True}
+    mounts, volumes = [config_mount, *model.mounts], [{"name": "config", "configMap": {"name": name}}, *model.volumes]
+    if spec.resources.gpus:
+        # NCCL and the data loader need more shared memory than the container runtime's 64 MiB.
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
+    train = container(
+        name=CONTAINER,
+        image=settings.images.trainer,
+        command=["python", "-m", "codetune_trainer", "train"],
+        settings=settings,
+        env={ENV_MODEL: model.path, "HF_HUB_OFFLINE": "1"},
+        mounts=mounts,
+        resources=spec.resources,
+    )
+    fetch = [] if model.hub is None else [build_fetch_container(spec.model_secret_ref, config_mount, settings)]
+    return pod_template(
+        labels=training_labels(finetune),
+        containers=[train],
+        init_containers=fetch,
+        volumes=volumes,
+        scheduling=spec.scheduling,
+        settings=settings,
+        grace_seconds=GRACE_SECONDS,
+    )

@@ -1,0 +1,443 @@
+"""The life of a FineTune: what was observed in, the phase and the children out. One row, one situation."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from codetune_api.contracts import TrainResult
+from codetune_api.finetune import FineTune, FineTuneStatus, Progress
+from codetune_api.project import Project
+from codetune_api.protocol import ResultEvent
+from codetune_operator.reconcile.finetune import reconcile
+from codetune_operator.reconcile.observed import FineTuneView
+from codetune_operator.reconcile.plan import Plan
+from codetune_operator.resources.models import locate_model
+from codetune_operator.resources.training import build_training, pin_dataset, training_job_name
+from codetune_operator.runs.report import RunReport
+from codetune_operator.settings import Settings
+
+Obj = dict[str, Any]
+NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+BEFORE = "2026-11-23T09:59:00Z"
+LONG_AGO = "2026-11-23T08:00:00Z"
+SETTINGS = Settings()
+REVISION, LATER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+DIGEST = "sha256:" + "1" * 64
+
+
+def make_finetune(status: Obj | None = None, metadata: Obj | None = None, **spec: Any) -> FineTune:
+    return FineTune.from_wire(
+        {
+            "apiVersion": "codetune.dev/v1alpha1",
+            "kind": "FineTune",
+            "metadata": {
+                "name": "mine",
+                "namespace": "ns",
+                "uid": "u1",
+                "generation": 3,
+                "finalizers": ["codetune.dev/artifacts"],
+                **(metadata or {}),
+            },
+            "spec": {"projectRef": {"name": "code"}, "baseModel": "pvc://models/base", **spec},
+            "status": status or {},
+        }
+    )
+
+
+def make_project(
+    phase: str | None = "Ready", *, observed: int = 1, revision: str | None = REVISION, **more: Any
+) -> Project:
+    status = {"phase": phase, "observedGeneration": observed, "revision": revision, **more.pop("status", {})}
+    metadata = {"name": "code", "namespace": "ns", "uid": "p1", "generation": 1, **more}
+    spec = {"sources": [{"name": "a", "git": {"url": "https://example.org/a.git"}}]}
+    return Project.from_wire(
+        {"apiVersion": "codetune.dev/v1alpha1", "kind": "Project", "metadata": metadata, "spec": spec, "status": status}
+    )
+
+
+def make_job(finetune: FineTune, *, condition: str = "", reason: str = "", suspend: bool = False, **status: Any) -> Obj:
+    model = locate_model(finetune.spec.base_model, file_root=None)
+    assert not hasattr(model, "reason")
+    _, job = build_training(finetune, pin_dataset(finetune, REVISION), model, SETTINGS)  # type: ignore[arg-type]
+    if condition:
+        ended = {"type": condition, "status": "True", "reason": reason, "lastTransitionTime": status.pop("at", BEFORE)}
+        status |= {"conditions": [ended]}
+    metadata = {**job["metadata"], "uid": "j1"}
+    return {**job, "metadata": metadata, "spec": {**job["spec"], "suspend": suspend}, "status": status}
+
+
+def make_pod(
+    finetune: FineTune, state: Obj | None = None, *, phase: str = "Running", name: str = "p1", **more: Any
+) -> Obj:
+    job = job_name(finetune)
+    status: Obj = {"phase": phase, "conditions": more.get("conditions", [])}
+    if state is not None:
+        status["containerStatuses"] = [{"name": "train", "image": "t", "state": state, "restartCount": 0}]
+    metadata = {"name": name, "labels": {"job-name": more.get("job", job)}, "creationTimestamp": BEFORE}
+    if more.get("deleted"):
+        metadata["deletionTimestamp"] = BEFORE
+    spec = {"containers": [{"name": "train", "resources": {"requests": {"nvidia.com/gpu": "64"}}}]}
+    return {"metadata": metadata, "spec": spec, "status": status}
+
+
+def job_name(finetune: FineTune) -> str:
+    return training_job_name(finetune, pin_dataset(finetune, REVISION))
+
+
+def make_checkpoint(step: int, loss: float) -> Obj:
+    name = f"step-{step:06d}"
+    return {
+        "name": name,
+        "step": step,
+        "holdoutLoss": loss,
+        "uri": f"pvc://codetune-artifacts/{name}",
+        "digest": DIGEST,
+    }
+
+
+PARAMETERS: Obj = {
+    "preset": "Smaller", "rank": 16, "alpha": 32, "dropout": 0, "targetModules": ["q_proj"], "trainEmbeddings": False,
+    "maxSteps": 60, "epochs": 1, "sequenceLength": 512, "batchTokens": 2048, "learningRate": 1e-3,
+    "scheduler": "Linear", "warmupSteps": 1, "weightDecay": 0, "fimRate": 0, "precision": "Float32",
+    "gradientCheckpointing": False, "seed": 0, "everySteps": 20,
+}  # fmt: skip
+RESULT = ResultEvent(
+    train=TrainResult.model_validate(
+        {
+            "steps": 60,
+            "tokens": 122880,
+            "bestCheckpoint": "step-000040",
+            "latestCheckpoint": "step-000060",
+            "evaluation": {
+                "base": {"loss": 2.0}, "tuned": {"loss": 1.8}, "improvement": 0.1, "message": "10 % better.",
+            },
+            "parameters": PARAMETERS,
+            "checkpoints": [make_checkpoint(40, 1.8), make_checkpoint(60, 1.9)],
+            "lossHistory": [{"step": 1, "loss": 2.0}, {"step": 60, "loss": 1.5}],
+        }
+    )
+)  # fmt: skip
+AT_WORK = RunReport(
+    stage="Training",
+    progress=Progress(step=30, total_steps=60, percent=50, loss=1.9, updated_at="2026-11-23T09:59:58Z"),
+    remaining=720,
+)
+RUNNING: Obj = {"running": {"startedAt": BEFORE}}
+UNSCHEDULED = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]
+PINNED: Obj = {"dataset": {"revision": REVISION, "uri": "pvc://codetune-artifacts/x"}}
+NEW = make_finetune()
+MINE = make_finetune(PINNED)
+PAUSED = make_finetune(PINNED, suspend=True)
+QUEUED = make_finetune(PINNED, scheduling={"queueName": "team"})
+
+
+def ended(finetune: FineTune, phase: str, **status: Any) -> FineTune:
+    """The FineTune after its end, as its own status tells it."""
+    told = {**PINNED, "phase": phase, "jobName": job_name(finetune), "finishedAt": BEFORE, **status}
+    return finetune.model_copy(update={"status": FineTuneStatus.from_wire(told)})
+
+
+def view(finetune: FineTune, project: Project | None = None, **more: Any) -> FineTuneView:
+    base = FineTuneView(finetune=finetune, project=project or make_project(), report=RunReport())
+    return replace(base, **more)
+
+
+FAILED_PROJECT: Obj = {
+    "failure": {"reason": "EmptyDataset", "message": "No file was accepted.", "hint": "Widen files.types."}
+}
+TOLD = {
+    "terminated": {"exitCode": 64, "message": '{"reason":"ModelNotFound","message":"No such model.","hint":"Look."}'}
+}
+CRASHED = {"terminated": {"exitCode": 1, "message": "boom"}}
+
+LIFE = [
+    pytest.param(
+        ("WaitingForData", "ProjectMissing", "'code' does not exist"),
+        replace(view(NEW), project=None),
+        id="no project",
+    ),
+    pytest.param(
+        ("WaitingForData", "ProjectMissing", "being deleted"),
+        view(NEW, make_project(deletionTimestamp=BEFORE)),
+        id="project goes away",
+    ),
+    pytest.param(
+        ("WaitingForData", "ProjectNotReady", "is Scanning"), view(NEW, make_project("Scanning")), id="scanning"
+    ),
+    pytest.param(
+        ("WaitingForData", "ProjectNotReady", "is Pending"), view(NEW, make_project(None)), id="project just made"
+    ),
+    pytest.param(
+        ("WaitingForData", "ProjectNotReady", "is Ready; the run starts"),
+        view(NEW, make_project(observed=0)),
+        id="project edited since its scan",
+    ),
+    pytest.param(
+        ("WaitingForData", "ProjectNotReady", "No file was accepted. Widen files.types."),
+        view(NEW, make_project("Failed", status=FAILED_PROJECT)),
+        id="project failed",
+    ),
+    pytest.param(
+        ("WaitingForData", "ProjectNotReady", "suspend to false"),
+        view(NEW, make_project("Suspended", revision=None)),
+        id="project suspended without data",
+    ),
+    pytest.param(("Starting", "JobCreated", "being created"), view(NEW), id="project ready"),
+    pytest.param(
+        ("Starting", "JobCreated", "being created"), view(NEW, make_project("Suspended")), id="suspended with data"
+    ),
+    pytest.param(
+        ("Starting", "JobCreated", "being created"), view(MINE, make_project("Scanning")), id="pinned: project is left"
+    ),
+    pytest.param(("Queued", "QueuedByKueue", "'team'"), view(QUEUED), id="queue: made suspended"),
+    pytest.param(
+        ("Queued", "QueuedByKueue", "'team'"), view(QUEUED, jobs=(make_job(QUEUED, suspend=True),)), id="in the queue"
+    ),
+    pytest.param(("Suspended", "Suspended", "to false"), view(PAUSED), id="suspended before its start"),
+    pytest.param(
+        ("Suspended", "Suspended", "writes its checkpoint"),
+        view(PAUSED, jobs=(make_job(PAUSED),), pods=(make_pod(PAUSED, RUNNING),)),
+        id="suspended at work",
+    ),
+    pytest.param(("Starting", "NoPod", "no pod"), view(MINE, jobs=(make_job(MINE),)), id="job without a pod"),
+    pytest.param(
+        ("Starting", "PodStarting", "p1"),
+        view(MINE, jobs=(make_job(MINE),), pods=(make_pod(MINE, phase="Pending"),)),
+        id="pod is made",
+    ),
+    pytest.param(
+        ("Queued", "Unschedulable", "64 nvidia.com/gpu"),
+        view(MINE, jobs=(make_job(MINE),), pods=(make_pod(MINE, phase="Pending", conditions=UNSCHEDULED),)),
+        id="no node takes it",
+    ),
+    pytest.param(
+        ("Starting", "ImagePull", "cannot be pulled"),
+        view(
+            MINE,
+            jobs=(make_job(MINE),),
+            pods=(make_pod(MINE, {"waiting": {"reason": "ErrImagePull", "message": "x"}}, phase="Pending"),),
+        ),
+        id="image missing",
+    ),
+    pytest.param(
+        ("Starting", "Loading", "LoadingModel"),
+        view(MINE, jobs=(make_job(MINE),), pods=(make_pod(MINE, RUNNING),), report=RunReport(stage="LoadingModel")),
+        id="loading",
+    ),
+    pytest.param(
+        ("Running", "Training", "Training"),
+        view(MINE, jobs=(make_job(MINE),), pods=(make_pod(MINE, RUNNING),), report=AT_WORK),
+        id="at work",
+    ),
+    pytest.param(
+        ("Starting", "Restarting", "boom (1 of 3 retries used)"),
+        view(MINE, jobs=(make_job(MINE, failed=1),), pods=(make_pod(MINE, CRASHED, phase="Failed"),)),
+        id="between two attempts",
+    ),
+    pytest.param(
+        ("Starting", "Resuming", "last checkpoint"),
+        view(MINE, jobs=(make_job(MINE, suspend=True),)),
+        id="let go on",
+    ),
+    pytest.param(
+        ("Running", "ReadingResult", "being read"),
+        view(MINE, jobs=(make_job(MINE, condition="Complete"),), report=AT_WORK),
+        id="done, result still to be read",
+    ),
+    pytest.param(
+        ("Failed", "InternalError", "log is gone"),
+        view(MINE, jobs=(make_job(MINE, condition="Complete", at=LONG_AGO),), report=AT_WORK),
+        id="done, result lost",
+    ),
+    pytest.param(
+        ("Succeeded", "Succeeded", "10 % better."),
+        view(MINE, jobs=(make_job(MINE, condition="Complete"),), report=replace(AT_WORK, result=RESULT)),
+        id="done, result read",
+    ),
+    pytest.param(
+        ("Failed", "ModelNotFound", "No such model."),
+        view(
+            MINE,
+            jobs=(make_job(MINE, condition="Failed", reason="PodFailurePolicy"),),
+            pods=(make_pod(MINE, TOLD, phase="Failed"),),
+        ),
+        id="failed for good",
+    ),
+    pytest.param(
+        ("Failed", "DeadlineExceeded", "deadline"),
+        view(MINE, jobs=(make_job(MINE, condition="Failed", reason="DeadlineExceeded"),)),
+        id="deadline",
+    ),
+    pytest.param(
+        ("Failed", "InternalError", "neither it nor its pod"),
+        view(MINE, jobs=(make_job(MINE, condition="Failed", reason="Unheard"),)),
+        id="failed without a word",
+    ),
+    pytest.param(
+        ("Failed", "UnsupportedModel", "fileRoot"),
+        view(make_finetune(PINNED, baseModel="file:///x")),
+        id="model out of reach",
+    ),
+    pytest.param(
+        ("Starting", "ReplacingJob", "writes its checkpoint"),
+        view(make_finetune(PINNED, retries=9), jobs=(make_job(MINE),)),
+        id="edited at work",
+    ),
+    pytest.param(
+        ("Starting", "ReplacingJob", "writes its checkpoint"),
+        view(make_finetune(PINNED, retries=9), pods=(make_pod(MINE, RUNNING, deleted=True),)),
+        id="edited: the former pod still writes",
+    ),
+    pytest.param(("Succeeded", "Succeeded", ""), view(ended(MINE, "Succeeded")), id="stays succeeded"),
+    pytest.param(
+        ("Succeeded", "Succeeded", ""),
+        view(ended(make_finetune(retries=9), "Succeeded", jobName="mine-train-0")),
+        id="edited after success: nothing is run again",
+    ),
+    pytest.param(
+        ("Failed", "DivergedLoss", "NaN"),
+        view(ended(MINE, "Failed", failure={"reason": "DivergedLoss", "message": "NaN"}), make_project(revision=LATER)),
+        id="stays failed",
+    ),
+    pytest.param(
+        ("Starting", "JobCreated", "created"),
+        view(ended(make_finetune(retries=9), "Failed", jobName=job_name(MINE))),
+        id="edited after a failure: runs again",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("expected", "observed"), LIFE)
+def test_phase_and_condition_follow_from_what_is_observed(
+    expected: tuple[str, str, str], observed: FineTuneView
+) -> None:
+    phase, reason, message = expected
+    status = status_of(reconcile(observed, SETTINGS, NOW))
+    ready = next(entry for entry in status.conditions if entry.type == "Ready")
+    assert (status.phase, ready.reason) == (phase, reason)
+    assert message in ready.message
+
+
+@pytest.mark.parametrize(("expected", "observed"), LIFE)
+def test_conditions_read_right_in_kstatus(expected: tuple[str, str, str], observed: FineTuneView) -> None:
+    status = status_of(reconcile(observed, SETTINGS, NOW))
+    found = {entry.type: entry.status for entry in status.conditions}
+    wanted = {
+        "Succeeded": {"Ready": "True"},
+        "Failed": {"Ready": "False", "Stalled": "True"},
+        "Suspended": {"Ready": "False"},
+    }.get(expected[0], {"Ready": "False", "Reconciling": "True"})
+    assert found == wanted
+    assert status.observed_generation == 3
+    assert {entry.observed_generation for entry in status.conditions} == {3}
+
+
+@pytest.mark.parametrize(("expected", "observed"), LIFE)
+def test_doing_it_again_says_nothing_new(expected: tuple[str, str, str], observed: FineTuneView) -> None:
+    first = reconcile(observed, SETTINGS, NOW)
+    status = status_of(first)
+    again = replace(observed, finetune=observed.finetune.model_copy(update={"status": status}))
+    second = reconcile(again, SETTINGS, NOW)
+    assert status_of(second) == status
+    assert second.events == ()
+    assert status.failure is None or status.phase in {"Failed", "Queued", "Starting"}
+
+
+def status_of(plan: Plan) -> FineTuneStatus:
+    assert isinstance(plan.status, FineTuneStatus)
+    return plan.status
+
+
+def kinds(plan: Plan) -> list[str]:
+    return [child["kind"] for child in plan.apply]
+
+
+def test_the_run_is_pinned_to_the_revision_of_its_start() -> None:
+    plan = reconcile(view(NEW), SETTINGS, NOW)
+    dataset = status_of(plan).dataset
+    assert dataset is not None
+    assert dataset.revision == REVISION
+    assert dataset.uri == f"pvc://codetune-artifacts/ns/projects/code/{'a' * 64}"
+    later = replace(
+        view(NEW.model_copy(update={"status": status_of(plan)}), make_project(revision=LATER)),
+        jobs=(make_job(NEW),),
+        pods=(make_pod(NEW, RUNNING),),
+        report=AT_WORK,
+    )
+    after = reconcile(later, SETTINGS, NOW)
+    assert status_of(after).dataset == dataset
+    assert (after.apply, after.delete) == ((), ())
+
+
+def test_a_job_that_exists_is_not_written_again() -> None:
+    plan = reconcile(view(MINE, jobs=(make_job(MINE),), pods=(make_pod(MINE, RUNNING),)), SETTINGS, NOW)
+    assert plan.apply == ()
+
+
+def test_a_new_run_gets_its_config_before_its_job() -> None:
+    assert kinds(reconcile(view(NEW), SETTINGS, NOW)) == ["ConfigMap", "Job"]
+
+
+def test_a_finalizer_is_asked_for_once() -> None:
+    bare = make_finetune(metadata={"finalizers": []})
+    assert reconcile(view(bare), SETTINGS, NOW).finalizer == "Add"
+    assert reconcile(view(NEW), SETTINGS, NOW).finalizer == "Keep"
+
+
+def test_an_edit_removes_the_former_job_with_its_config_and_waits_for_its_pod() -> None:
+    edited = make_finetune(PINNED, resources={"gpus": 2})
+    first = reconcile(view(edited, jobs=(make_job(MINE),), pods=(make_pod(MINE, RUNNING),)), SETTINGS, NOW)
+    assert [(ref.kind, ref.name) for ref in first.delete] == [("ConfigMap", job_name(MINE)), ("Job", job_name(MINE))]
+    assert first.apply == ()
+    gone = reconcile(view(edited, pods=(make_pod(MINE, CRASHED, phase="Failed"),)), SETTINGS, NOW)
+    assert kinds(gone) == ["ConfigMap", "Job"]
+    assert gone.apply[1]["metadata"]["name"] == job_name(edited) != job_name(MINE)
+
+
+def test_suspending_keeps_the_template_of_the_live_job() -> None:
+    live = make_job(PAUSED)
+    live["spec"]["template"]["metadata"]["labels"]["batch.kubernetes.io/controller-uid"] = "j1"
+    (_, job) = reconcile(view(PAUSED, jobs=(live,), pods=(make_pod(PAUSED, RUNNING),)), SETTINGS, NOW).apply
+    assert job["spec"]["suspend"] is True
+    assert job["spec"]["template"] == live["spec"]["template"]
+    assert "status" not in job
+
+
+def test_a_suspended_job_is_left_alone_and_let_go_on() -> None:
+    held = make_job(MINE, suspend=True)
+    assert reconcile(view(PAUSED, jobs=(held,)), SETTINGS, NOW).apply == ()
+    (_, job) = reconcile(view(MINE, jobs=(held,)), SETTINGS, NOW).apply
+    assert job["spec"]["suspend"] is False
+
+
+def test_suspending_does_not_make_another_job() -> None:
+    assert job_name(PAUSED) == job_name(MINE)
+
+
+def test_a_queued_run_is_suspended_by_taking_its_job_away_and_kueue_is_not_disturbed() -> None:
+    paused = make_finetune(PINNED, suspend=True, scheduling={"queueName": "team"})
+    plan = reconcile(view(paused, jobs=(make_job(QUEUED),)), SETTINGS, NOW)
+    assert [ref.kind for ref in plan.delete] == ["ConfigMap", "Job"]
+    assert reconcile(view(QUEUED, jobs=(make_job(QUEUED, suspend=True),)), SETTINGS, NOW).apply == ()
+    admitted = reconcile(view(QUEUED, jobs=(make_job(QUEUED),), pods=(make_pod(QUEUED, RUNNING),)), SETTINGS, NOW)
+    assert admitted.apply == ()
+
+
+@pytest.mark.parametrize(
+    ("expected", "finished_at", "ttl"),
+    [
+        pytest.param(([], None), BEFORE, None, id="kept for ever"),
+        pytest.param(([], 240.0), BEFORE, 300, id="not yet"),
+        pytest.param((["ConfigMap", "Job"], None), BEFORE, 60, id="now"),
+        pytest.param((["ConfigMap", "Job"], None), BEFORE, 0, id="at once"),
+    ],
+)
+def test_a_finished_job_is_removed_when_its_time_has_come(
+    expected: tuple[list[str], float | None], finished_at: str, ttl: int | None
+) -> None:
+    finetune = ended(make_finetune(PINNED), "Succeeded", finishedAt=finished_at)
+    spec = finetune.spec.model_copy(update={"ttl_seconds_after_finished": ttl})
+    finetune = finetune.model_copy(update={"spec": spec})
+    plan = reconcile(view(finetune, jobs=(make_job(MINE, condition="Complete"),)), SETTINGS, NOW)
+    assert ([ref.kind for ref in plan.delete], plan.requeue_after) == expected
