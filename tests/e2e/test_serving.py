@@ -1,0 +1,323 @@
+"""The server image's program with the real vLLM on a CPU, a tiny model and adapters made by PEFT.
+
+Two servers: ours, through a story of loads, swaps and refusals, and stock vLLM with `--lora-modules`. What the model
+says is compared with an oracle that knows nothing of vLLM: transformers and PEFT.
+"""
+
+import asyncio
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import openai
+import pytest
+from codetune_api.artifacts import ADAPTER_FILES
+from codetune_api.contracts import DesiredAdapter, DesiredAdapters, ServerReport
+from codetune_api.digests import FileEntry, digest_files
+
+if TYPE_CHECKING:
+    from e2e.conftest import Server, TinyModel
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+RECORDED = Path(__file__).parents[1] / "unit" / "server" / "recorded" / "vllm-0.32.json"
+TOKEN = "e2e-token"
+BASE_URI = "hf://org/tiny@main"
+PROMPT = "def add(a, b):\n    return"
+TOKENS = 12
+
+
+@dataclass
+class Serving:
+    """Our server with its store."""
+
+    server: "Server"
+    store: Path
+    model: "TinyModel"
+
+    def adapter(self, name: str, folder: str) -> DesiredAdapter:
+        """A folder of the store, wanted under a name with the digest that it has."""
+        return DesiredAdapter(name=name, path=folder, digest=digest_of(self.store / folder))
+
+    def put(self, *adapters: DesiredAdapter) -> ServerReport:
+        """What the operator does."""
+        answer = httpx.put(
+            f"{self.server.url}/codetune/adapters?wait=30",
+            json=DesiredAdapters(adapters=list(adapters)).to_wire(),
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            timeout=60,
+        )
+        assert answer.status_code == 200, answer.text
+        return ServerReport.from_wire(answer.json())
+
+    def client(self) -> openai.OpenAI:
+        """OpenAI's own client."""
+        return openai.OpenAI(base_url=f"{self.server.url}/v1", api_key="none", max_retries=0)
+
+    def say(self, model: str) -> tuple[list[int], list[float]]:
+        """Greedy token ids and their log-probabilities."""
+        return say(self.server.url, model)
+
+
+def say(url: str, model: str) -> tuple[list[int], list[float]]:
+    body = {"model": model, "prompt": PROMPT, "max_tokens": TOKENS, "temperature": 0, "logprobs": 0}
+    extra = {"return_token_ids": True, "ignore_eos": True}
+    answer = httpx.post(f"{url}/v1/completions", json={**body, **extra}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    choice = answer.json()["choices"][0]
+    return choice["token_ids"], choice["logprobs"]["token_logprobs"]
+
+
+def digest_of(folder: Path) -> str:
+    import hashlib
+
+    data = {file: (folder / file).read_bytes() for file in ADAPTER_FILES}
+    return digest_files(
+        {file: FileEntry(sha256=hashlib.sha256(d).hexdigest(), bytes=len(d)) for file, d in data.items()}
+    )
+
+
+def oracle(model: Path, adapter: Path | None) -> tuple[list[int], list[float]]:
+    """The same as `say`, by transformers and PEFT alone."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    if adapter:
+        network = PeftModel.from_pretrained(network, str(adapter))
+    network.eval()
+    tokens = AutoTokenizer.from_pretrained(model)(PROMPT, return_tensors="pt").input_ids
+    start, logprobs = tokens.shape[1], []
+    with torch.no_grad():
+        for _ in range(TOKENS):
+            scores = torch.log_softmax(network(input_ids=tokens).logits[0, -1], dim=-1)
+            best = scores.argmax()
+            logprobs.append(scores[best].item())
+            tokens = torch.cat([tokens, best.view(1, 1)], dim=1)
+    return tokens[0, start:].tolist(), logprobs
+
+
+@pytest.fixture(scope="module")
+def serving(
+    tiny_model: "TinyModel", start_server: "Callable[..., Server]", tmp_path_factory: pytest.TempPathFactory
+) -> Serving:
+    """Our server, started with one good adapter and one that is not there."""
+    root = tmp_path_factory.mktemp("pod")
+    store = root / "store"
+    for seed, name in enumerate(("one", "two", "three"), start=1):
+        tiny_model.make_adapter(store / name, seed=seed, base_model=BASE_URI)
+    (root / "token").write_text(TOKEN)
+    wanted = DesiredAdapter(name="tuned", path="one", digest=digest_of(store / "one"))
+    absent = DesiredAdapter(name="absent", path="nowhere")
+    (root / "adapters.json").write_text(json.dumps(DesiredAdapters(adapters=[wanted, absent]).to_wire()))
+    server = start_server(
+        *("-m", "codetune_server", "serve", "--", "--model", str(tiny_model.folder), "--served-model-name", "base"),
+        *("--port", "{port}", "--max-model-len", "256", "--max-loras", "2", "--max-lora-rank", "16"),
+        environment={
+            "CODETUNE_STORE": str(store),
+            "CODETUNE_ADAPTERS": str(root / "adapters.json"),
+            "CODETUNE_ADAPTER_TOKEN_FILE": str(root / "token"),
+            "CODETUNE_BASE_MODEL": BASE_URI,
+            "CODETUNE_BIND_HOST": "127.0.0.1",
+            "CODETUNE_DEVICE": "cpu",
+        },
+    )
+    server.wait_until_healthy()
+    wait_until_ready(server)
+    return Serving(server, store, tiny_model)
+
+
+def wait_until_ready(server: "Server") -> None:
+    deadline = time.monotonic() + 30
+    while not server.answers("/codetune/ready"):
+        assert time.monotonic() < deadline, server.log.read_text()[-4000:]
+        time.sleep(0.1)
+
+
+def test_a_ready_pod_holds_its_adapters_and_names_what_it_refused(serving: Serving) -> None:
+    answer = httpx.get(f"{serving.server.url}/codetune/adapters", headers={"Authorization": f"Bearer {TOKEN}"})
+    report = ServerReport.from_wire(answer.json())
+    assert report.models == ["base", "tuned"]
+    assert [(a.name, a.phase, a.reason) for a in report.adapters] == [
+        ("tuned", "Ready", ""),
+        ("absent", "Failed", "AdapterNotFound"),
+    ]
+
+
+def test_base_and_adapter_say_what_peft_says(serving: Serving) -> None:
+    for name, folder in (("base", None), ("tuned", serving.store / "one")):
+        tokens, logprobs = serving.say(name)
+        expected_tokens, expected_logprobs = oracle(serving.model.folder, folder)
+        assert tokens == expected_tokens
+        assert logprobs == pytest.approx(expected_logprobs, abs=2e-3)
+    assert serving.say("base")[0] != serving.say("tuned")[0]
+
+
+def test_a_replaced_adapter_answers_anew_under_the_same_name(serving: Serving) -> None:
+    assert serving.say("tuned")[0] == oracle(serving.model.folder, serving.store / "one")[0]  # now in the prefix cache
+    report = serving.put(serving.adapter("tuned", "two"), serving.adapter("other", "three"))
+    assert [a.phase for a in report.adapters] == ["Ready", "Ready"]
+    for name, folder in (("tuned", "two"), ("other", "three")):
+        tokens, logprobs = serving.say(name)
+        expected_tokens, expected_logprobs = oracle(serving.model.folder, serving.store / folder)
+        assert tokens == expected_tokens
+        assert logprobs == pytest.approx(expected_logprobs, abs=2e-3)
+
+
+def test_openais_client_finds_its_way(serving: Serving) -> None:
+    client = serving.client()
+    assert [model.id for model in client.models.list()] == ["base", "tuned", "other"]
+    assert client.models.retrieve("tuned").id == "tuned"
+    whole = client.completions.create(model="tuned", prompt=PROMPT, max_tokens=4, temperature=0)
+    assert whole.model == "tuned"
+    with client.completions.create(model="tuned", prompt=PROMPT, max_tokens=4, temperature=0, stream=True) as stream:
+        chunks = list(stream)
+    assert {chunk.model for chunk in chunks} == {"tuned"}
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole.choices[0].text
+    chat = client.chat.completions.create(model="other", messages=[{"role": "user", "content": "hi"}], max_tokens=4)
+    assert chat.model == "other"
+    for unknown in ("nope", f"tuned@{digest_of(serving.store / 'two')[7:19]}"):
+        with pytest.raises(openai.NotFoundError, match="does not exist"):
+            client.completions.create(model=unknown, prompt=PROMPT)
+
+
+def test_broken_adapters_are_refused_by_name_while_the_others_serve(serving: Serving) -> None:
+    shutil.copytree(serving.store / "one", serving.store / "cut")
+    weights = serving.store / "cut" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    serving.model.make_adapter(serving.store / "high", seed=5, rank=32, base_model=BASE_URI)
+    serving.model.make_adapter(serving.store / "foreign", seed=6, base_model="hf://org/another")
+    make_misshapen(serving.store / "misshapen")
+    report = serving.put(
+        DesiredAdapter(name="corrupt", path="one", digest="sha256:" + "0" * 64),
+        serving.adapter("cut", "cut"),
+        serving.adapter("high", "high"),
+        serving.adapter("foreign", "foreign"),
+        serving.adapter("misshapen", "misshapen"),
+        DesiredAdapter(name="missing", path="missing"),
+        serving.adapter("tuned", "two"),
+    )
+    assert {a.name: a.reason for a in report.adapters} == {
+        "corrupt": "DigestMismatch",
+        "cut": "InvalidAdapter",
+        "high": "RankTooHigh",
+        "foreign": "BaseModelMismatch",
+        "misshapen": "LoadFailed",  # only vLLM knows how wide its layers are
+        "missing": "AdapterNotFound",
+        "tuned": "",
+    }
+    assert report.models == ["base", "tuned"]
+    assert serving.say("tuned")[0] == oracle(serving.model.folder, serving.store / "two")[0]
+
+
+def make_misshapen(folder: Path) -> None:
+    """An adapter of a wider model, whose config doesn't say so."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(vocab_size=264, hidden_size=96, num_hidden_layers=3, num_attention_heads=3)
+    network = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+    lora = LoraConfig(r=8, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(network, lora).save_pretrained(str(folder))
+
+
+def test_swaps_under_load_fail_nothing_and_mix_nothing(serving: Serving) -> None:
+    expected = {folder: oracle(serving.model.folder, serving.store / folder)[0] for folder in ("one", "two", "three")}
+    answers = asyncio.run(swap_under_load(serving, swaps=9, clients=4))
+    assert len(answers) >= 9
+    assert all(tokens in expected.values() for tokens in answers)
+    assert len({tuple(tokens) for tokens in answers}) > 1  # the swaps were seen
+    assert serving.say("tuned")[0] == expected["three"]
+
+
+async def swap_under_load(serving: Serving, *, swaps: int, clients: int) -> list[list[int]]:
+    """Token ids of all streamed answers while the adapter is replaced again and again."""
+    over = asyncio.Event()
+    answers: list[list[int]] = []
+
+    async def ask(client: httpx.AsyncClient) -> None:
+        body = {"model": "tuned", "prompt": PROMPT, "max_tokens": TOKENS, "temperature": 0, "stream": True}
+        while not over.is_set():
+            answer = await client.post("/v1/completions", json={**body, "return_token_ids": True, "ignore_eos": True})
+            assert answer.status_code == 200, answer.text
+            events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
+            assert events[-1] == "[DONE]"
+            chunks = [json.loads(event) for event in events[:-1]]
+            assert {chunk["model"] for chunk in chunks} == {"tuned"}
+            answers.append([token for chunk in chunks for token in chunk["choices"][0]["token_ids"]])
+
+    async with httpx.AsyncClient(base_url=serving.server.url, timeout=60) as client:
+        asking = [asyncio.create_task(ask(client)) for _ in range(clients)]
+        for swap in range(swaps):
+            wanted = serving.adapter("tuned", ("one", "two", "three")[swap % 3])
+            report = await asyncio.to_thread(serving.put, wanted)
+            assert [a.phase for a in report.adapters] == ["Ready"]
+        over.set()
+        await asyncio.gather(*asking)
+    return answers
+
+
+def test_a_removed_adapter_is_unknown_and_the_base_goes_on(serving: Serving) -> None:
+    assert serving.put().models == ["base"]
+    client = serving.client()
+    assert [model.id for model in client.models.list()] == ["base"]
+    with pytest.raises(openai.NotFoundError):
+        client.completions.create(model="tuned", prompt=PROMPT)
+    assert serving.say("base")[0] == oracle(serving.model.folder, None)[0]
+
+
+def test_vllms_own_adapter_routes_are_closed(serving: Serving) -> None:
+    body = {"lora_name": "mine", "lora_path": str(serving.store / "one")}
+    for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/adapters"):
+        assert httpx.post(serving.server.url + path, json=body).status_code == 403
+
+
+def test_stock_vllm_loads_the_same_folder_and_answers_as_recorded(
+    serving: Serving, start_server: "Callable[..., Server]"
+) -> None:
+    serving.server.stop()
+    stock = start_server(
+        *("-m", "vllm.entrypoints.openai.api_server", "--model", str(serving.model.folder), "--host", "127.0.0.1"),
+        *("--port", "{port}", "--served-model-name", "base", "--max-model-len", "256", "--dtype", "float32"),
+        *("--enforce-eager", "--enable-lora", "--lora-modules", f"tuned={serving.store / 'one'}"),
+        environment={"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_KVCACHE_SPACE": "1"},
+    )
+    stock.wait_until_healthy()
+    assert say(stock.url, "tuned")[0] == oracle(serving.model.folder, serving.store / "one")[0]
+    recorded = json.loads(RECORDED.read_text())
+    if httpx.get(f"{stock.url}/version").json()["version"] == recorded["vllm"]:
+        for name, entry in recorded["replies"].items():
+            compare_with_record(stock.url, name, entry, serving.store)
+
+
+def compare_with_record(url: str, name: str, entry: dict[str, Any], store: Path) -> None:
+    """A live reply has the status, type and form of the recorded one: what the unit tests' fake stands on."""
+    request = entry["request"]
+    body = request["body"] and json.loads(json.dumps(request["body"]).replace("/store/a1", str(store / "one")))
+    if body and body.get("lora_path") == "/store/wrong":
+        body["lora_path"] = str(store / "misshapen")
+    answer = httpx.request(request["method"], url + request["path"], json=body, timeout=60)
+    assert (answer.status_code, answer.headers.get("content-type", "")) == (entry["status"], entry["contentType"]), name
+    if entry["contentType"] == "application/json":
+        assert answer.json().keys() == json.loads(entry["body"]).keys(), name
+        assert error_of(answer.json()) == error_of(json.loads(entry["body"])), name
+    elif entry["contentType"].startswith("text/event-stream"):
+        assert [form(line) for line in answer.text.splitlines()] == [form(line) for line in entry["body"].splitlines()]
+    else:
+        assert answer.text == entry["body"], name
+
+
+def error_of(reply: dict[str, Any]) -> tuple[Any, ...]:
+    error = reply.get("error", {})
+    return (error.get("type"), error.get("param"), error.get("code"))
+
+
+def form(line: str) -> Any:
+    """An event's line without its content: its fields, or the line itself."""
+    return sorted(json.loads(line[6:])) if line.startswith("data: {") else line
