@@ -56,7 +56,7 @@ class AdapterPush:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do now, in this order: finalizer, apply, delete, follow, push, status, events."""
+    """What to do now, in this order: add finalizer, apply, delete, follow, push, status, events, remove finalizer."""
 
     status: ApiModel | None = None
     """The whole new status; None leaves it. Written only when it differs."""

@@ -1,0 +1,85 @@
+"""Deletion of what has artifacts in the store: stop its Jobs, purge, let go. Pure, for Projects and FineTunes alike.
+
+The finalizer can't hang a namespace: it goes when the purge is done, when it failed for good, when there is no store,
+and when nothing can be made any more because the namespace itself goes away.
+"""
+
+from datetime import datetime
+from typing import Protocol
+
+from codetune_api.finetune import FineTune, FineTuneStatus
+from codetune_api.metadata import FINALIZER
+from codetune_api.project import Project, ProjectStatus
+
+from codetune_operator.reconcile import conditions
+from codetune_operator.reconcile.observed import FineTuneView, ProjectView
+from codetune_operator.reconcile.plan import ChildRef, EventSpec, Obj, Plan
+from codetune_operator.reconcile.workloads import job_of, living_pods, read_job
+from codetune_operator.resources.purge import artifact_folder, build_purge, purge_job_name
+from codetune_operator.settings import Settings
+
+
+class _View(Protocol):
+    """What deletion looks at in either view."""
+
+    @property
+    def jobs(self) -> tuple[Obj, ...]: ...
+    @property
+    def pods(self) -> tuple[Obj, ...]: ...
+    @property
+    def claim(self) -> Obj | None: ...
+    @property
+    def namespace_terminating(self) -> bool: ...
+
+
+def reconcile_deletion(view: ProjectView | FineTuneView, settings: Settings, now: datetime) -> Plan:
+    """What to do about a resource that is being deleted."""
+    resource = view.project if isinstance(view, ProjectView) else view.finetune
+    if FINALIZER not in resource.metadata.finalizers:
+        return Plan()
+    if _has_nothing_to_purge(resource, view):
+        return Plan(finalizer="Remove")
+    name = purge_job_name(resource)
+    purge = next((job for job in view.jobs if job["metadata"]["name"] == name), None)
+    if purge is not None:
+        return _await_purge(resource, purge, now)
+    others = tuple(
+        ChildRef("batch/v1", "Job", job["metadata"]["name"], job["metadata"].get("uid"))
+        for job in view.jobs
+        if not job["metadata"].get("deletionTimestamp")
+    )
+    at_work = [pod for pod in living_pods(view.pods) if job_of(pod) != name]
+    if view.jobs or at_work:
+        # Whoever still writes would bring back what the purge removes.
+        return Plan(delete=others, status=_say(resource, "StoppingJobs", "Its Jobs are being stopped.", now))
+    message = "Its artifacts are being removed from the store."
+    return Plan(apply=build_purge(resource, settings), status=_say(resource, "Purging", message, now))
+
+
+def _has_nothing_to_purge(resource: Project | FineTune, view: _View) -> bool:
+    retained = isinstance(resource, FineTune) and resource.spec.deletion_policy == "Retain"
+    return retained or view.namespace_terminating or view.claim is None
+
+
+def _await_purge(resource: Project | FineTune, purge: Obj, now: datetime) -> Plan:
+    finished = read_job(purge).finished
+    if finished is None:
+        message = "Its artifacts are being removed from the store."
+        return Plan(status=_say(resource, "Purging", message, now))
+    name = purge["metadata"]["name"]
+    config = ChildRef("v1", "ConfigMap", name)
+    if finished == "Complete":
+        return Plan(
+            delete=(config, ChildRef("batch/v1", "Job", name, purge["metadata"].get("uid"))), finalizer="Remove"
+        )
+    message = (
+        f"Job {name} could not remove {artifact_folder(resource)} from the store: see `kubectl logs job/{name}`, "
+        "then remove that folder by hand."
+    )
+    return Plan(delete=(config,), events=(EventSpec("Warning", "PurgeFailed", message),), finalizer="Remove")
+
+
+def _say(resource: Project | FineTune, reason: str, message: str, now: datetime) -> ProjectStatus | FineTuneStatus:
+    wanted = conditions.reconciling(reason, message)
+    changed = conditions.update(resource.status.conditions, wanted, resource.metadata.generation, now)
+    return resource.status.model_copy(update={"conditions": changed})

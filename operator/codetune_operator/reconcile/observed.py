@@ -1,0 +1,65 @@
+"""What a reconciler gets to see: one snapshot a kind, taken before it is asked, never changed by it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from codetune_api.contracts import ServerReport
+from codetune_api.finetune import FineTune
+from codetune_api.modeldeployment import ModelDeployment
+from codetune_api.project import Project
+
+from codetune_operator.reconcile.plan import Obj
+from codetune_operator.runs.report import RunReport
+
+
+@dataclass(frozen=True)
+class ProjectView:
+    """A Project and what belongs to it."""
+
+    project: Project
+    report: RunReport = field(default_factory=RunReport)
+    """What the current scan said so far."""
+    jobs: tuple[Obj, ...] = ()
+    pods: tuple[Obj, ...] = ()
+    claim: Obj | None = None
+    """The namespace's artifact store."""
+    nodes: tuple[Obj, ...] = ()
+    namespace_terminating: bool = False
+    """The API server refused to make something because the namespace is going away."""
+
+
+@dataclass(frozen=True)
+class FineTuneView:
+    """A FineTune and what belongs to it."""
+
+    finetune: FineTune
+    report: RunReport = field(default_factory=RunReport)
+    """What the run said so far, over all its attempts."""
+    project: Project | None = None
+    """The Project that `projectRef` names, when it exists."""
+    jobs: tuple[Obj, ...] = ()
+    pods: tuple[Obj, ...] = ()
+    claim: Obj | None = None
+    """The namespace's artifact store."""
+    nodes: tuple[Obj, ...] = ()
+    namespace_terminating: bool = False
+    """The API server refused to make something because the namespace is going away."""
+
+
+@dataclass(frozen=True)
+class ModelDeploymentView:
+    """A ModelDeployment and what belongs to it."""
+
+    modeldeployment: ModelDeployment
+    operator_key: bytes = field(default=b"", repr=False)
+    """Key that the tokens of the adapter routes are derived from."""
+    finetunes: Mapping[str, FineTune] = field(default_factory=dict)
+    """FineTunes of the namespace, by name."""
+    deployment: Obj | None = None
+    service: Obj | None = None
+    pods: tuple[Obj, ...] = ()
+    claim: Obj | None = None
+    """The namespace's artifact store."""
+    nodes: tuple[Obj, ...] = ()
+    server_reports: Mapping[str, ServerReport | str] = field(default_factory=dict)
+    """Pod name → what it last said, or why it could not be asked."""

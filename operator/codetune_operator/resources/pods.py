@@ -1,0 +1,187 @@
+"""Pods as Codetune makes them: hardened, without an API token, with the environment that the programs expect. Pure.
+
+They fulfil the Pod Security Standard "restricted". Every path reaches a program through environment or arguments.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from codetune_api.common import Resource, Resources, Scheduling
+from codetune_api.contracts import (
+    ENV_CONFIG,
+    ENV_CREDENTIALS,
+    ENV_FILE_ROOT,
+    ENV_SCRATCH,
+    ENV_STORE,
+    ENV_TERMINATION_LOG,
+    ENV_VOLUMES,
+)
+from codetune_api.metadata import ARTIFACTS_CLAIM
+from codetune_operator.settings import Settings
+
+Obj = dict[str, Any]
+
+CONFIG = "/codetune/config"
+CONFIG_KEY = "config.json"
+STORE = "/codetune/store"
+SCRATCH = "/codetune/scratch"
+CREDENTIALS = "/codetune/credentials"
+VOLUMES = "/codetune/volumes"
+TERMINATION_LOG = "/dev/termination-log"
+_USER = 65532
+"""The images' user; also the group that volumes are made writable for."""
+
+
+def owner_reference(resource: Resource) -> Obj:
+    """Makes a child go when its owner goes."""
+    return {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "name": resource.metadata.name,
+        "uid": resource.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def container(
+    *,
+    name: str,
+    image: str,
+    command: Sequence[str],
+    settings: Settings,
+    resources: Resources,
+    env: Mapping[str, str] | None = None,
+    more_env: Sequence[Obj] = (),
+    mounts: Sequence[Obj] = (),
+    store_read_only: bool = False,
+) -> Obj:
+    """A container with the store and a scratch folder mounted.
+
+    Args:
+        name: Its name in the pod.
+        image: What it runs.
+        command: Program and fixed arguments.
+        settings: The operator's settings.
+        resources: What it asks of its node.
+        env: Variables on top of the standard ones; the same name wins.
+        more_env: Entries that are no plain values, e.g. from a Secret.
+        mounts: Mounts on top of store and scratch.
+        store_read_only: Whether it may only read the store.
+    """
+    variables = {**_environment(settings), **(env or {})}
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": settings.images.pull_policy,
+        "command": list(command),
+        "env": [*({"name": key, "value": value} for key, value in variables.items()), *more_env],
+        "resources": resource_requirements(resources),
+        "volumeMounts": [
+            {"name": "store", "mountPath": STORE, **({"readOnly": True} if store_read_only else {})},
+            {"name": "scratch", "mountPath": SCRATCH},
+            *mounts,
+        ],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "terminationMessagePath": TERMINATION_LOG,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+
+
+def pod_template(
+    *,
+    labels: Mapping[str, str],
+    containers: Sequence[Obj],
+    settings: Settings,
+    init_containers: Sequence[Obj] = (),
+    volumes: Sequence[Obj] = (),
+    scheduling: Scheduling | None = None,
+    restart_policy: Literal["Never", "Always"] = "Never",
+    grace_seconds: int = 30,
+) -> Obj:
+    """A pod template around containers that `container` made.
+
+    Args:
+        labels: Labels of the pods.
+        containers: Its containers.
+        settings: The operator's settings.
+        init_containers: What runs before them, one after the other.
+        volumes: Volumes on top of store and scratch.
+        scheduling: Where the pods may run.
+        restart_policy: As in a pod.
+        grace_seconds: Seconds between SIGTERM and SIGKILL.
+    """
+    spec: Obj = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "restartPolicy": restart_policy,
+        "terminationGracePeriodSeconds": grace_seconds,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            # Else each start of a pod walks the whole store.
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": list(containers),
+        "volumes": [
+            {"name": "store", "persistentVolumeClaim": {"claimName": ARTIFACTS_CLAIM}},
+            {"name": "scratch", "emptyDir": {}},
+            *volumes,
+        ],
+        **_scheduling_fields(scheduling),
+    }
+    if init_containers:
+        spec["initContainers"] = list(init_containers)
+    if settings.images.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in settings.images.pull_secrets]
+    return {"metadata": {"labels": dict(labels)}, "spec": spec}
+
+
+def resource_requirements(resources: Resources) -> Obj:
+    """Requests and limits: memory and GPUs are limited, CPU is not, so that idle cores are used."""
+    requests: Obj = {}
+    limits: Obj = {}
+    if resources.cpu is not None:
+        requests["cpu"] = resources.cpu
+    if resources.memory is not None:
+        requests["memory"] = limits["memory"] = resources.memory
+    if resources.gpus:
+        requests[resources.gpu_resource] = limits[resources.gpu_resource] = str(resources.gpus)
+    return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    env = {
+        ENV_CONFIG: f"{CONFIG}/{CONFIG_KEY}",
+        ENV_STORE: STORE,
+        ENV_SCRATCH: SCRATCH,
+        ENV_CREDENTIALS: CREDENTIALS,
+        ENV_VOLUMES: VOLUMES,
+        ENV_TERMINATION_LOG: TERMINATION_LOG,
+        "HOME": SCRATCH,
+        "TMPDIR": SCRATCH,
+        "PYTHONUNBUFFERED": "1",
+    }
+    return {**env, ENV_FILE_ROOT: settings.file_root} if settings.file_root else env
+
+
+def _scheduling_fields(scheduling: Scheduling | None) -> Obj:
+    if scheduling is None:
+        return {}
+    fields: Obj = {
+        "nodeSelector": dict(scheduling.node_selector),
+        "tolerations": [entry.to_wire() for entry in scheduling.tolerations],
+        "affinity": scheduling.affinity,
+        "priorityClassName": scheduling.priority_class_name,
+        "runtimeClassName": scheduling.runtime_class_name,
+    }
+    return {key: value for key, value in fields.items() if value}

@@ -1,0 +1,124 @@
+"""The operator's settings: one typed file, the same on a cluster (a ConfigMap of the chart) and on a laptop."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from codetune_api.common import Resources
+from codetune_api.model import Name, Quantity
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from codetune_operator.errors import SettingsError
+
+_TAG = version("codetune-operator")
+
+
+class _Group(BaseModel):
+    """Settings that belong together: camelCase in the file, an unknown key is an error."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+
+class ImageSettings(_Group):
+    """What the pods that the operator makes run."""
+
+    operator: str = f"codetune-operator:{_TAG}"
+    """Image of the operator itself."""
+    trainer: str = f"codetune-trainer:{_TAG}"
+    """Image of the Jobs scan, train and purge, and of the init container fetch."""
+    server: str = f"codetune-server:{_TAG}"
+    """Image of serving pods that have a GPU."""
+    server_cpu: str = f"codetune-server-cpu:{_TAG}"
+    """Image of serving pods without a GPU."""
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """As in a container."""
+    pull_secrets: list[Name] = []
+    """Names of Secrets with registry credentials, in the namespace of each pod."""
+
+
+class StoreSettings(_Group):
+    """The claim `codetune-artifacts` that the operator makes in a namespace that has none."""
+
+    storage_class_name: str | None = None
+    """Unset: the cluster's default class."""
+    size: Quantity = "50Gi"
+    """Room asked for, e.g. `200Gi`."""
+    access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
+    """ReadWriteOnce is enough only where all pods of a namespace run on one node."""
+
+
+class HubSettings(_Group):
+    """The model hub that `hf://` names."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
+    """A mirror's base URL; unset: the public hub."""
+
+
+class Settings(_Group):
+    """Everything that an administrator decides about the operator."""
+
+    namespace: Name = "codetune-system"
+    """The operator's own namespace: where the Secret with its key is."""
+    namespaces: list[Name] = []
+    """Namespaces whose resources are reconciled; empty: all of them."""
+    images: ImageSettings = ImageSettings()
+    store: StoreSettings = StoreSettings()
+    hub: HubSettings = HubSettings()
+    endpoint: Literal["DNS", "ClusterIP"] = "DNS"
+    """How `status.endpoint` names a Service: by its cluster DNS name, or by address where there is no DNS."""
+    file_root: Annotated[str, Field(pattern=r"^/")] | None = None
+    """Folder that `file:///` URIs are relative to; unset: file URIs are refused. For a local cluster only."""
+    scan_resources: Resources = Resources(gpus=0, cpu="1", memory="2Gi")
+    """What a scan Job asks of its node: `cpu` in cores, `memory` in bytes (also the limit)."""
+    log_format: Literal["text", "json"] = "text"
+    """How the operator writes its own log."""
+
+
+def load_settings(path: Path) -> Settings:
+    """Read a settings file.
+
+    Raises:
+        SettingsError: It can't be read or has mistakes; all of them are named at once.
+    """
+    try:
+        return parse_settings(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The settings file {path} can't be read: {error}") from error
+    except SettingsError as error:
+        raise SettingsError(f"The settings file {path} has mistakes:\n{error}") from error
+
+
+def parse_settings(text: str) -> Settings:
+    """Settings from YAML; an empty text gives the defaults. Raises: SettingsError."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"  not YAML: {error}") from error
+    if content is None:
+        return Settings()
+    if not isinstance(content, dict):
+        raise SettingsError(f"  a mapping of settings is expected, got {type(content).__name__}")
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as error:
+        raise SettingsError("\n".join(f"  {line}" for line in describe_mistakes(error))) from error
+
+
+def describe_mistakes(error: ValidationError) -> list[str]:
+    """One line a mistake: field, what is wrong and, where it says more, the value."""
+    return [_describe(mistake["loc"], mistake["msg"], mistake["input"]) for mistake in error.errors()]
+
+
+def _describe(location: tuple[int | str, ...], message: str, value: object) -> str:
+    field = ".".join(str(part) for part in location) or "the object"
+    got = f", got {value!r}"[:120] if isinstance(value, str | int | float | bool) else ""
+    return f"{field}: {message}{got}"
