@@ -29,6 +29,7 @@ from codetune_operator.reconcile.workloads import (
     pods_of,
     read_job,
 )
+from codetune_operator.resources.claims import build_claim
 from codetune_operator.resources.models import FETCH_CONTAINER, ModelSource, locate_model
 from codetune_operator.resources.training import (
     CONTAINER,
@@ -156,7 +157,8 @@ def _begin(view: FineTuneView, dataset: DatasetStatus, model: ModelSource, setti
     spec = view.finetune.spec
     if spec.suspend:
         return Decision("Suspended", "Suspended", "Set spec.suspend to false to let the run go on.")
-    children = build_training(view.finetune, dataset, model, settings)
+    claim = () if view.claim is not None else (build_claim(view.finetune.metadata.namespace, settings),)
+    children = (*claim, *build_training(view.finetune, dataset, model, settings))
     if spec.scheduling.queue_name:
         return Decision("Queued", "QueuedByKueue", _say_queue(spec.scheduling.queue_name), apply=children)
     return Decision("Starting", "JobCreated", "The training Job is being created.", apply=children)

@@ -67,10 +67,10 @@ def build_events(before: FineTuneStatus, after: FineTuneStatus) -> tuple[EventSp
     message = next((entry.message for entry in after.conditions if entry.type == "Ready"), "")
     if before.restarts is not None and (after.restarts or 0) > before.restarts:
         events.append(EventSpec("Warning", "Restarted", f"The run was started again, restart {after.restarts}."))
-    if after.failure is not None and after.failure != before.failure:
-        events.append(
-            EventSpec("Warning", after.failure.reason, f"{after.failure.message} {after.failure.hint}".strip())
-        )
+    failure = after.failure
+    known = before.failure.reason if before.failure and before.phase == after.phase else None
+    if failure is not None and failure.reason != known:
+        events.append(EventSpec("Warning", failure.reason, f"{failure.message} {failure.hint}".strip()))
     if before.phase == after.phase:
         return tuple(events)
     if after.phase == "Running":

@@ -59,7 +59,7 @@ def make_project(
 def make_job(finetune: FineTune, *, condition: str = "", reason: str = "", suspend: bool = False, **status: Any) -> Obj:
     model = locate_model(finetune.spec.base_model, file_root=None)
     assert not hasattr(model, "reason")
-    _, job = build_training(finetune, pin_dataset(finetune, REVISION), model, SETTINGS)  # type: ignore[arg-type]
+    _, job = build_training(finetune, pin_dataset(finetune, REVISION), model, SETTINGS)
     if condition:
         ended = {"type": condition, "status": "True", "reason": reason, "lastTransitionTime": status.pop("at", BEFORE)}
         status |= {"conditions": [ended]}
@@ -126,6 +126,7 @@ AT_WORK = RunReport(
 RUNNING: Obj = {"running": {"startedAt": BEFORE}}
 UNSCHEDULED = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]
 PINNED: Obj = {"dataset": {"revision": REVISION, "uri": "pvc://codetune-artifacts/x"}}
+CLAIM: Obj = {"metadata": {"name": "codetune-artifacts"}}
 NEW = make_finetune()
 MINE = make_finetune(PINNED)
 PAUSED = make_finetune(PINNED, suspend=True)
@@ -139,7 +140,7 @@ def ended(finetune: FineTune, phase: str, **status: Any) -> FineTune:
 
 
 def view(finetune: FineTune, project: Project | None = None, **more: Any) -> FineTuneView:
-    base = FineTuneView(finetune=finetune, project=project or make_project(), report=RunReport())
+    base = FineTuneView(finetune=finetune, project=project or make_project(), claim=CLAIM)
     return replace(base, **more)
 
 
@@ -347,97 +348,3 @@ def test_doing_it_again_says_nothing_new(expected: tuple[str, str, str], observe
 def status_of(plan: Plan) -> FineTuneStatus:
     assert isinstance(plan.status, FineTuneStatus)
     return plan.status
-
-
-def kinds(plan: Plan) -> list[str]:
-    return [child["kind"] for child in plan.apply]
-
-
-def test_the_run_is_pinned_to_the_revision_of_its_start() -> None:
-    plan = reconcile(view(NEW), SETTINGS, NOW)
-    dataset = status_of(plan).dataset
-    assert dataset is not None
-    assert dataset.revision == REVISION
-    assert dataset.uri == f"pvc://codetune-artifacts/ns/projects/code/{'a' * 64}"
-    later = replace(
-        view(NEW.model_copy(update={"status": status_of(plan)}), make_project(revision=LATER)),
-        jobs=(make_job(NEW),),
-        pods=(make_pod(NEW, RUNNING),),
-        report=AT_WORK,
-    )
-    after = reconcile(later, SETTINGS, NOW)
-    assert status_of(after).dataset == dataset
-    assert (after.apply, after.delete) == ((), ())
-
-
-def test_a_job_that_exists_is_not_written_again() -> None:
-    plan = reconcile(view(MINE, jobs=(make_job(MINE),), pods=(make_pod(MINE, RUNNING),)), SETTINGS, NOW)
-    assert plan.apply == ()
-
-
-def test_a_new_run_gets_its_config_before_its_job() -> None:
-    assert kinds(reconcile(view(NEW), SETTINGS, NOW)) == ["ConfigMap", "Job"]
-
-
-def test_a_finalizer_is_asked_for_once() -> None:
-    bare = make_finetune(metadata={"finalizers": []})
-    assert reconcile(view(bare), SETTINGS, NOW).finalizer == "Add"
-    assert reconcile(view(NEW), SETTINGS, NOW).finalizer == "Keep"
-
-
-def test_an_edit_removes_the_former_job_with_its_config_and_waits_for_its_pod() -> None:
-    edited = make_finetune(PINNED, resources={"gpus": 2})
-    first = reconcile(view(edited, jobs=(make_job(MINE),), pods=(make_pod(MINE, RUNNING),)), SETTINGS, NOW)
-    assert [(ref.kind, ref.name) for ref in first.delete] == [("ConfigMap", job_name(MINE)), ("Job", job_name(MINE))]
-    assert first.apply == ()
-    gone = reconcile(view(edited, pods=(make_pod(MINE, CRASHED, phase="Failed"),)), SETTINGS, NOW)
-    assert kinds(gone) == ["ConfigMap", "Job"]
-    assert gone.apply[1]["metadata"]["name"] == job_name(edited) != job_name(MINE)
-
-
-def test_suspending_keeps_the_template_of_the_live_job() -> None:
-    live = make_job(PAUSED)
-    live["spec"]["template"]["metadata"]["labels"]["batch.kubernetes.io/controller-uid"] = "j1"
-    (_, job) = reconcile(view(PAUSED, jobs=(live,), pods=(make_pod(PAUSED, RUNNING),)), SETTINGS, NOW).apply
-    assert job["spec"]["suspend"] is True
-    assert job["spec"]["template"] == live["spec"]["template"]
-    assert "status" not in job
-
-
-def test_a_suspended_job_is_left_alone_and_let_go_on() -> None:
-    held = make_job(MINE, suspend=True)
-    assert reconcile(view(PAUSED, jobs=(held,)), SETTINGS, NOW).apply == ()
-    (_, job) = reconcile(view(MINE, jobs=(held,)), SETTINGS, NOW).apply
-    assert job["spec"]["suspend"] is False
-
-
-def test_suspending_does_not_make_another_job() -> None:
-    assert job_name(PAUSED) == job_name(MINE)
-
-
-def test_a_queued_run_is_suspended_by_taking_its_job_away_and_kueue_is_not_disturbed() -> None:
-    paused = make_finetune(PINNED, suspend=True, scheduling={"queueName": "team"})
-    plan = reconcile(view(paused, jobs=(make_job(QUEUED),)), SETTINGS, NOW)
-    assert [ref.kind for ref in plan.delete] == ["ConfigMap", "Job"]
-    assert reconcile(view(QUEUED, jobs=(make_job(QUEUED, suspend=True),)), SETTINGS, NOW).apply == ()
-    admitted = reconcile(view(QUEUED, jobs=(make_job(QUEUED),), pods=(make_pod(QUEUED, RUNNING),)), SETTINGS, NOW)
-    assert admitted.apply == ()
-
-
-@pytest.mark.parametrize(
-    ("expected", "finished_at", "ttl"),
-    [
-        pytest.param(([], None), BEFORE, None, id="kept for ever"),
-        pytest.param(([], 240.0), BEFORE, 300, id="not yet"),
-        pytest.param((["ConfigMap", "Job"], None), BEFORE, 60, id="now"),
-        pytest.param((["ConfigMap", "Job"], None), BEFORE, 0, id="at once"),
-    ],
-)
-def test_a_finished_job_is_removed_when_its_time_has_come(
-    expected: tuple[list[str], float | None], finished_at: str, ttl: int | None
-) -> None:
-    finetune = ended(make_finetune(PINNED), "Succeeded", finishedAt=finished_at)
-    spec = finetune.spec.model_copy(update={"ttl_seconds_after_finished": ttl})
-    finetune = finetune.model_copy(update={"spec": spec})
-    plan = reconcile(view(finetune, jobs=(make_job(MINE, condition="Complete"),)), SETTINGS, NOW)
-    assert ([ref.kind for ref in plan.delete], plan.requeue_after) == expected

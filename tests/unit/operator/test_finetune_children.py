@@ -1,0 +1,230 @@
+"""The children of a FineTune: which Job there is, when another takes its place, and when it goes."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from codetune_api.finetune import FineTune, FineTuneStatus, Progress
+from codetune_api.project import Project
+from codetune_operator.reconcile.finetune import reconcile
+from codetune_operator.reconcile.observed import FineTuneView
+from codetune_operator.reconcile.plan import Plan
+from codetune_operator.resources.models import locate_model
+from codetune_operator.resources.training import build_training, pin_dataset, run_nonce, training_job_name
+from codetune_operator.runs.report import RunReport
+from codetune_operator.settings import Settings
+
+Obj = dict[str, Any]
+NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+BEFORE = "2026-11-23T09:59:00Z"
+LONG_AGO = "2026-11-23T08:00:00Z"
+SETTINGS = Settings()
+REVISION, LATER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+DIGEST = "sha256:" + "1" * 64
+
+
+def make_finetune(status: Obj | None = None, metadata: Obj | None = None, **spec: Any) -> FineTune:
+    return FineTune.from_wire(
+        {
+            "apiVersion": "codetune.dev/v1alpha1",
+            "kind": "FineTune",
+            "metadata": {
+                "name": "mine",
+                "namespace": "ns",
+                "uid": "u1",
+                "generation": 3,
+                "finalizers": ["codetune.dev/artifacts"],
+                **(metadata or {}),
+            },
+            "spec": {"projectRef": {"name": "code"}, "baseModel": "pvc://models/base", **spec},
+            "status": status or {},
+        }
+    )
+
+
+def make_project(
+    phase: str | None = "Ready", *, observed: int = 1, revision: str | None = REVISION, **more: Any
+) -> Project:
+    status = {"phase": phase, "observedGeneration": observed, "revision": revision, **more.pop("status", {})}
+    metadata = {"name": "code", "namespace": "ns", "uid": "p1", "generation": 1, **more}
+    spec = {"sources": [{"name": "a", "git": {"url": "https://example.org/a.git"}}]}
+    return Project.from_wire(
+        {"apiVersion": "codetune.dev/v1alpha1", "kind": "Project", "metadata": metadata, "spec": spec, "status": status}
+    )
+
+
+def make_job(finetune: FineTune, *, condition: str = "", reason: str = "", suspend: bool = False, **status: Any) -> Obj:
+    model = locate_model(finetune.spec.base_model, file_root=None)
+    assert not hasattr(model, "reason")
+    _, job = build_training(finetune, pin_dataset(finetune, REVISION), model, SETTINGS)
+    if condition:
+        ended = {"type": condition, "status": "True", "reason": reason, "lastTransitionTime": status.pop("at", BEFORE)}
+        status |= {"conditions": [ended]}
+    metadata = {**job["metadata"], "uid": "j1"}
+    return {**job, "metadata": metadata, "spec": {**job["spec"], "suspend": suspend}, "status": status}
+
+
+def make_pod(
+    finetune: FineTune, state: Obj | None = None, *, phase: str = "Running", name: str = "p1", **more: Any
+) -> Obj:
+    job = job_name(finetune)
+    status: Obj = {"phase": phase, "conditions": more.get("conditions", [])}
+    if state is not None:
+        status["containerStatuses"] = [{"name": "train", "image": "t", "state": state, "restartCount": 0}]
+    metadata = {"name": name, "labels": {"job-name": more.get("job", job)}, "creationTimestamp": BEFORE}
+    if more.get("deleted"):
+        metadata["deletionTimestamp"] = BEFORE
+    spec = {"containers": [{"name": "train", "resources": {"requests": {"nvidia.com/gpu": "64"}}}]}
+    return {"metadata": metadata, "spec": spec, "status": status}
+
+
+def job_name(finetune: FineTune) -> str:
+    return training_job_name(finetune, pin_dataset(finetune, REVISION))
+
+
+AT_WORK = RunReport(
+    stage="Training", progress=Progress(step=30, total_steps=60, percent=50, updated_at="2026-11-23T09:59:58Z")
+)
+RUNNING: Obj = {"running": {"startedAt": BEFORE}}
+CRASHED: Obj = {"terminated": {"exitCode": 1, "message": "boom"}}
+CLAIM: Obj = {"metadata": {"name": "codetune-artifacts"}}
+PINNED: Obj = {"dataset": {"revision": REVISION, "uri": "pvc://codetune-artifacts/x"}}
+NEW = make_finetune()
+MINE = make_finetune(PINNED)
+PAUSED = make_finetune(PINNED, suspend=True)
+QUEUED = make_finetune(PINNED, scheduling={"queueName": "team"})
+
+
+def ended(finetune: FineTune, phase: str, **status: Any) -> FineTune:
+    """The FineTune after its end, as its own status tells it."""
+    told = {**PINNED, "phase": phase, "jobName": job_name(finetune), "finishedAt": BEFORE, **status}
+    return finetune.model_copy(update={"status": FineTuneStatus.from_wire(told)})
+
+
+def view(finetune: FineTune, project: Project | None = None, **more: Any) -> FineTuneView:
+    base = FineTuneView(finetune=finetune, project=project or make_project(), claim=CLAIM)
+    return replace(base, **more)
+
+
+def status_of(plan: Plan) -> FineTuneStatus:
+    assert isinstance(plan.status, FineTuneStatus)
+    return plan.status
+
+
+def kinds(plan: Plan) -> list[str]:
+    return [child["kind"] for child in plan.apply]
+
+
+def test_the_run_is_pinned_to_the_revision_of_its_start() -> None:
+    plan = reconcile(view(NEW), SETTINGS, NOW)
+    dataset = status_of(plan).dataset
+    assert dataset is not None
+    assert dataset.revision == REVISION
+    assert dataset.uri == f"pvc://codetune-artifacts/ns/projects/code/{'a' * 64}"
+    later = replace(
+        view(NEW.model_copy(update={"status": status_of(plan)}), make_project(revision=LATER)),
+        jobs=(make_job(NEW),),
+        pods=(make_pod(NEW, RUNNING),),
+        report=AT_WORK,
+    )
+    after = reconcile(later, SETTINGS, NOW)
+    assert status_of(after).dataset == dataset
+    assert (after.apply, after.delete) == ((), ())
+
+
+def test_a_job_that_exists_is_not_written_again() -> None:
+    plan = reconcile(view(MINE, jobs=(make_job(MINE),), pods=(make_pod(MINE, RUNNING),)), SETTINGS, NOW)
+    assert plan.apply == ()
+
+
+def test_a_new_run_gets_its_config_before_its_job() -> None:
+    assert kinds(reconcile(view(NEW), SETTINGS, NOW)) == ["ConfigMap", "Job"]
+    without = replace(view(NEW), claim=None)
+    assert kinds(reconcile(without, SETTINGS, NOW)) == ["PersistentVolumeClaim", "ConfigMap", "Job"]
+
+
+def test_a_finalizer_is_asked_for_once() -> None:
+    bare = make_finetune(metadata={"finalizers": []})
+    assert reconcile(view(bare), SETTINGS, NOW).finalizer == "Add"
+    assert reconcile(view(NEW), SETTINGS, NOW).finalizer == "Keep"
+
+
+def test_an_edit_removes_the_former_job_with_its_config_and_waits_for_its_pod() -> None:
+    edited = make_finetune(PINNED, resources={"gpus": 2})
+    first = reconcile(view(edited, jobs=(make_job(MINE),), pods=(make_pod(MINE, RUNNING),)), SETTINGS, NOW)
+    assert [(ref.kind, ref.name) for ref in first.delete] == [("ConfigMap", job_name(MINE)), ("Job", job_name(MINE))]
+    assert first.apply == ()
+    gone = reconcile(view(edited, pods=(make_pod(MINE, CRASHED, phase="Failed"),)), SETTINGS, NOW)
+    assert kinds(gone) == ["ConfigMap", "Job"]
+    assert gone.apply[1]["metadata"]["name"] == job_name(edited) != job_name(MINE)
+
+
+def test_suspending_keeps_the_template_of_the_live_job() -> None:
+    live = make_job(PAUSED)
+    live["spec"]["template"]["metadata"]["labels"]["batch.kubernetes.io/controller-uid"] = "j1"
+    (_, job) = reconcile(view(PAUSED, jobs=(live,), pods=(make_pod(PAUSED, RUNNING),)), SETTINGS, NOW).apply
+    assert job["spec"]["suspend"] is True
+    assert job["spec"]["template"] == live["spec"]["template"]
+    assert "status" not in job
+
+
+def test_a_suspended_job_is_left_alone_and_let_go_on() -> None:
+    held = make_job(MINE, suspend=True)
+    assert reconcile(view(PAUSED, jobs=(held,)), SETTINGS, NOW).apply == ()
+    (_, job) = reconcile(view(MINE, jobs=(held,)), SETTINGS, NOW).apply
+    assert job["spec"]["suspend"] is False
+
+
+def test_suspending_does_not_make_another_job() -> None:
+    assert job_name(PAUSED) == job_name(MINE)
+
+
+def test_a_queued_run_is_suspended_by_taking_its_job_away_and_kueue_is_not_disturbed() -> None:
+    paused = make_finetune(PINNED, suspend=True, scheduling={"queueName": "team"})
+    plan = reconcile(view(paused, jobs=(make_job(QUEUED),)), SETTINGS, NOW)
+    assert [ref.kind for ref in plan.delete] == ["ConfigMap", "Job"]
+    assert reconcile(view(QUEUED, jobs=(make_job(QUEUED, suspend=True),)), SETTINGS, NOW).apply == ()
+    admitted = reconcile(view(QUEUED, jobs=(make_job(QUEUED),), pods=(make_pod(QUEUED, RUNNING),)), SETTINGS, NOW)
+    assert admitted.apply == ()
+
+
+@pytest.mark.parametrize(
+    ("expected", "finished_at", "ttl"),
+    [
+        pytest.param(([], None), BEFORE, None, id="kept for ever"),
+        pytest.param(([], 240.0), BEFORE, 300, id="not yet"),
+        pytest.param((["ConfigMap", "Job"], None), BEFORE, 60, id="now"),
+        pytest.param((["ConfigMap", "Job"], None), BEFORE, 0, id="at once"),
+    ],
+)
+def test_a_finished_job_is_removed_when_its_time_has_come(
+    expected: tuple[list[str], float | None], finished_at: str, ttl: int | None
+) -> None:
+    finetune = ended(make_finetune(PINNED), "Succeeded", finishedAt=finished_at)
+    spec = finetune.spec.model_copy(update={"ttl_seconds_after_finished": ttl})
+    finetune = finetune.model_copy(update={"spec": spec})
+    plan = reconcile(view(finetune, jobs=(make_job(MINE, condition="Complete"),)), SETTINGS, NOW)
+    assert ([ref.kind for ref in plan.delete], plan.requeue_after) == expected
+
+
+def test_the_log_of_every_attempt_is_read_with_the_nonce_of_its_run() -> None:
+    progress: Obj = {**PINNED, "progress": {"step": 3, "updatedAt": "2026-11-23T09:58:00Z"}}
+    finetune = make_finetune(progress)
+    first = make_pod(finetune, CRASHED, phase="Failed", name="p1")
+    second = make_pod(finetune, RUNNING, name="p2")
+    waiting = make_pod(finetune, phase="Pending", name="p3")
+    foreign = make_pod(finetune, RUNNING, name="p4", job="another", deleted=True)
+    plan = reconcile(view(finetune, jobs=(make_job(finetune),), pods=(first, second, waiting, foreign)), SETTINGS, NOW)
+    nonce = run_nonce(finetune, job_name(finetune))
+    assert [(each.pod, each.container, each.nonce, each.finished) for each in plan.follow] == [
+        ("p1", "train", nonce, True),
+        ("p2", "train", nonce, False),
+    ]
+    assert {each.since for each in plan.follow} == {"2026-11-23T09:58:00Z"}
+
+
+def test_the_log_of_a_run_that_succeeded_is_not_read_again() -> None:
+    done = ended(MINE, "Succeeded")
+    plan = reconcile(view(done, jobs=(make_job(MINE),), pods=(make_pod(MINE, RUNNING),)), SETTINGS, NOW)
+    assert plan.follow == ()
