@@ -87,7 +87,16 @@ def _decide(view: FineTuneView, settings: Settings, now: datetime) -> Decision:
     decision = (
         _begin(view, dataset, model, settings) if job is None else _watch(view, job, dataset, model, settings, now)
     )
-    return replace(decision, dataset=dataset, job_name=name, job=read_job(job) if job else None)
+    if job is None:
+        return replace(decision, dataset=dataset, job_name=name)
+    restarts = _count_restarts(read_job(job), pods_of(name, view.pods))
+    return replace(decision, dataset=dataset, job_name=name, job=read_job(job), restarts=restarts)
+
+
+def _count_restarts(state: JobState, pods: list[Obj]) -> int:
+    """Attempts of this Job that failed and were followed by another."""
+    followed = state.finished == "Complete" or bool(living_pods(pods))
+    return state.failed_pods if followed else max(0, state.failed_pods - 1)
 
 
 def _rest(view: FineTuneView, phase: FineTunePhase, now: datetime) -> Decision:

@@ -31,6 +31,8 @@ class Decision:
     """The pinned dataset, as soon as there is one."""
     job_name: str | None = None
     job: JobState | None = None
+    restarts: int = 0
+    """How often the Job began again."""
     apply: tuple[Obj, ...] = ()
     delete: tuple[ChildRef, ...] = ()
     requeue_after: float | None = None
@@ -53,7 +55,8 @@ def build_status(view: FineTuneView, decision: Decision, now: datetime) -> FineT
         "observed_generation": finetune.metadata.generation,
         "conditions": _build_conditions(view, decision, now),
         "job_name": decision.job_name or before.job_name,
-        "restarts": _count_restarts(view.report, before, decision),
+        # Never fewer than before: a Job that was replaced takes its count along.
+        "restarts": max(before.restarts or 0, view.report.resumed, decision.restarts),
         "started_at": started_at,
         "finished_at": finished_at if finished else None,
         "failure": decision.failure,
@@ -93,14 +96,6 @@ def _build_conditions(view: FineTuneView, decision: Decision, now: datetime) -> 
         wanted = conditions.reconciling(decision.reason, decision.message)
     finetune = view.finetune
     return conditions.update(finetune.status.conditions, wanted, finetune.metadata.generation, now)
-
-
-def _count_restarts(report: RunReport, before: FineTuneStatus, decision: Decision) -> int:
-    """Never fewer than before: a Job that was replaced takes its count along."""
-    failed = decision.job.failed_pods if decision.job else 0
-    if decision.job is not None and decision.job.finished == "Failed":
-        failed -= 1  # the last pod was not followed by another
-    return max(before.restarts or 0, report.resumed, failed, 0)
 
 
 def _tell_run(report: RunReport, before: FineTuneStatus, decision: Decision) -> dict[str, Any]:

@@ -228,3 +228,20 @@ def test_the_log_of_a_run_that_succeeded_is_not_read_again() -> None:
     done = ended(MINE, "Succeeded")
     plan = reconcile(view(done, jobs=(make_job(MINE),), pods=(make_pod(MINE, RUNNING),)), SETTINGS, NOW)
     assert plan.follow == ()
+
+
+@pytest.mark.parametrize(
+    ("expected", "job", "pods"),
+    [
+        pytest.param(0, make_job(MINE), [], id="no pod yet"),
+        pytest.param(
+            0, make_job(MINE, failed=1), [make_pod(MINE, CRASHED, phase="Failed")], id="failed once, no more yet"
+        ),
+        pytest.param(1, make_job(MINE, failed=1), [make_pod(MINE, RUNNING)], id="the second attempt runs"),
+        pytest.param(1, make_job(MINE, condition="Complete", failed=1), [], id="the second attempt made it"),
+        pytest.param(0, make_job(MINE, condition="Failed", failed=1), [], id="the first attempt was the last"),
+    ],
+)
+def test_an_attempt_that_another_one_follows_is_a_restart(expected: int, job: Obj, pods: list[Obj]) -> None:
+    plan = reconcile(view(MINE, jobs=(job,), pods=tuple(pods)), SETTINGS, NOW)
+    assert status_of(plan).restarts == expected
