@@ -1,0 +1,26 @@
+"""Server-side apply of whole objects."""
+
+import asyncio
+from typing import Any
+
+from codetune_api.metadata import FIELD_MANAGER
+
+from codetune_operator.cluster.connecting import APPLY_PATCH, Cluster
+from codetune_operator.cluster.kinds import kind_of
+
+Obj = dict[str, Any]
+
+
+async def apply(cluster: Cluster, *, obj: Obj) -> Obj:
+    """Make an object as it should be; what other field owners set besides stays.
+
+    Returns:
+        The object as the server holds it now.
+
+    Raises:
+        OperatorError: The server refused, or could not be reached.
+    """
+    metadata = obj["metadata"]
+    path = kind_of(obj["apiVersion"], obj["kind"]).path(metadata["namespace"], metadata["name"])
+    query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+    return await asyncio.to_thread(cluster.send, "PATCH", path, query=query, body=obj, content_type=APPLY_PATCH)

@@ -1,0 +1,68 @@
+"""What an API server's refusals mean: HTTP status and metav1.Status → one of the operator's errors. Pure."""
+
+import json
+from typing import Any
+
+from codetune_operator.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidObjectError,
+    MissingError,
+    NamespaceTerminatingError,
+    OperatorError,
+    PermanentError,
+    TemporaryError,
+)
+
+_MESSAGE_LIMIT = 1000
+
+
+def translate_refusal(code: int, content: bytes, what: str) -> OperatorError:
+    """The error that an answer means.
+
+    Args:
+        code: HTTP status, 400 or above.
+        content: Body of the answer, most often a metav1.Status.
+        what: The request, for the message: method and path.
+    """
+    status = _read_status(content)
+    message = f"{what}: {_bounded(str(status.get('message') or content.decode(errors='replace')))}"
+    if _is_terminating(status):
+        return NamespaceTerminatingError(message)
+    if code == 403:
+        return _translate_forbidden(message)
+    if code == 404:
+        return MissingError(message)
+    if code == 409:
+        return ConflictError(message)
+    if code in {400, 405, 406, 413, 415, 422}:
+        return InvalidObjectError(message)
+    return TemporaryError(f"{message} (HTTP {code})")
+
+
+def _translate_forbidden(message: str) -> OperatorError:
+    if "exceeded quota" in message:
+        return PermanentError(f"{message}: raise the namespace's ResourceQuota, or remove what is not needed any more.")
+    if " cannot " in message:
+        cure = "give the operator that right: upgrade the Helm chart, or set its value `rbac.create` to true"
+        return ForbiddenError(f"{message}: {cure}.")
+    return ForbiddenError(message)
+
+
+def _is_terminating(status: dict[str, Any]) -> bool:
+    """Both forms: an object refused in a namespace that goes away."""
+    causes = (status.get("details") or {}).get("causes") or []
+    named = any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+    return named or "because it is being terminated" in str(status.get("message", ""))
+
+
+def _read_status(content: bytes) -> dict[str, Any]:
+    try:
+        status = json.loads(content)
+    except ValueError:
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= _MESSAGE_LIMIT else text[: _MESSAGE_LIMIT - 1] + "…"

@@ -1,0 +1,100 @@
+"""The scan Job of a Project and its configuration, as whole objects. Pure."""
+
+import hashlib
+from typing import Any
+
+from codetune_api.artifacts import project_folder, sources_folder
+from codetune_api.contracts import ScanConfig
+from codetune_api.digests import canonical, digest_value
+from codetune_api.metadata import ANNOTATION_CONFIG_DIGEST, ANNOTATION_RESCAN, LABEL_PROJECT, labels
+from codetune_api.project import Project, Source
+from codetune_operator.resources.jobs import build_config, build_job, config_mount, config_volume
+from codetune_operator.resources.pods import CREDENTIALS, VOLUMES, container, owner_reference, pod_template
+from codetune_operator.settings import Settings
+
+Obj = dict[str, Any]
+
+CONTAINER = "scan"
+_RETRIES = 2
+_DEADLINE_SECONDS = 6 * 3600
+"""Longest time for all attempts of a scan together."""
+
+
+def scan_digest(project: Project) -> str:
+    """What a scan is made from: sources, rules, holdout and the rescan annotation."""
+    asked = project.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"suspend"})
+    return digest_value([asked, project.metadata.annotations.get(ANNOTATION_RESCAN, "")])
+
+
+def scan_job_name(project: Project) -> str:
+    """One name for each thing to scan, so that the same scan is never started twice."""
+    digest = hashlib.sha256(canonical([project.metadata.uid, scan_digest(project)])).hexdigest()
+    return f"{project.metadata.name}-scan-{digest[:8]}"
+
+
+def scan_nonce(project: Project) -> str:
+    """Marks the scan's protocol lines; nothing that a scanned file could know."""
+    return hashlib.sha256(canonical(["scan", project.metadata.uid, scan_digest(project)])).hexdigest()[:32]
+
+
+def build_scan_config(project: Project) -> ScanConfig:
+    """Everything that the scan is told."""
+    metadata, spec = project.metadata, project.spec
+    return ScanConfig(
+        nonce=scan_nonce(project),
+        namespace=metadata.namespace,
+        name=metadata.name,
+        sources=spec.sources,
+        files=spec.files,
+        holdout=spec.holdout,
+        output=project_folder(metadata.namespace, metadata.name),
+        cache=sources_folder(metadata.namespace, metadata.name),
+    )
+
+
+def build_scan(project: Project, settings: Settings) -> tuple[Obj, Obj]:
+    """The ConfigMap and the Job, in the order in which they are applied."""
+    name = scan_job_name(project)
+    marks = labels("scan", project.metadata.name, {LABEL_PROJECT: project.metadata.name})
+    metadata: Obj = {
+        "name": name,
+        "namespace": project.metadata.namespace,
+        "labels": marks,
+        "annotations": {ANNOTATION_CONFIG_DIGEST: scan_digest(project)},
+        "ownerReferences": [owner_reference(project)],
+    }
+    mounts = [mount for index, source in enumerate(project.spec.sources) for mount in _mounts(index, source)]
+    volumes = [volume for index, source in enumerate(project.spec.sources) for volume in _volumes(index, source)]
+    scan = container(
+        name=CONTAINER,
+        image=settings.images.trainer,
+        command=["python", "-m", "codetune_trainer", "scan"],
+        settings=settings,
+        resources=settings.scan_resources,
+        mounts=[config_mount(), *mounts],
+    )
+    template = pod_template(labels=marks, containers=[scan], volumes=[config_volume(name), *volumes], settings=settings)
+    job = build_job(metadata, template, retries=_RETRIES, deadline_seconds=_DEADLINE_SECONDS)
+    return build_config(metadata, build_scan_config(project)), job
+
+
+def _volumes(index: int, source: Source) -> list[Obj]:
+    volumes: list[Obj] = []
+    if source.credentials_secret_ref is not None:
+        # 0440: the pod's group reads it, nobody else does.
+        secret = {"secretName": source.credentials_secret_ref.name, "defaultMode": 0o440}
+        volumes.append({"name": f"credentials-{index}", "secret": secret})
+    if source.volume is not None:
+        claim = {"claimName": source.volume.claim_name, "readOnly": True}
+        volumes.append({"name": f"source-{index}", "persistentVolumeClaim": claim})
+    return volumes
+
+
+def _mounts(index: int, source: Source) -> list[Obj]:
+    mounts: list[Obj] = []
+    if source.credentials_secret_ref is not None:
+        folder = f"{CREDENTIALS}/{source.name}"
+        mounts.append({"name": f"credentials-{index}", "mountPath": folder, "readOnly": True})
+    if source.volume is not None:
+        mounts.append({"name": f"source-{index}", "mountPath": f"{VOLUMES}/{source.name}", "readOnly": True})
+    return mounts
