@@ -1,0 +1,59 @@
+"""Small standing duties: every namespace has its `default` ServiceAccount, and Events go after an hour."""
+
+import asyncio
+import logging
+from datetime import datetime, timedelta
+
+from codetune_local.machinery.client import ApiError, Client
+from codetune_local.machinery.executing import delete_if_same
+from codetune_local.machinery.looping import Controller
+from codetune_local.machinery.objects import Key, Obj, is_being_deleted, name_of, namespace_of, uid_of
+from codetune_local.machinery.reading import get_or_none
+from codetune_local.machinery.times import Clock, parse_time, utc_now
+
+logger = logging.getLogger(__name__)
+DEFAULT_ACCOUNT = "default"
+EVENT_LIFETIME = timedelta(hours=1)
+_EVENT_CHECK_SECONDS = 60.0
+
+
+def serviceaccount_controller(client: Client) -> Controller:
+    """Creates the `default` ServiceAccount, also after somebody deleted it."""
+
+    async def reconcile(key: Key) -> float | None:
+        name = key[1]
+        namespace = await get_or_none(client, "namespaces", name)
+        if namespace is None or is_being_deleted(namespace):
+            return None
+        if await get_or_none(client, "serviceaccounts", DEFAULT_ACCOUNT, name) is None:
+            metadata = {"name": DEFAULT_ACCOUNT, "namespace": name}
+            account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
+            await client.create("serviceaccounts", account)
+        return None
+
+    triggers = {
+        "namespaces": lambda namespace: [("", name_of(namespace))],
+        "serviceaccounts": lambda account: [("", namespace_of(account))],
+    }
+    return Controller("serviceaccount", triggers, reconcile)
+
+
+async def expire_events(client: Client, clock: Clock = utc_now) -> None:
+    """Delete Events that were not seen for an hour; runs until cancelled."""
+    while True:
+        try:
+            for event in await client.list("events"):
+                if clock() - last_seen(event) > EVENT_LIFETIME:
+                    await delete_if_same(client, "events", namespace_of(event), name_of(event), uid_of(event))
+        except ApiError as error:
+            logger.info("Old Events could not be removed: %s", error.message)
+        await asyncio.sleep(_EVENT_CHECK_SECONDS)
+
+
+def last_seen(event: Obj) -> datetime:
+    """When an Event happened last."""
+    series = event.get("series") or {}
+    for text in (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime")):
+        if text:
+            return parse_time(text)
+    return parse_time(event["metadata"]["creationTimestamp"])

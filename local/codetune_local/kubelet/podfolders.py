@@ -1,0 +1,53 @@
+"""Where a pod's files lie below the state folder. Pure paths, and making and removing the folder itself."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class PodFolder:
+    """`STATE/pods/UID`."""
+
+    path: Path
+
+    @property
+    def volumes(self) -> Path:
+        """One folder per volume that is not a claim."""
+        return self.path / "volumes"
+
+    @property
+    def scratch(self) -> Path:
+        """HOME and TMPDIR of all containers."""
+        return self.path / "scratch"
+
+    @property
+    def meta(self) -> Path:
+        """What the kubelet gave this pod: address and GPUs."""
+        return self.path / "pod.json"
+
+    def container(self, name: str) -> Path:
+        """All runs of a container."""
+        return self.path / "containers" / name
+
+    def attempt(self, name: str, number: int) -> Path:
+        """One run of a container."""
+        return self.container(name) / str(number)
+
+    def termination_log(self, name: str, number: int) -> Path:
+        """What stands for terminationMessagePath."""
+        return self.attempt(name, number) / "termination-log"
+
+    def working_folder(self, name: str) -> Path:
+        """The working directory when the spec names none."""
+        return self.path / "work" / name
+
+    def make(self, container_names: list[str]) -> None:
+        """Make the folders that every pod has."""
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.volumes, self.scratch, *(self.working_folder(name) for name in container_names)):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def remove(self) -> None:
+        """Remove everything; claims are links to nowhere here and stay."""
+        shutil.rmtree(self.path, ignore_errors=True)

@@ -1,0 +1,125 @@
+"""Binding pods to the node when it has room for them, and saying why not when it has none."""
+
+from codetune_local.kubelet.scheduling import FINAL_PHASES, find_claim_problem, find_misfits, say_misfits
+from codetune_local.kubelet.sources import find_references
+from codetune_local.machinery.actions import Announcement
+from codetune_local.machinery.client import Client
+from codetune_local.machinery.executing import write_status
+from codetune_local.machinery.looping import Controller
+from codetune_local.machinery.objects import (
+    Key,
+    Obj,
+    is_being_deleted,
+    key_of,
+    name_of,
+    namespace_of,
+    set_condition,
+    uid_of,
+)
+from codetune_local.machinery.reading import get_or_none
+from codetune_local.machinery.recording import Recorder
+from codetune_local.machinery.times import Clock, utc_now
+
+EVERYTHING: Key = ("", "*")
+"""Stands for all pods that wait."""
+LOOK_AGAIN = 5.0
+"""Seconds after which a pod that did not fit is tried again even when nothing seems to have changed."""
+
+
+class Scheduler:
+    """One node, one pod at a time: decisions are taken from the live state, so that nothing is given away twice."""
+
+    def __init__(self, client: Client, node_name: str, recorder: Recorder, clock: Clock = utc_now) -> None:
+        self._client = client
+        self._node_name = node_name
+        self._recorder = recorder
+        self._clock = clock
+
+    def controller(self) -> Controller:
+        """The loop: new pods, and everything that may have made room."""
+        return Controller(
+            name="scheduler",
+            triggers={
+                "pods": _concerned_by_pod,
+                "nodes": lambda _: [EVERYTHING],
+                "persistentvolumeclaims": lambda _: [EVERYTHING],
+            },
+            reconcile=self.reconcile,
+        )
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Try one pod, or all that wait, the oldest first."""
+        if key == EVERYTHING:
+            pods = [pod for pod in await self._client.list("pods") if is_waiting(pod)]
+            pods.sort(key=lambda pod: (-(pod["spec"].get("priority") or 0), pod["metadata"]["creationTimestamp"]))
+        else:
+            pod = await get_or_none(self._client, "pods", key[1], key[0])
+            pods = [pod] if pod is not None and is_waiting(pod) else []
+        waits = [await self._schedule(pod) for pod in pods]
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    async def _schedule(self, pod: Obj) -> float | None:
+        if pod["spec"].get("schedulingGates"):
+            await self._refuse(
+                pod, "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates", quiet=True
+            )
+            return None
+        message = await self._find_problem(pod)
+        if message:
+            await self._refuse(pod, "Unschedulable", message)
+            return LOOK_AGAIN
+        await self._bind(pod)
+        return None
+
+    async def _find_problem(self, pod: Obj) -> str | None:
+        node = await get_or_none(self._client, "nodes", self._node_name)
+        if node is None:
+            return "no nodes available to schedule pods"
+        names = find_references(pod).claims
+        found = [await get_or_none(self._client, "persistentvolumeclaims", name, namespace_of(pod)) for name in names]
+        problem = find_claim_problem(pod, {name_of(claim): claim for claim in found if claim is not None})
+        if problem:
+            return problem
+        others = [
+            other for other in await self._client.list("pods") if other["spec"].get("nodeName") == self._node_name
+        ]
+        misfits = find_misfits(pod, node, others)
+        return say_misfits(misfits) if misfits else None
+
+    async def _bind(self, pod: Obj) -> None:
+        binding = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": name_of(pod), "namespace": namespace_of(pod), "uid": uid_of(pod)},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": self._node_name},
+        }
+        await self._client.update("pods", binding, subresource="binding")
+        text = f"Successfully assigned {namespace_of(pod)}/{name_of(pod)} to {self._node_name}"
+        await self._recorder.record(Announcement(pod, "Scheduled", text))
+
+    async def _refuse(self, pod: Obj, reason: str, message: str, *, quiet: bool = False) -> None:
+        now = self._clock()
+
+        def make(current: Obj) -> Obj:
+            status = current.get("status") or {}
+            conditions = set_condition(
+                status.get("conditions") or [], "PodScheduled", "False", now=now, reason=reason, message=message
+            )
+            return {"phase": "Pending", **status, "conditions": conditions}
+
+        await write_status(self._client, "pods", namespace_of(pod), name_of(pod), uid_of(pod), make)
+        if not quiet:
+            await self._recorder.record(Announcement(pod, "FailedScheduling", message, "Warning"))
+
+
+def is_waiting(pod: Obj) -> bool:
+    """Whether a pod is still to be bound."""
+    over = (pod.get("status") or {}).get("phase") in FINAL_PHASES
+    return not pod["spec"].get("nodeName") and not is_being_deleted(pod) and not over
+
+
+def _concerned_by_pod(pod: Obj) -> list[Key]:
+    if is_waiting(pod):
+        return [key_of(pod)]
+    over = (pod.get("status") or {}).get("phase") in FINAL_PHASES or is_being_deleted(pod)
+    return [EVERYTHING] if over else []

@@ -1,0 +1,1 @@
+"""What controllers and kubelet have in common: reading objects, work queues, actions, Events. Knows no kind by name."""
