@@ -1,0 +1,153 @@
+"""Carries out plans, and writes only what is not so already."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from codetune_api.digests import digest_value
+from codetune_api.metadata import ANNOTATION_CONFIG_DIGEST, FINALIZER
+
+from codetune_operator.cluster.applying import apply
+from codetune_operator.cluster.connecting import Cluster
+from codetune_operator.cluster.deleting import delete
+from codetune_operator.cluster.eventing import EventRecorder
+from codetune_operator.cluster.kinds import CLAIM, DEPLOYMENT, JOB, SERVICE, kind_of
+from codetune_operator.cluster.patching import patch_finalizers, patch_status
+from codetune_operator.cluster.pushing import push_adapters
+from codetune_operator.errors import MissingError
+from codetune_operator.handlers.asking import ServingReports
+from codetune_operator.handlers.storing import Store
+from codetune_operator.reconcile.plan import ChildRef, Obj, Plan
+
+SETTLE_WAIT_SECONDS = 5.0
+"""How long a serving pod may take to load adapters before the plan goes on without it."""
+TRUST_SECONDS = 600.0
+"""How long an object that is not watched counts as being as it was applied."""
+_WATCHED = frozenset({JOB.name, DEPLOYMENT.name, SERVICE.name, CLAIM.name})
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """What was applied last, and what came of it."""
+
+    wanted: str
+    live: str
+    time: float
+
+
+@dataclass
+class Executor:
+    """Does what plans say."""
+
+    cluster: Cluster
+    store: Store
+    recorder: EventRecorder
+    serving: ServingReports
+    clock: Callable[[], float] = time.monotonic
+    _applied: dict[tuple[str, str, str], _Applied] = field(default_factory=dict)
+
+    async def execute(self, raw: Obj, plan: Plan, pods: tuple[Obj, ...] = ()) -> bool:
+        """Carry out a plan, in the order that `Plan` tells.
+
+        Args:
+            raw: The resource, as it was observed.
+            plan: What to do about it.
+            pods: The pods that a push goes to.
+
+        Returns:
+            Whether serving pods said something new, so that it is worth to look again at once.
+
+        Raises:
+            OperatorError: The server refused, or could not be reached; what was done before stays done.
+        """
+        namespace, live = raw["metadata"]["namespace"], raw
+        if plan.finalizer == "Add":
+            live = await self._add_finalizer(live)
+        for obj in plan.apply:
+            await self.apply(obj)
+        for child in plan.delete:
+            await self._delete(namespace, child)
+        news = False
+        if plan.push is not None:
+            answers = await push_adapters(plan.push, wait_seconds=SETTLE_WAIT_SECONDS)
+            news = self.serving.record(namespace, answers, pods)
+        if plan.status is not None:
+            live = await self.write_status(live, plan.status.to_wire())
+        for event in plan.events:
+            await self.recorder.record(about=live, event=event)
+        if plan.finalizer == "Remove":
+            await self._remove_finalizer(live)
+        return news
+
+    async def apply(self, obj: Obj) -> None:
+        """Apply an object, unless it is known to be so already."""
+        wanted = _sign(obj)
+        place = (obj["kind"], obj["metadata"]["namespace"], obj["metadata"]["name"])
+        digest = wanted["metadata"]["annotations"][ANNOTATION_CONFIG_DIGEST]
+        if self._is_applied(place, obj, digest):
+            return
+        live = await apply(self.cluster, obj=wanted)
+        if obj["kind"] in _WATCHED:
+            self.store.put(live)
+        self._applied[place] = _Applied(digest, _project(live), self.clock())
+
+    async def write_status(self, live: Obj, status: Obj) -> Obj:
+        """Write a status if it changed. Returns: the object as it is now."""
+        written = await patch_status(self.cluster, live=live, status=status)
+        if written is None:
+            return live
+        self.store.put(written)
+        return written
+
+    def forget(self, obj: Obj) -> None:
+        """The object is gone: it has to be applied again, should it be wanted again."""
+        metadata = obj["metadata"]
+        self._applied.pop((obj["kind"], metadata.get("namespace", ""), metadata["name"]), None)
+
+    def _is_applied(self, place: tuple[str, str, str], obj: Obj, digest: str) -> bool:
+        applied = self._applied.get(place)
+        if applied is None or applied.wanted != digest:
+            return False
+        if obj["kind"] not in _WATCHED:
+            return self.clock() - applied.time < TRUST_SECONDS
+        seen = self.store.get(kind_of(obj["apiVersion"], obj["kind"]), place[1], place[2])
+        return seen is not None and _project(seen) == applied.live
+
+    async def _delete(self, namespace: str, child: ChildRef) -> None:
+        await delete(self.cluster, namespace=namespace, child=child)
+        self._applied.pop((child.kind, namespace, child.name), None)
+
+    async def _add_finalizer(self, live: Obj) -> Obj:
+        present = live["metadata"].get("finalizers") or []
+        if FINALIZER in present:
+            return live
+        written = await patch_finalizers(self.cluster, live=live, finalizers=[*present, FINALIZER])
+        self.store.put(written)
+        return written
+
+    async def _remove_finalizer(self, live: Obj) -> None:
+        present = live["metadata"].get("finalizers") or []
+        rest = [entry for entry in present if entry != FINALIZER]
+        if rest == present:
+            return
+        try:
+            await patch_finalizers(self.cluster, live=live, finalizers=rest)
+        except MissingError:
+            # Somebody else let it go.
+            return
+
+
+def _sign(obj: Obj) -> Obj:
+    """The object with the digest of what it was made from, so that a person sees whether it is current."""
+    metadata = obj["metadata"]
+    annotations = {**metadata.get("annotations", {}), ANNOTATION_CONFIG_DIGEST: digest_value(obj)}
+    return {**obj, "metadata": {**metadata, "annotations": annotations}}
+
+
+def _project(live: Obj) -> str:
+    """Digest of what somebody could have changed about an object: not its status, nor the server's bookkeeping."""
+    metadata: dict[str, Any] = live["metadata"]
+    kept = {key: metadata.get(key) for key in ("uid", "labels", "annotations", "ownerReferences", "finalizers")}
+    rest = {key: value for key, value in live.items() if key not in {"metadata", "status"}}
+    return digest_value([kept, rest])

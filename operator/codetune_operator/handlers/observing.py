@@ -1,0 +1,107 @@
+"""Snapshots for the reconcilers, out of the store, the logs and what serving pods say."""
+
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from codetune_api.finetune import FineTune
+from codetune_api.metadata import ARTIFACTS_CLAIM, LABEL_FINETUNE, LABEL_MODELDEPLOYMENT, LABEL_PROJECT
+from codetune_api.modeldeployment import ModelDeployment
+from codetune_api.project import Project
+from pydantic import ValidationError
+
+from codetune_operator.cluster.kinds import CLAIM, DEPLOYMENT, FINETUNE, JOB, NODE, POD, PROJECT, SERVICE
+from codetune_operator.handlers.asking import ServingReports
+from codetune_operator.handlers.storing import Store
+from codetune_operator.handlers.tracking import LogTracker
+from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentView, ProjectView
+from codetune_operator.resources.scan import scan_nonce
+from codetune_operator.resources.serving import adapter_token
+from codetune_operator.runs.report import RunReport, from_status
+
+Obj = dict[str, Any]
+T = TypeVar("T", Project, FineTune)
+
+
+@dataclass
+class Observer:
+    """Builds views; everything it reads is there already, but the reports of serving pods."""
+
+    store: Store
+    logs: LogTracker
+    serving: ServingReports
+    operator_key: bytes = field(repr=False)
+    terminating: set[str] = field(default_factory=set)
+    """Namespaces in which the API server makes nothing new any more."""
+
+    def view_project(self, raw: Obj) -> ProjectView:
+        """Raises: pydantic.ValidationError."""
+        project = Project.from_wire(raw)
+        namespace, own = project.metadata.namespace, {LABEL_PROJECT: project.metadata.name}
+        return ProjectView(
+            project=project,
+            report=self.logs.report(project_slot(project)) or RunReport(),
+            jobs=self.store.select(JOB, namespace, own),
+            pods=self.store.select(POD, namespace, own),
+            claim=self.store.get(CLAIM, namespace, ARTIFACTS_CLAIM),
+            nodes=self.store.select(NODE),
+            namespace_terminating=namespace in self.terminating,
+        )
+
+    def view_finetune(self, raw: Obj) -> FineTuneView:
+        """Raises: pydantic.ValidationError."""
+        finetune = FineTune.from_wire(raw)
+        namespace, own = finetune.metadata.namespace, {LABEL_FINETUNE: finetune.metadata.name}
+        return FineTuneView(
+            finetune=finetune,
+            report=self.logs.report(finetune_slot(finetune)) or from_status(finetune.status),
+            project=self._find_project(namespace, finetune.spec.project_ref.name),
+            jobs=self.store.select(JOB, namespace, own),
+            pods=self.store.select(POD, namespace, own),
+            claim=self.store.get(CLAIM, namespace, ARTIFACTS_CLAIM),
+            nodes=self.store.select(NODE),
+            namespace_terminating=namespace in self.terminating,
+        )
+
+    async def view_modeldeployment(self, raw: Obj) -> ModelDeploymentView:
+        """Raises: pydantic.ValidationError."""
+        deployment = ModelDeployment.from_wire(raw)
+        namespace, name = deployment.metadata.namespace, deployment.metadata.name
+        pods = self.store.select(POD, namespace, {LABEL_MODELDEPLOYMENT: name})
+        token = adapter_token(self.operator_key, deployment)
+        return ModelDeploymentView(
+            modeldeployment=deployment,
+            operator_key=self.operator_key,
+            finetunes=self._finetunes(namespace),
+            deployment=self.store.get(DEPLOYMENT, namespace, name),
+            service=self.store.get(SERVICE, namespace, name),
+            pods=pods,
+            claim=self.store.get(CLAIM, namespace, ARTIFACTS_CLAIM),
+            nodes=self.store.select(NODE),
+            server_reports=await self.serving.collect(namespace, pods, token),
+        )
+
+    def _find_project(self, namespace: str, name: str) -> Project | None:
+        raw = self.store.get(PROJECT, namespace, name)
+        return _read(Project, raw) if raw is not None else None
+
+    def _finetunes(self, namespace: str) -> dict[str, FineTune]:
+        """Those that can be read; one that can't says so in its own status."""
+        found = (_read(FineTune, raw) for raw in self.store.select(FINETUNE, namespace))
+        return {finetune.metadata.name: finetune for finetune in found if finetune is not None}
+
+
+def project_slot(project: Project) -> str:
+    """Each scan has a report of its own."""
+    return f"{project.metadata.uid}/{scan_nonce(project)}"
+
+
+def finetune_slot(finetune: FineTune) -> str:
+    """All Jobs of a run share one report."""
+    return finetune.metadata.uid
+
+
+def _read(model: type[T], raw: Obj) -> T | None:
+    try:
+        return model.from_wire(raw)
+    except ValidationError:
+        return None

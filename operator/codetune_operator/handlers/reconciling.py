@@ -1,0 +1,129 @@
+"""Looks at one resource: snapshot, plan, execution; and what a person is told when that is refused."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from codetune_api.common import Condition
+from pydantic import ValidationError
+
+from codetune_operator.cluster.kinds import FINETUNE, MODELDEPLOYMENT, PROJECT, Kind
+from codetune_operator.errors import ForbiddenError, MissingError, NamespaceTerminatingError, PermanentError
+from codetune_operator.handlers.executing import Executor
+from codetune_operator.handlers.keys import Key
+from codetune_operator.handlers.observing import Observer, finetune_slot, project_slot
+from codetune_operator.handlers.storing import Store
+from codetune_operator.handlers.tracking import LogTracker
+from codetune_operator.reconcile import conditions, finetune, modeldeployment, project
+from codetune_operator.reconcile.plan import Plan
+from codetune_operator.settings import Settings, describe_mistakes
+
+Obj = dict[str, Any]
+
+REFUSED_SECONDS = 300.0
+"""When something is tried again that the API server refuses for good."""
+TERMINATING_SECONDS = 5.0
+_KINDS: dict[str, Kind] = {kind.name: kind for kind in (PROJECT, FINETUNE, MODELDEPLOYMENT)}
+
+
+@dataclass(frozen=True)
+class Reconciler:
+    """Brings resources to what was asked for; `look` is what the work queue calls."""
+
+    settings: Settings
+    store: Store
+    observer: Observer
+    executor: Executor
+    logs: LogTracker
+
+    async def look(self, key: Key) -> float | None:
+        """Look at a resource. Returns: seconds after which to look again, or None. Raises: OperatorError."""
+        raw = self.store.get(_KINDS[key.kind], key.namespace, key.name)
+        if raw is None:
+            self.logs.forget(key)
+            return None
+        try:
+            return await self._reconcile(key, raw)
+        except ValidationError as error:
+            await self._refuse(raw, error)
+            return None
+        except NamespaceTerminatingError:
+            return self._note_terminating(key.namespace)
+        except MissingError:
+            # It went away while we looked; its DELETED event comes.
+            return None
+        except PermanentError as error:
+            reason = "Forbidden" if isinstance(error, ForbiddenError) else "Refused"
+            await self._tell(raw, reason, f"The API server refused: {error}")
+            return REFUSED_SECONDS
+
+    async def _reconcile(self, key: Key, raw: Obj) -> float | None:
+        now = datetime.now(UTC)
+        if key.kind == PROJECT.name:
+            return await self._reconcile_project(key, raw, now)
+        if key.kind == FINETUNE.name:
+            return await self._reconcile_finetune(key, raw, now)
+        view = await self.observer.view_modeldeployment(raw)
+        plan = modeldeployment.reconcile(view, self.settings, now)
+        news = await self.executor.execute(raw, plan, view.pods)
+        return 0.0 if news else plan.requeue_after
+
+    async def _reconcile_project(self, key: Key, raw: Obj, now: datetime) -> float | None:
+        view = self.observer.view_project(raw)
+        plan = project.reconcile(view, self.settings, now)
+        slot = project_slot(view.project)
+        self.logs.forget(key, keep=slot)
+        self.logs.update(key, slot, plan.follow, view.report)
+        return await self._execute(raw, plan)
+
+    async def _reconcile_finetune(self, key: Key, raw: Obj, now: datetime) -> float | None:
+        view = self.observer.view_finetune(raw)
+        plan = finetune.reconcile(view, self.settings, now)
+        slot = finetune_slot(view.finetune)
+        self.logs.forget(key, keep=slot)
+        self.logs.update(key, slot, plan.follow, view.report)
+        return await self._execute(raw, plan)
+
+    async def _execute(self, raw: Obj, plan: Plan) -> float | None:
+        await self.executor.execute(raw, plan)
+        if plan.apply:
+            self.observer.terminating.discard(raw["metadata"]["namespace"])
+        return plan.requeue_after
+
+    async def _refuse(self, raw: Obj, error: ValidationError) -> None:
+        """A resource that can't be read: an older or newer version of its CRD let it in."""
+        if raw["metadata"].get("deletionTimestamp"):
+            # What can't be read can't be purged either; it must not be kept for ever.
+            await self.executor.execute(raw, Plan(finalizer="Remove"))
+            return
+        mistakes = "; ".join(describe_mistakes(error))
+        await self._tell(raw, "InvalidSpec", f"This resource can't be read: {mistakes}. Correct it and apply it again.")
+
+    def _note_terminating(self, namespace: str) -> float:
+        """At once again when this is news: a resource that is being deleted can then let go."""
+        known = namespace in self.observer.terminating
+        self.observer.terminating.add(namespace)
+        return TERMINATING_SECONDS if known else 0.0
+
+    async def _tell(self, raw: Obj, reason: str, message: str) -> None:
+        """Say on a resource why nothing is done about it; what its status says besides stays."""
+        status = raw.get("status") or {}
+        wanted = conditions.stalled(reason, message)
+        updated = conditions.update(_read_conditions(status), wanted, raw["metadata"]["generation"], datetime.now(UTC))
+        told = {**status, "conditions": [condition.to_wire() for condition in updated]}
+        try:
+            await self.executor.write_status(raw, told)
+        except MissingError:
+            # Nobody is left to be told.
+            return
+
+
+def _read_conditions(status: Obj) -> list[Condition]:
+    """Those that can be read."""
+    found = []
+    for entry in status.get("conditions") or []:
+        try:
+            found.append(Condition.from_wire(entry))
+        except ValidationError:
+            continue
+    return found

@@ -1,0 +1,68 @@
+"""Compares the store with full lists: at the start, and now and then against what a watch has missed."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from codetune_api.metadata import ARTIFACTS_CLAIM
+
+from codetune_operator.cluster.connecting import Cluster
+from codetune_operator.cluster.kinds import CLAIM, NODE, Kind
+from codetune_operator.cluster.listing import Listing, list_objects
+from codetune_operator.errors import MissingError, OperatorError
+from codetune_operator.handlers.storing import Store
+from codetune_operator.handlers.watching import CHILD_SELECTOR, CHILDREN, WATCHED, Watcher
+
+logger = logging.getLogger(__name__)
+
+RESYNC_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Resync:
+    """Full lists of all that is watched."""
+
+    cluster: Cluster
+    store: Store
+    namespaces: Sequence[str]
+    """Empty: all."""
+
+    async def prime(self) -> None:
+        """Fill the store before anything is reconciled. Raises: OperatorError."""
+        for kind in self._kinds():
+            await self._compare(kind)
+
+    async def run(self, watcher: Watcher) -> None:
+        """Compare for ever; what was missed wakes whom it concerns."""
+        while True:
+            await asyncio.sleep(RESYNC_SECONDS)
+            try:
+                for kind in self._kinds():
+                    for obj in await self._compare(kind):
+                        watcher.wake(obj)
+            except OperatorError as error:
+                logger.warning("The store can't be compared with the API server now: %s", error)
+
+    def _kinds(self) -> list[Kind]:
+        return [kind for kind in WATCHED if kind != NODE or not self.namespaces]
+
+    async def _compare(self, kind: Kind) -> list[dict[str, object]]:
+        places: list[str | None] = list(self.namespaces) if self.namespaces and kind.namespaced else [None]
+        changed: list[dict[str, object]] = []
+        for place in places:
+            listing = await self._list(kind, place)
+            changed += self.store.compare(kind, listing, None if place is None else [place])
+        return changed
+
+    async def _list(self, kind: Kind, namespace: str | None) -> Listing:
+        selector = CHILD_SELECTOR if kind in CHILDREN else ""
+        try:
+            listing = await list_objects(self.cluster, kind=kind, namespace=namespace, selector=selector)
+        except MissingError:
+            logger.warning("The API server does not know %s yet: install the CRDs.", kind.plural)
+            return Listing((), "")
+        if kind == CLAIM:
+            items = tuple(obj for obj in listing.items if obj["metadata"]["name"] == ARTIFACTS_CLAIM)
+            return Listing(items, listing.resource_version)
+        return listing

@@ -1,0 +1,128 @@
+"""The operator's command line and process: settings, connection, watches, a clean stop on SIGTERM."""
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import kopf
+
+from codetune_operator.cluster.connecting import Cluster, connect
+from codetune_operator.errors import OperatorError
+from codetune_operator.handlers.watching import Watcher, register
+from codetune_operator.runtime import Runtime, start
+from codetune_operator.settings import Settings, load_settings
+
+logger = logging.getLogger(__name__)
+
+_TOKEN_SECONDS = 300
+"""How long kopf may use a token before it asks for it again: a ServiceAccount's token is renewed on disk."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the operator until it is told to stop. Returns: the exit code."""
+    options = _parse(arguments)
+    try:
+        settings = load_settings(options.settings) if options.settings else Settings()
+        if options.namespace:
+            settings = settings.model_copy(update={"namespaces": options.namespace})
+        kopf.configure(log_format=kopf.LogFormat.JSON if settings.log_format == "json" else kopf.LogFormat.PLAIN)
+        for name in ("kopf.objects", "kopf.activities"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        cluster = connect(options.kubeconfig)
+        asyncio.run(run(cluster, settings, liveness=options.liveness))
+    except OperatorError as error:
+        print(f"codetune-operator: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def run(cluster: Cluster, settings: Settings, *, liveness: str | None = None) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Args:
+        cluster: Where.
+        settings: The administrator's decisions.
+        liveness: URL to answer liveness probes at, e.g. `http://0.0.0.0:8080/healthz`.
+
+    Raises:
+        OperatorError: The API server refuses what the operator cannot do without.
+    """
+    runtime = await start(cluster, settings)
+    try:
+        logger.info("codetune-operator %s reconciles %s.", version("codetune-operator"), _say_scope(settings))
+        await kopf.operator(
+            registry=_build_registry(cluster, runtime, settings),
+            settings=_build_kopf_settings(settings),
+            standalone=True,
+            clusterwide=not settings.namespaces,
+            namespaces=settings.namespaces,
+            liveness_endpoint=liveness,
+        )
+    finally:
+        await runtime.stop()
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m codetune_operator", description="Reconciles Projects, FineTunes and ModelDeployments."
+    )
+    parser.add_argument("--settings", type=Path, metavar="FILE", help="settings as YAML; without it, the defaults")
+    parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="without it: the pod's own ServiceAccount")
+    parser.add_argument(
+        "--namespace", action="append", default=[], metavar="NS", help="only this namespace; may be repeated"
+    )
+    parser.add_argument("--liveness", metavar="URL", help="answer probes here, e.g. http://0.0.0.0:8080/healthz")
+    parser.add_argument("--version", action="version", version=f"codetune-operator {version('codetune-operator')}")
+    return parser.parse_args(arguments)
+
+
+def _say_scope(settings: Settings) -> str:
+    return f"the namespaces {', '.join(settings.namespaces)}" if settings.namespaces else "all namespaces"
+
+
+def _build_registry(cluster: Cluster, runtime: Runtime, settings: Settings) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        return _connection_info(cluster)
+
+    def watcher() -> Watcher:
+        return runtime.watcher
+
+    kopf.on.login(registry=registry, id="login")(login)
+    register(registry, watcher, nodes=not settings.namespaces)
+    return registry
+
+
+def _connection_info(cluster: Cluster) -> kopf.ConnectionInfo:
+    """The same address and credentials for kopf's own client."""
+    configuration = cluster.configuration
+    scheme, _, token = (configuration.get_api_key_with_prefix("BearerToken", "authorization") or "").rpartition(" ")
+    return kopf.ConnectionInfo(
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert or None,
+        insecure=not configuration.verify_ssl,
+        scheme=scheme or None,
+        token=token or None,
+        certificate_path=configuration.cert_file or None,
+        private_key_path=configuration.key_file or None,
+        expiration=datetime.now(UTC) + timedelta(seconds=_TOKEN_SECONDS),
+    )
+
+
+def _build_kopf_settings(settings: Settings) -> kopf.OperatorSettings:
+    built = kopf.OperatorSettings()
+    # Our Events are about what a person wants to see, not about handlers.
+    built.posting.enabled = False
+    # With named namespaces the operator may not watch namespaces and CRDs.
+    built.scanning.disabled = bool(settings.namespaces)
+    # A connection that died without a word is noticed.
+    built.watching.server_timeout = 270
+    built.watching.client_timeout = 300
+    return built
