@@ -266,14 +266,11 @@ def _follow(view: FineTuneView, decision: Decision) -> tuple[Follow, ...]:
     if decision.job_name is None or view.finetune.status.phase == "Succeeded":
         return ()
     nonce = run_nonce(view.finetune, decision.job_name)
-    progress = view.finetune.status.progress
-    since = progress.updated_at if progress else None
     return tuple(
         Follow(
             pod=pod["metadata"]["name"],
             container=container,
             nonce=nonce,
-            since=since,
             finished="terminated" in container_state(pod, container),
         )
         for pod in pods_of(decision.job_name, view.pods)
