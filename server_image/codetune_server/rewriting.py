@@ -59,6 +59,8 @@ class NameRestorer:
 
 def _open_end(data: bytes, needle: bytes) -> int:
     """How many bytes at the end of `data` are a beginning of `needle`."""
+    if data[-1:] not in needle:  # as after every whole event
+        return 0
     earliest = max(0, len(data) - len(needle) + 1)
     start = data.find(needle[:1], earliest)
     while start != -1:

@@ -263,6 +263,18 @@ async def swap_under_load(serving: Serving, *, swaps: int, clients: int) -> list
     return answers
 
 
+def test_an_adapter_that_had_to_leave_its_slot_answers_though_its_folder_is_gone(serving: Serving) -> None:
+    shutil.copytree(serving.store / "one", serving.store / "pruned")
+    names = {"pruned": "pruned", "second": "two", "third": "three"}  # three on two slots
+    report = serving.put(*(serving.adapter(name, folder) for name, folder in names.items()))
+    assert [a.phase for a in report.adapters] == ["Ready"] * 3
+    expected = serving.say("pruned")
+    assert all(serving.say(name) for name in ("second", "third"))  # now both slots are theirs
+    shutil.rmtree(serving.store / "pruned")
+    assert serving.say("pruned")[0] == expected[0]
+    assert serving.server.answers("/health")
+
+
 def test_a_removed_adapter_is_unknown_and_the_base_goes_on(serving: Serving) -> None:
     assert serving.put().models == ["base"]
     client = serving.client()

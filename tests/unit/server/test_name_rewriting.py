@@ -1,8 +1,10 @@
 """Names are exchanged in the bytes as they pass, wherever a chunk ends, and nothing else changes."""
 
 import json
+from typing import Any
 
 import pytest
+from codetune_server.answering import NameRestoring
 from codetune_server.rewriting import NameRestorer, parse_object, replace_model
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -91,3 +93,27 @@ def test_a_name_is_replaced_where_it_stands(body: bytes, expected: bytes) -> Non
     request = parse_object(body)
     assert request is not None
     assert replace_model(body, request, MODEL) == expected
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param([(b"content-type", b"application/json"), (b"content-encoding", b"gzip")], id="compressed"),
+        pytest.param([(b"content-type", b"audio/wav")], id="another type"),
+        pytest.param([], id="no type"),
+    ],
+)
+async def test_a_body_that_is_not_readable_json_is_not_touched(headers: list[tuple[bytes, bytes]]) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    restoring = NameRestoring(send, MODEL, NAME)
+    messages = [
+        {"type": "http.response.start", "status": 200, "headers": [*headers, (b"content-length", b"28")]},
+        {"type": "http.response.body", "body": f'"model":"{MODEL}"'.encode(), "more_body": False},
+    ]
+    for message in messages:
+        await restoring(message)
+    assert sent == messages

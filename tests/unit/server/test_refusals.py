@@ -232,3 +232,14 @@ async def test_a_refused_adapter_serves_once_its_folder_is_whole(pod: "Pod", mak
     assert (await pod.put(wanted)).adapters[0].reason == "AdapterNotFound"
     os.rename(pod.store / "not-yet", pod.store / "tuned")
     assert (await pod.put(wanted)).adapters[0].phase == "Ready"
+
+
+async def test_a_new_attempt_forgets_why_the_last_one_failed(pod: "Pod", make_adapter: "Make") -> None:
+    make_adapter("tuned")
+    cut(pod.store / "tuned")
+    wanted = DesiredAdapter(name="tuned", path="tuned")
+    assert (await pod.put(wanted)).adapters[0].phase == "Failed"
+    make_adapter("tuned")
+    pod.vllm.may_load.clear()
+    state = (await pod.put(wanted, wait=0)).adapters[0]
+    assert (state.phase, state.reason, state.message) == ("Loading", "", "")

@@ -3,12 +3,13 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from codetune_api.contracts import DesiredAdapter, DesiredAdapters
 from codetune_server.keeping import AdapterKeeper
-from codetune_server.versions import version_model
+from codetune_server.versions import Version, VersionTable, version_model
 
 if TYPE_CHECKING:
     from unit.server.conftest import FakeVllm, Pod
@@ -160,6 +161,98 @@ async def test_a_newer_set_supersedes_the_one_that_is_loading(pod: "Pod", make_a
     assert (await late).models == ["base", "third"]
     await pod.until(lambda: set(pod.vllm.loaded) == {model(third)})
     assert ("/v1/load_lora_adapter", model(second)) not in pod.vllm.calls
+
+
+async def test_a_superseded_set_at_start_makes_no_pod_ready(
+    vllm: "FakeVllm", make_adapter: "Make", start_pod: "Callable[..., Awaitable[Pod]]"
+) -> None:
+    first, second = make_adapter("first", content=1), make_adapter("second", content=2)
+    vllm.may_load.clear()
+    pod = await start_pod(DesiredAdapters(adapters=[first]))
+    await pod.until(lambda: ("/v1/load_lora_adapter", model(first)) in vllm.calls)
+    await pod.put(second, wait=0)
+    vllm.may_load.set()
+    vllm.may_load.clear()  # the first load goes on, the second waits
+    await pod.until(lambda: ("/v1/load_lora_adapter", model(second)) in vllm.calls)
+    assert (await pod.client.get("/codetune/ready")).status_code == 503
+    vllm.may_load.set()
+    assert (await pod.put(second)).ready
+
+
+async def test_a_replacement_that_was_taken_back_while_it_loaded_never_answers(
+    pod: "Pod", make_adapter: "Make", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = make_adapter("tuned", "one", content=1), make_adapter("tuned", "two", content=2)
+    await pod.put(old)
+    switched: list[str] = []
+    switch = VersionTable.switch
+
+    def note(table: VersionTable, version: Version) -> None:
+        switched.append(version.model)
+        switch(table, version)
+
+    monkeypatch.setattr(VersionTable, "switch", note)
+    pod.vllm.may_load.clear()
+    await pod.put(new, wait=0)
+    await pod.until(lambda: ("/v1/load_lora_adapter", model(new)) in pod.vllm.calls)
+    await pod.put(old, wait=0)
+    pod.vllm.may_load.set()
+    await pod.until(lambda: ("/v1/unload_lora_adapter", model(new)) in pod.vllm.calls)
+    assert switched == [model(old)]
+
+
+async def test_the_same_set_again_while_it_loads_loads_nothing_twice(pod: "Pod", make_adapter: "Make") -> None:
+    tuned = make_adapter("tuned")
+    pod.vllm.may_load.clear()
+    await pod.put(tuned, wait=0)
+    await pod.until(lambda: ("/v1/load_lora_adapter", model(tuned)) in pod.vllm.calls)
+    again = asyncio.create_task(pod.put(tuned))
+    await asyncio.sleep(0.01)
+    pod.vllm.may_load.set()
+    assert (await again).ready
+    changes = [path for path, _ in pod.vllm.calls if "load_lora_adapter" in path]
+    assert changes == ["/v1/load_lora_adapter"]
+
+
+async def test_a_version_that_vllm_has_lost_is_let_go_of_at_once(pod: "Pod", make_adapter: "Make") -> None:
+    await pod.put(make_adapter("tuned"))
+    pod.vllm.loaded.clear()
+    await pod.put()
+    await pod.until(lambda: not pod.app._keeper.versions)  # type: ignore[union-attr]
+
+
+async def test_a_client_that_hangs_up_while_it_sends_reaches_no_model(pod: "Pod", make_adapter: "Make") -> None:
+    await pod.put(make_adapter("tuned"))
+    calls = len(pod.vllm.calls)
+    messages: list[dict[str, object]] = [
+        {"type": "http.disconnect"},
+        {"type": "http.request", "body": b'{"model"', "more_body": True},
+    ]
+
+    async def receive() -> dict[str, object]:
+        return messages.pop()
+
+    async def send(message: object) -> None:
+        raise AssertionError("nobody is there to be answered")
+
+    await pod.app({"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}, receive, send)
+    assert len(pod.vllm.calls) == calls
+
+
+def test_a_version_in_use_is_not_forgotten(tmp_path: Path) -> None:
+    table = VersionTable(on_idle=lambda: None)
+    version = Version("tuned", "sha256:" + "0" * 64, tmp_path)
+    table.add(version)
+    table.begin(version)
+    with pytest.raises(ValueError, match="its 1 requests"):
+        table.forget(version)
+    table.end(version)
+    table.switch(version)
+    with pytest.raises(ValueError, match="still in use"):
+        table.forget(version)
+    table.retire(["tuned"])
+    table.forget(version)
+    assert not table
 
 
 async def test_waiting_ends_with_the_report_as_it_is_when_the_time_is_over(pod: "Pod", make_adapter: "Make") -> None:
