@@ -1,0 +1,99 @@
+"""`x-kubernetes-validations`: CEL rules of custom resources, transition rules included."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import celpy
+from celpy import celtypes
+
+from codetune_local.apiserver.schemas import Schema, list_map_keys
+from codetune_local.apiserver.structural import Cause
+
+_ENVIRONMENT = celpy.Environment()
+_MISSING = object()
+
+
+@lru_cache(maxsize=2048)
+def _program(rule: str) -> celpy.Runner:
+    return _ENVIRONMENT.program(_ENVIRONMENT.compile(rule))
+
+
+def check_rules(new: Any, old: Any, schema: Schema, path: str = "", *, is_update: bool = False) -> list[Cause]:
+    """Every rule that is false; a rule that names `oldSelf` is looked at only where there was a value before."""
+    causes: list[Cause] = []
+    for rule in schema.get("x-kubernetes-validations") or []:
+        is_transition = "oldSelf" in rule["rule"]
+        if is_transition and (not is_update or old is _MISSING):
+            continue
+        message = _evaluate(rule, new, old if is_transition else _MISSING, path)
+        if message:
+            where = f"{path}{rule.get('fieldPath', '')}".lstrip(".") or "<nil>"
+            causes.append((where, f"FieldValue{rule.get('reason', 'Invalid').removeprefix('FieldValue')}", message))
+    for key, value, before, inner in _children(new, old, schema):
+        causes += check_rules(
+            value, before, inner, f"{path}.{key}" if path and key[0] != "[" else path + key, is_update=is_update
+        )
+    return causes
+
+
+def _evaluate(rule: dict[str, Any], new: Any, old: Any, path: str) -> str:
+    activation = {"self": _to_cel(new)}
+    if old is not _MISSING:
+        activation["oldSelf"] = _to_cel(old)
+    try:
+        if _program(rule["rule"]).evaluate(activation):
+            return ""
+        text = rule.get("message") or f"failed rule: {rule['rule']}"
+        if "messageExpression" in rule:
+            text = str(_program(rule["messageExpression"]).evaluate(activation))
+    except celpy.CELEvalError as error:
+        text = f"rule evaluation error: {error}: {rule['rule']}"
+    shown = (
+        f'"{new}"'
+        if isinstance(new, str)
+        else "object"
+        if isinstance(new, dict)
+        else "array"
+        if isinstance(new, list)
+        else str(new).lower()
+    )
+    if isinstance(new, dict | list):
+        shown = f'"{shown}"'
+    return f"Invalid value: {shown}: {text}"
+
+
+def _children(new: Any, old: Any, schema: Schema) -> Iterator[tuple[str, Any, Any, Schema]]:
+    if isinstance(new, dict):
+        before = old if isinstance(old, dict) else {}
+        properties, extra = schema.get("properties") or {}, schema.get("additionalProperties")
+        for key, value in new.items():
+            inner = properties.get(key, extra)
+            if isinstance(inner, dict):
+                yield (key if key in properties else f"[{key}]"), value, before.get(key, _MISSING), inner
+    elif isinstance(new, list) and isinstance(schema.get("items"), dict):
+        keys = list_map_keys(schema)
+        for index, value in enumerate(new):
+            yield f"[{index}]", value, _counterpart(value, old, keys), schema["items"]
+
+
+def _counterpart(value: Any, old: Any, keys: list[str] | None) -> Any:
+    """The old item of a list-map with the same keys; other lists have no item to compare with."""
+    if not keys or not isinstance(old, list) or not isinstance(value, dict):
+        return _MISSING
+    identity = [value.get(key) for key in keys]
+    return next((found for found in old if [found.get(key) for key in keys] == identity), _MISSING)
+
+
+def _to_cel(value: Any) -> Any:
+    if isinstance(value, dict):
+        return celtypes.MapType({celtypes.StringType(key): _to_cel(found) for key, found in value.items()})
+    if isinstance(value, list):
+        return celtypes.ListType([_to_cel(found) for found in value])
+    if isinstance(value, bool):
+        return celtypes.BoolType(value)
+    if isinstance(value, int):
+        return celtypes.IntType(value)
+    if isinstance(value, float):
+        return celtypes.DoubleType(value)
+    return celtypes.StringType(value) if isinstance(value, str) else value
