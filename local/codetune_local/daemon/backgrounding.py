@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 
+from codetune_local.daemon.kubeconfig import read_kubeconfig
 from codetune_local.daemon.state import StateError, StateFolder
 from codetune_local.kubelet.sweeping import sweep
 
@@ -44,9 +45,9 @@ def is_ready(state: StateFolder, pid: int) -> bool:
     """Whether that daemon answers."""
     if state.daemon_pid() != pid:
         return False
-    port = state.read_settings()["port"]
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
+        access = read_kubeconfig(state.kubeconfig)
+        with urllib.request.urlopen(access.server + "/readyz", timeout=2, context=access.tls) as answer:
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError):
         return False
@@ -74,7 +75,6 @@ def stop(state: StateFolder) -> bool:
     finally:
         if descriptor is not None:
             os.close(descriptor)
-    state.withdraw_daemon()
     return pid is not None or left > 0
 
 

@@ -5,23 +5,21 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-import yaml
-
+from codetune_local.daemon.kubeconfig import read_kubeconfig
 from codetune_local.daemon.state import StateError, StateFolder
 
 
 def get_json(state: StateFolder, path: str) -> dict[str, Any]:
     """GET a path of the API with the administrator's token. Raises: StateError."""
     try:
-        config = yaml.safe_load(state.kubeconfig.read_text())
+        access = read_kubeconfig(state.kubeconfig)
     except FileNotFoundError as error:
         raise StateError(
             f"no cluster was started in {state.path}: run `codetune local up --state {state.path}`"
         ) from error
-    server, token = config["clusters"][0]["cluster"]["server"], config["users"][0]["user"]["token"]
-    request = urllib.request.Request(server + path, headers={"Authorization": f"Bearer {token}"})
+    request = urllib.request.Request(access.server + path, headers={"Authorization": f"Bearer {access.token}"})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=10, context=access.tls) as answer:
             content: dict[str, Any] = json.load(answer)
     except urllib.error.HTTPError as error:
         with error:

@@ -86,10 +86,6 @@ class StateFolder:
         pid = os.getpid()
         write_json(str(self._daemon), {"pid": pid, "identity": process_identity(pid), "port": port})
 
-    def withdraw_daemon(self) -> None:
-        """It does not any more."""
-        self._daemon.unlink(missing_ok=True)
-
     def daemon_pid(self) -> int | None:
         """The process that serves this folder; None when there is none."""
         found = _read(self._daemon)

@@ -3,8 +3,7 @@
 KubeletError
 ├── ConfigError   CreateContainerConfigError: the container refers to something that does not exist
 ├── ImageError    ErrImagePull: no such image on this cluster
-├── VolumeError   FailedMount: a volume cannot be made yet
-└── LogsUnavailable  there is no such log
+└── VolumeError   FailedMount: a volume cannot be made yet
 """
 
 
@@ -22,7 +21,3 @@ class ImageError(KubeletError):
 
 class VolumeError(KubeletError):
     """A volume cannot be made yet, or never."""
-
-
-class LogsUnavailable(KubeletError):
-    """There is no such log: the container has not started, or its files are gone."""

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from codetune_local.kubelet.addressing import POD_NETWORK, AddressPool, has_whole_loopback
 from codetune_local.kubelet.containerlogs import LogOptions, read_container_log
-from codetune_local.kubelet.errors import LogsUnavailable
 from codetune_local.kubelet.node import NodeKeeper, measure_capacity
 from codetune_local.kubelet.podfolders import PodFolder
 from codetune_local.kubelet.podworker import PodWorker
@@ -18,7 +17,7 @@ from codetune_local.kubelet.services import NodeServices
 from codetune_local.kubelet.settings import KubeletSettings
 from codetune_local.kubelet.sources import find_references
 from codetune_local.kubelet.sweeping import sweep_pod
-from codetune_local.machinery.client import Client, Event
+from codetune_local.machinery.client import ApiError, Client, Event
 from codetune_local.machinery.looping import follow
 from codetune_local.machinery.objects import Obj, name_of, namespace_of, uid_of
 from codetune_local.machinery.recording import Recorder
@@ -129,17 +128,28 @@ class Kubelet:
         tail_lines: int | None,
         limit_bytes: int | None,
     ) -> AsyncIterator[bytes]:
-        """A container's log as `kubectl logs` wants it. Raises: LogsUnavailable."""
+        """A container's log as `kubectl logs` wants it. Raises: ApiError (400) when there is none."""
         attempts = list_attempts(self._node.pod_folder(uid_of(pod)).container(container))
         if previous:
             attempts = attempts[:-1]
         if not attempts:
-            which = "previous terminated container" if previous else "container"
-            raise LogsUnavailable(f'{which} "{container}" in pod "{name_of(pod)}" not found')
+            raise ApiError(400, "BadRequest", explain_missing_log(pod, container, previous=previous))
         folder = attempts[-1].folder
+        yield b""  # there is a log: the answer may begin before its first line is written
         options = LogOptions(follow, since_time, timestamps, tail_lines, limit_bytes)
         async for piece in read_container_log(folder / "log", options, lambda: _is_running(folder)):
             yield piece
+
+
+def explain_missing_log(pod: Obj, container: str, *, previous: bool) -> str:
+    """Why there is nothing to read, in a kubelet's words."""
+    if previous:
+        return f'previous terminated container "{container}" in pod "{name_of(pod)}" not found'
+    status = pod.get("status") or {}
+    entries = [*(status.get("containerStatuses") or []), *(status.get("initContainerStatuses") or [])]
+    found = next((entry["state"] for entry in entries if entry["name"] == container), {})
+    reason = (found.get("waiting") or {}).get("reason", "ContainerCreating")
+    return f'container "{container}" in pod "{name_of(pod)}" is waiting to start: {reason}'
 
 
 def _is_running(attempt_folder: Path) -> bool:

@@ -1,7 +1,8 @@
 """One pod on this node: a loop that brings its containers where its spec wants them.
 
-Each round looks at everything anew (spec, runs on disk, probes), makes a plan, carries it out and tells how it
-is. What wakes it: a change of the pod, of a ConfigMap or Secret that it uses, the end of a container, a probe's verdict, or a date.
+Each round looks at everything anew (spec, runs on disk, probes), makes a plan, carries it out and tells how it is. What
+wakes it: a change of the pod or of a ConfigMap or Secret that it uses, the end of a container, a probe's verdict, a
+date.
 """
 
 import asyncio

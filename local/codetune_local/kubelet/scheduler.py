@@ -87,13 +87,9 @@ class Scheduler:
         return say_misfits(misfits) if misfits else None
 
     async def _bind(self, pod: Obj) -> None:
-        binding = {
-            "apiVersion": "v1",
-            "kind": "Binding",
-            "metadata": {"name": name_of(pod), "namespace": namespace_of(pod), "uid": uid_of(pod)},
-            "target": {"apiVersion": "v1", "kind": "Node", "name": self._node_name},
-        }
-        await self._client.update("pods", binding, subresource="binding")
+        # With its uid: a pod that was replaced by one of the same name in between must not get this decision.
+        patch = {"metadata": {"uid": uid_of(pod)}, "spec": {"nodeName": self._node_name}}
+        await self._client.merge_patch("pods", name_of(pod), namespace_of(pod), patch)
         text = f"Successfully assigned {namespace_of(pod)}/{name_of(pod)} to {self._node_name}"
         await self._recorder.record(Announcement(pod, "Scheduled", text))
 
