@@ -1,0 +1,168 @@
+"""Every parameter of a run out of preset, dataset size, machine and overrides. Pure: the one place that decides.
+
+The starting point are the defaults of Refact's self-hosted fine-tuning (learning rate 3e-4, 128 sequences of 2048
+tokens a step, 20 warm-up steps, weight decay 0.1, dropout 0.01, epochs by dataset size), scaled down where the dataset
+or the machine is small.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from codetune_api.finetune import Checkpoints, LoraOverrides, Parameters, Preset, TrainingOverrides
+
+SMALLER_BELOW_TOKENS = 2_000_000
+STANDARD_BELOW_TOKENS = 50_000_000
+LEAST_STEPS = 50
+# Packed sequences in an epoch → epochs; the last row holds for everything larger.
+EPOCHS = ((1_000, 50), (5_000, 35), (15_000, 20), (30_000, 10))
+EPOCHS_OF_LARGE = 3
+
+
+class InvalidParametersError(ValueError):
+    """A combination that can't be trained; the message names field, value and cure."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a preset says about the adapter."""
+
+    rank: int
+    alpha: float
+    train_embeddings: bool = False
+
+
+SHAPES = {"Smaller": Shape(16, 32), "Standard": Shape(32, 64), "Embeddings": Shape(64, 128, True)}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of dataset, model and machine when the parameters are resolved."""
+
+    dataset_tokens: int
+    """Tokens in the training files."""
+    has_fim: bool
+    """Whether the tokenizer has fill-in-the-middle tokens."""
+    device: Literal["cpu", "cuda"]
+    has_bf16: bool
+    max_positions: int
+    """Longest sequence that the model takes, in tokens."""
+    linear_modules: Sequence[str]
+    """Names of the linear layers that an adapter can go on, the output head left out."""
+
+
+def choose_preset(tokens: int) -> Preset:
+    """What `Auto` means for a dataset of so many tokens."""
+    if tokens < SMALLER_BELOW_TOKENS:
+        return "Smaller"
+    return "Standard" if tokens < STANDARD_BELOW_TOKENS else "Embeddings"
+
+
+def resolve(
+    preset: Preset, lora: LoraOverrides, training: TrainingOverrides, checkpoints: Checkpoints, facts: Facts
+) -> Parameters:
+    """The parameters of a run; overrides win, and what had to be adapted is said in `notes`.
+
+    Raises: InvalidParametersError.
+    """
+    notes: list[str] = []
+    chosen = choose_preset(facts.dataset_tokens) if preset == "Auto" else preset
+    shape = SHAPES[chosen]
+    length = _sequence_length(training.sequence_length, facts)
+    sequences = _sequences_a_step(training.batch_tokens, length, facts)
+    steps = _steps(training, length, sequences, facts)
+    rank = lora.rank or shape.rank
+    return Parameters(
+        preset=chosen,
+        rank=rank,
+        alpha=lora.alpha or (shape.alpha if lora.rank is None else 2.0 * rank),
+        dropout=0.01 if lora.dropout is None else lora.dropout,
+        target_modules=_targets(lora.target_modules, facts.linear_modules),
+        train_embeddings=_train_embeddings(lora.train_embeddings, shape, notes),
+        max_steps=steps,
+        epochs=round(steps * sequences * length / max(facts.dataset_tokens, 1), 3),
+        sequence_length=length,
+        batch_tokens=sequences * length,
+        learning_rate=training.learning_rate or 3e-4,
+        scheduler=training.scheduler or "Cosine",
+        warmup_steps=min(20, steps // 10) if training.warmup_steps is None else min(training.warmup_steps, steps),
+        weight_decay=0.1 if training.weight_decay is None else training.weight_decay,
+        fim_rate=_fim_rate(training.fim_rate, facts, notes),
+        precision=_precision(training.precision or "Auto", facts),
+        gradient_checkpointing=training.gradient_checkpointing == "On",
+        seed=0 if training.seed is None else training.seed,
+        every_steps=min(checkpoints.every_steps or max(1, math.ceil(steps / 10)), steps),
+        early_stopping=training.early_stopping,
+        notes=notes,
+    )
+
+
+def _sequence_length(asked: int | None, facts: Facts) -> int:
+    if asked is not None and asked > facts.max_positions:
+        raise InvalidParametersError(
+            f"training.sequenceLength is {asked}, but the base model takes at most {facts.max_positions} tokens: "
+            f"set it to {facts.max_positions} or less"
+        )
+    return asked or min(2048 if facts.device == "cuda" else 512, facts.max_positions)
+
+
+def _sequences_a_step(batch_tokens: int | None, length: int, facts: Facts) -> int:
+    if batch_tokens is not None:
+        return math.ceil(batch_tokens / length)
+    most = 128 if facts.device == "cuda" else 8
+    # At least eight steps an epoch: a small code base should not be one huge batch.
+    return max(1, min(most, facts.dataset_tokens // length // 8))
+
+
+def _steps(training: TrainingOverrides, length: int, sequences: int, facts: Facts) -> int:
+    if training.max_steps is not None:
+        return training.max_steps
+    packed = max(1, math.ceil(facts.dataset_tokens / length))
+    epochs = training.epochs or next((found for below, found in EPOCHS if packed < below), EPOCHS_OF_LARGE)
+    steps = math.ceil(epochs * packed / sequences)
+    return steps if training.epochs else max(LEAST_STEPS, steps)
+
+
+def _targets(asked: list[str] | None, found: Sequence[str]) -> list[str]:
+    if not asked:
+        return sorted(found)
+    missing = sorted(set(asked) - set(found))
+    if missing:
+        raise InvalidParametersError(
+            f"lora.targetModules names {', '.join(missing)}, which the base model does not have: "
+            f"choose from {', '.join(sorted(found))}"
+        )
+    return sorted(asked)
+
+
+def _train_embeddings(asked: bool | None, shape: Shape, notes: list[str]) -> bool:
+    if asked:
+        raise InvalidParametersError(
+            "lora.trainEmbeddings is true, but vLLM serves no adapter with trained embeddings: remove it"
+        )
+    if asked is None and shape.train_embeddings:
+        notes.append("Embeddings are not trained: vLLM serves no adapter with trained embeddings.")
+    return False
+
+
+def _fim_rate(asked: float | None, facts: Facts, notes: list[str]) -> float:
+    if facts.has_fim:
+        return 0.9 if asked is None else asked
+    if asked:
+        notes.append(f"fimRate {asked:g} became 0: this model has no fill-in-the-middle tokens.")
+    else:
+        notes.append("Trained without fill-in-the-middle: this model has no tokens for it.")
+    return 0.0
+
+
+def _precision(asked: str, facts: Facts) -> Literal["BFloat16", "Float16", "Float32"]:
+    if asked == "BFloat16" or (asked == "Auto" and facts.has_bf16):
+        return "BFloat16"
+    if asked == "Float16":
+        if facts.device == "cpu":
+            raise InvalidParametersError(
+                "training.precision is Float16, which needs a GPU: use BFloat16 or Float32 with resources.gpus: 0"
+            )
+        return "Float16"
+    return "Float32"
