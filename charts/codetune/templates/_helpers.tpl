@@ -1,0 +1,63 @@
+{{- define "codetune.labels" -}}
+app.kubernetes.io/name: codetune
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+app.kubernetes.io/part-of: codetune
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "codetune.selector" -}}
+app.kubernetes.io/name: codetune
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{- define "codetune.serviceAccount" -}}
+{{ .Values.serviceAccount.name | default .Release.Name }}
+{{- end }}
+
+{{- define "codetune.settings" -}}
+{{ merge (dict "namespace" .Release.Namespace "namespaces" .Values.watchNamespaces) .Values.settings | toYaml }}
+{{- end }}
+
+{{- define "codetune.rules" -}}
+# The resources that people apply: read them, write what the operator found out, hold them until their artifacts are gone.
+- apiGroups: [codetune.dev]
+  resources: [projects, finetunes, modeldeployments]
+  verbs: [get, list, watch, patch]
+- apiGroups: [codetune.dev]
+  resources: [projects/status, finetunes/status, modeldeployments/status]
+  verbs: [get, patch]
+# Owner references of children that block their owner's deletion.
+- apiGroups: [codetune.dev]
+  resources: [projects/finalizers, finetunes/finalizers, modeldeployments/finalizers]
+  verbs: [update]
+# What runs: scan, training and purge.
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+# What serves.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services, configmaps, persistentvolumeclaims]
+  verbs: [get, list, watch, create, patch, delete]
+# The adapter token of a ModelDeployment is written and never read: no get, list or watch.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create, patch, delete]
+# How the pods are doing, and what they print.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]
+# What happened, where `kubectl describe` shows it.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
