@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(options.settings) if options.settings else Settings()
         if options.namespace:
             settings = settings.model_copy(update={"namespaces": options.namespace})
-        kopf.configure(log_format=kopf.LogFormat.JSON if settings.log_format == "json" else kopf.LogFormat.PLAIN)
+        kopf.configure(log_format=kopf.LogFormat.JSON if settings.log_format == "json" else kopf.LogFormat.FULL)
         for name in ("kopf.objects", "kopf.activities"):
             logging.getLogger(name).setLevel(logging.WARNING)
         cluster = connect(options.kubeconfig)

@@ -1,5 +1,6 @@
 """Carries out plans, and writes only what is not so already."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,10 +16,12 @@ from codetune_operator.cluster.eventing import EventRecorder
 from codetune_operator.cluster.kinds import CLAIM, DEPLOYMENT, JOB, SERVICE, kind_of
 from codetune_operator.cluster.patching import patch_finalizers, patch_status
 from codetune_operator.cluster.pushing import push_adapters
-from codetune_operator.errors import MissingError
+from codetune_operator.errors import MissingError, OperatorError
 from codetune_operator.handlers.asking import ServingReports
 from codetune_operator.handlers.storing import Store
-from codetune_operator.reconcile.plan import ChildRef, Obj, Plan
+from codetune_operator.reconcile.plan import ChildRef, EventSpec, Obj, Plan
+
+logger = logging.getLogger(__name__)
 
 SETTLE_WAIT_SECONDS = 5.0
 """How long a serving pod may take to load adapters before the plan goes on without it."""
@@ -75,7 +78,7 @@ class Executor:
         if plan.status is not None:
             live = await self.write_status(live, plan.status.to_wire())
         for event in plan.events:
-            await self.recorder.record(about=live, event=event)
+            await self._record(live, event)
         if plan.finalizer == "Remove":
             await self._remove_finalizer(live)
         return news
@@ -113,6 +116,13 @@ class Executor:
             return self.clock() - applied.time < TRUST_SECONDS
         seen = self.store.get(kind_of(obj["apiVersion"], obj["kind"]), place[1], place[2])
         return seen is not None and _project(seen) == applied.live
+
+    async def _record(self, live: Obj, event: EventSpec) -> None:
+        """An Event that is refused must hold nothing up: what it says is in status too."""
+        try:
+            await self.recorder.record(about=live, event=event)
+        except OperatorError as error:
+            logger.warning("Event %s about %s is lost: %s", event.reason, live["metadata"]["name"], error)
 
     async def _delete(self, namespace: str, child: ChildRef) -> None:
         await delete(self.cluster, namespace=namespace, child=child)
