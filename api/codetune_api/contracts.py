@@ -144,7 +144,8 @@ class TrainResult(Contract):
     tokens: int
     best_checkpoint: str
     latest_checkpoint: str
-    evaluation: Evaluation
+    evaluation: Evaluation | None = None
+    """None when the project holds no file out."""
     parameters: Parameters
     checkpoints: list[CheckpointStatus]
     loss_history: list[LossPoint]

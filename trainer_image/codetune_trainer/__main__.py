@@ -1,0 +1,48 @@
+"""`python -m codetune_trainer scan|fetch|train|purge`: the program of every Job that Codetune starts."""
+
+import argparse
+import importlib
+import importlib.metadata
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from codetune_trainer.config import termination_log
+from codetune_trainer.errors import run_to_exit_code
+
+_PROGRAMS = {
+    "scan": "fetch a Project's sources and write its dataset",
+    "fetch": "bring a base model from the hub into the store",
+    "train": "fine-tune a base model on a dataset",
+    "purge": "remove what a deleted resource left in the store",
+}
+_EXIT_TERMINATED = 128 + signal.SIGTERM
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one program; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m codetune_trainer", description=__doc__)
+    version = importlib.metadata.version("codetune-trainer")
+    parser.add_argument("--version", action="version", version=f"codetune-trainer {version}")
+    commands = parser.add_subparsers(dest="program", required=True, metavar="|".join(_PROGRAMS))
+    for name, text in _PROGRAMS.items():
+        commands.add_parser(name, help=text, description=text)
+    program = parser.parse_args(arguments).program
+    if program != "train":  # which ends with a checkpoint, in its own time
+        signal.signal(signal.SIGTERM, _end)
+    return run_to_exit_code(lambda: _load(program)(), termination_log())
+
+
+def _load(program: str) -> Callable[[], int]:
+    """The program's `main`. Imported here, because each needs other libraries: only `train` waits for torch."""
+    run: Callable[[], int] = importlib.import_module(f"codetune_trainer.{program}").main
+    return run
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(_EXIT_TERMINATED)  # unwinds, so that child processes end too
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""Everything that can end a run, as one tree of exceptions, and the one place that turns them into last words.
+
+    TrainerError                 a run can't go on; carries reason, message and hint
+    ├── SourceError              one source of a Project can't be used; a scan goes on with the others
+    │   ├── SourceUnavailable, RevisionNotFound, AuthenticationFailed, EmptyRepository, UnsupportedSource
+    ├── EmptyDataset             no file is left to train on
+    ├── DatasetMissing           the dataset that a run pins is not in the store, or not whole
+    ├── InvalidParameters        the configuration can't be carried out as it stands
+    ├── ModelNotFound, GatedModel, UnsupportedModel
+    ├── ModelUnavailable         the hub can't be reached; the same reason as SourceUnavailable
+    ├── IncompatibleCheckpoint, DivergedLoss, OutOfMemory
+    └── DiskFull                 a volume has no space left
+
+A container that fails writes `{reason, message, hint}` to its termination log, where the operator reads it.
+"""
+
+import errno
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from codetune_api.common import FailureReason
+from codetune_api.contracts import Terminated
+
+EXIT_RETRY = 1
+"""Another attempt may succeed."""
+EXIT_PERMANENT = 64
+"""Another attempt ends the same way: the Job's podFailurePolicy fails the Job at once."""
+TERMINATION_LOG_BYTES = 4096
+"""The kubelet keeps no more than this of a termination log."""
+
+_PERMANENT: frozenset[FailureReason] = frozenset(
+    {
+        "ModelNotFound",
+        "GatedModel",
+        "EmptyDataset",
+        "UnsupportedModel",
+        "InvalidParameters",
+        "IncompatibleCheckpoint",
+        "RevisionNotFound",
+        "AuthenticationFailed",
+        "EmptyRepository",
+        "UnsupportedSource",
+    }
+)
+_HUMAN_LINE_CHARACTERS = 2000
+
+
+class TrainerError(Exception):
+    """A run can't go on.
+
+    Args:
+        message: What happened, with the values.
+        hint: What to change so that it works.
+    """
+
+    reason: ClassVar[FailureReason] = "InternalError"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    @property
+    def exit_code(self) -> int:
+        """Whether another attempt makes sense."""
+        return EXIT_PERMANENT if self.reason in _PERMANENT else EXIT_RETRY
+
+
+class SourceError(TrainerError):
+    """One source of a Project can't be used."""
+
+    reason = "SourceUnavailable"
+
+
+class SourceUnavailable(SourceError):
+    """The source does not exist, or can't be reached now."""
+
+
+class RevisionNotFound(SourceError):
+    """The repository has no such branch, tag or commit."""
+
+    reason = "RevisionNotFound"
+
+
+class AuthenticationFailed(SourceError):
+    """The source wants credentials that it was not given, or refuses those that it was given."""
+
+    reason = "AuthenticationFailed"
+
+
+class EmptyRepository(SourceError):
+    """The repository has no commit."""
+
+    reason = "EmptyRepository"
+
+
+class UnsupportedSource(SourceError):
+    """A kind of source, or a form of URL, that this version or this cluster does not take."""
+
+    reason = "UnsupportedSource"
+
+
+class EmptyDataset(TrainerError):
+    """No file is left to train on."""
+
+    reason = "EmptyDataset"
+
+
+class DatasetMissing(TrainerError):
+    """The dataset that a run pins is not in the store, or not whole."""
+
+    reason = "DatasetMissing"
+
+
+class InvalidParameters(TrainerError):
+    """The configuration can't be carried out as it stands."""
+
+    reason = "InvalidParameters"
+
+
+class ModelNotFound(TrainerError):
+    """The base model does not exist where its URI points."""
+
+    reason = "ModelNotFound"
+
+
+class GatedModel(TrainerError):
+    """The hub gives the base model only to accounts that accepted its terms."""
+
+    reason = "GatedModel"
+
+
+class UnsupportedModel(TrainerError):
+    """The base model is of a kind that can't be trained or served."""
+
+    reason = "UnsupportedModel"
+
+
+class ModelUnavailable(TrainerError):
+    """The model hub can't be reached now."""
+
+    reason = "SourceUnavailable"
+
+
+class IncompatibleCheckpoint(TrainerError):
+    """A checkpoint belongs to another base model, dataset or LoRA shape."""
+
+    reason = "IncompatibleCheckpoint"
+
+
+class DivergedLoss(TrainerError):
+    """The loss is no number any more."""
+
+    reason = "DivergedLoss"
+
+
+class OutOfMemory(TrainerError):
+    """The memory of the pod or of its GPU is not enough."""
+
+    reason = "OutOfMemory"
+
+
+class DiskFull(TrainerError):
+    """A volume has no space left."""
+
+    reason = "DiskFull"
+
+
+def run_to_exit_code(run: Callable[[], int], termination_log: Path | None) -> int:
+    """Run a program's body; a failure becomes one human line, the termination log and an exit code."""
+    try:
+        return run()
+    except Exception as error:
+        failure = translate(error)
+        if failure is not error:
+            traceback.print_exception(error, file=sys.stderr)
+        tell_failure(failure, termination_log)
+        return failure.exit_code
+
+
+def translate(error: Exception) -> TrainerError:
+    """The failure that an exception stands for; our own come back as they are."""
+    if isinstance(error, TrainerError):
+        return error
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        where = f" while writing {error.filename}" if error.filename else ""
+        return DiskFull(
+            f"A volume is full{where}.",
+            "Give the claim codetune-artifacts more space, or delete FineTunes and Projects that nobody needs.",
+        )
+    if isinstance(error, MemoryError):
+        return OutOfMemory("The pod ran out of memory.", "Raise spec.resources.memory.")
+    return TrainerError(
+        f"{type(error).__name__}: {error}",
+        "This is a fault of Codetune: please report it with the log of this pod.",
+    )
+
+
+def tell_failure(failure: TrainerError, termination_log: Path | None) -> None:
+    """Print one line for a person and write the machine's form to the termination log."""
+    line = " ".join(f"{failure.reason}: {failure.message} {failure.hint}".split())
+    print(line[:_HUMAN_LINE_CHARACTERS], file=sys.stderr, flush=True)
+    if termination_log is None:
+        return
+    try:
+        termination_log.write_bytes(render_terminated(failure))
+    except OSError as error:
+        print(f"The termination log {termination_log} can't be written: {error}", file=sys.stderr, flush=True)
+
+
+def render_terminated(failure: TrainerError) -> bytes:
+    """`Terminated` as JSON of at most 4096 bytes; a message that is too long loses its end, then the hint does."""
+    message, hint = failure.message, failure.hint
+    while True:
+        said = Terminated(reason=failure.reason, message=message[:4096], hint=hint[:4096])
+        data = json.dumps(said.to_wire()).encode()
+        excess = len(data) - TERMINATION_LOG_BYTES
+        if excess <= 0:
+            return data
+        if len(message) > 200:
+            message = _shorten(message, max(200, len(message) - max(excess // 12, 1) - 1))
+        else:
+            hint = _shorten(hint, len(hint) - max(excess // 12, 1) - 1)
+
+
+def _shorten(text: str, length: int) -> str:
+    return text[: max(length - 1, 0)].rstrip("…") + "…"

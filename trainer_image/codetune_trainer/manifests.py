@@ -1,0 +1,43 @@
+"""Digests of files, and writing that is whole or not at all."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from codetune_api.digests import FileEntry
+
+_CHUNK = 1 << 20
+
+
+def describe_file(path: Path) -> FileEntry:
+    """Digest and size of a file."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return FileEntry(sha256=digest.hexdigest(), bytes=size)
+
+
+def describe_folder(folder: Path) -> dict[str, FileEntry]:
+    """Every file below a folder, by its relative path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): describe_file(path) for path in files}
+
+
+def is_intact(folder: Path, files: dict[str, FileEntry]) -> bool:
+    """Whether all these files are there with this content."""
+    try:
+        return all(describe_file(folder / name) == entry for name, entry in files.items())
+    except OSError:
+        return False
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder and its files to the disk."""
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,48 @@
+"""Reads a dataset folder: the accepted files with their text."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from codetune_api.contracts import DatasetFile, DatasetManifest
+from pydantic import ValidationError
+
+from codetune_trainer.errors import PermanentError
+from codetune_trainer.manifests import is_intact
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The files of one revision."""
+
+    train: list[DatasetFile]
+    holdout: list[DatasetFile]
+
+
+def load_dataset(folder: Path, revision: str) -> Dataset:
+    """Read and verify a dataset. Raises: PermanentError."""
+    try:
+        manifest = DatasetManifest.model_validate_json((folder / "manifest.json").read_bytes())
+    except (OSError, ValidationError) as error:
+        hint = "Rescan the Project (annotation codetune.dev/rescan), then make a new FineTune."
+        raise PermanentError("DatasetMissing", f"The dataset {revision} is not in the store.", hint) from error
+    if manifest.revision != revision or not is_intact(folder, manifest.artifacts):
+        text = f"The dataset in the store is not {revision}: its files were changed."
+        raise PermanentError("DatasetMissing", text, "Rescan the Project, then make a new FineTune.")
+    with (folder / "files.jsonl").open(encoding="utf-8") as lines:
+        files = [DatasetFile.model_validate_json(line) for line in lines]
+    dataset = Dataset(
+        [file for file in files if file.split == "train"], [file for file in files if file.split != "train"]
+    )
+    check_apart(dataset)
+    return dataset
+
+
+def check_apart(dataset: Dataset) -> None:
+    """No held-out content may be trained on. Raises: PermanentError."""
+    if not dataset.train:
+        hint = "Select more file types or lower holdout.fraction in the Project."
+        raise PermanentError("EmptyDataset", "The dataset has no file to train on.", hint)
+    both = {file.sha256 for file in dataset.train} & {file.sha256 for file in dataset.holdout}
+    if both:
+        text = f"{len(both)} files are both trained on and held out, so that an evaluation would mean nothing."
+        raise PermanentError("EmptyDataset", text, "Rescan the Project with files.duplicates: Reject.")

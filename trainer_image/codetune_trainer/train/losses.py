@@ -1,0 +1,70 @@
+"""Next-token cross-entropy without ever holding the logits of a whole batch.
+
+With a frozen output head the gradient of the hidden states can be taken chunk by chunk in the forward pass, so nothing
+is recomputed and at most `CHUNK` rows of logits are held.
+"""
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from codetune_trainer.train.packing import IGNORED, Packed
+
+CHUNK = 512
+"""Rows of logits that are held at once."""
+# Models that change logits after their head: their own forward pass is used.
+_LOGIT_SETTINGS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+
+
+class FrozenHeadLoss(torch.autograd.Function):
+    """Sum of cross-entropies of `hidden @ weight.T + bias` against `labels`; gradient with respect to `hidden` only.
+
+    hidden: [n, d]; weight: [v, d]; bias: [v] or None; labels: [n], none of them IGNORED. The gradient of a row is
+    (softmax(logits) - onehot(label)) @ weight.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
+    ) -> torch.Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        gradient = torch.empty_like(hidden)
+        for start in range(0, hidden.shape[0], CHUNK):
+            rows, wanted = hidden[start : start + CHUNK], labels[start : start + CHUNK, None]
+            logits = functional.linear(rows.to(weight.dtype), weight, bias).float()
+            normalizer = logits.logsumexp(dim=1, keepdim=True)
+            total += (normalizer - logits.gather(1, wanted)).sum()
+            probabilities = logits.sub_(normalizer).exp_()
+            probabilities.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=torch.float32))
+            gradient[start : start + CHUNK] = (probabilities.to(weight.dtype) @ weight).to(hidden.dtype)
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream[0].to(gradient.dtype), None, None, None
+
+
+def sum_loss(model: Any, batch: Packed) -> torch.Tensor:
+    """Sum over all targets of the batch, in nats; `model` is a PEFT model. Shape []."""
+    causal = model.get_base_model()
+    inputs = {
+        "input_ids": batch.tokens,
+        "position_ids": batch.positions,
+        "attention_mask": batch.mask(),
+        "use_cache": False,
+    }
+    if any(getattr(causal.config, name, None) is not None for name in _LOGIT_SETTINGS):
+        logits = causal(**inputs).logits.float()
+        return functional.cross_entropy(
+            logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+    hidden = causal.base_model(**inputs).last_hidden_state
+    wanted = batch.labels != IGNORED
+    head = causal.get_output_embeddings()
+    loss: torch.Tensor = FrozenHeadLoss.apply(  # type: ignore[no-untyped-call]
+        hidden[wanted], head.weight, getattr(head, "bias", None), batch.labels[wanted]
+    )
+    return loss
