@@ -20,6 +20,7 @@ from codetune_operator.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
 
+_TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _TOKEN_SECONDS = 300
 """How long kopf may use a token before it asks for it again: a ServiceAccount's token is renewed on disk."""
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(options.settings) if options.settings else Settings()
         if options.namespace:
             settings = settings.model_copy(update={"namespaces": options.namespace})
-        kopf.configure(log_format=kopf.LogFormat.JSON if settings.log_format == "json" else kopf.LogFormat.FULL)
+        kopf.configure(log_format=kopf.LogFormat.JSON if settings.log_format == "json" else _TEXT_FORMAT)
         for name in ("kopf.objects", "kopf.activities"):
             logging.getLogger(name).setLevel(logging.WARNING)
         cluster = connect(options.kubeconfig)
