@@ -107,7 +107,7 @@ def _up(options: argparse.Namespace) -> int:
     else:
         given = ["--state", str(state.path), "--gpus", str(options.gpus), "--port", str(options.port)]
         given += ["--job-backoff", str(options.job_backoff), "--restart-backoff", str(options.restart_backoff)]
-        pid = start_in_background(state, given)
+        pid = start_in_background(state, given).pid
         print(f"The local cluster runs (process {pid}). {_WHAT_IT_IS}")
     print(f"\n  export KUBECONFIG={state.kubeconfig}\n  kubectl get nodes\n")
     return 0

@@ -30,6 +30,8 @@ DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 PROTECTION = "kubernetes.io/pvc-protection"
 CLAIMS, VOLUMES, CLASSES = "persistentvolumeclaims", "persistentvolumes", "storageclasses.storage.k8s.io"
 _RETRY_WHILE_USED = 2.0
+_RETRY_WITHOUT_CLASS = 10.0
+"""Seconds."""
 
 
 def build_storage_class() -> Obj:
@@ -137,7 +139,7 @@ class ClaimKeeper:
     async def _bind(self, claim: Obj) -> float | None:
         storage_class = await self._find_class(claim)
         if storage_class is None:
-            return None
+            return _RETRY_WITHOUT_CLASS
         volume = await self._find_or_provision(claim, storage_class)
         spec = {"volumeName": name_of(volume), "storageClassName": name_of(storage_class)}
         text = {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}
@@ -169,12 +171,13 @@ class ClaimKeeper:
         else:
             found = await get_or_none(self._client, CLASSES, name)
             problem = f'storageclass.storage.k8s.io "{name}" not found'
-        if found is not None and found.get("provisioner") != PROVISIONER:
-            found, problem = None, f"no provisioner {found.get('provisioner')!r} runs here: use class {CLASS_NAME!r}"
-        if found is None:
-            await self._recorder.record(Announcement(claim, "ProvisioningFailed", problem, "Warning"))
-            await self._set_pending(claim)
-        return found
+        if found is not None:
+            if found.get("provisioner") == PROVISIONER:
+                return found
+            problem = f"no provisioner {found.get('provisioner')!r} runs here: use class {CLASS_NAME!r}"
+        await self._recorder.record(Announcement(claim, "ProvisioningFailed", problem, "Warning"))
+        await self._set_pending(claim)
+        return None
 
     async def _set_pending(self, claim: Obj) -> None:
         key = namespace_of(claim), name_of(claim), uid_of(claim)

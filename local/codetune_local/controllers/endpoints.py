@@ -54,7 +54,7 @@ def _resolve_ports(service: Obj, pod: Obj) -> tuple[tuple[str, str, int], ...]:
 
 
 def _target_number(port: Obj, pod: Obj) -> int | None:
-    target = port.get("targetPort", port["port"])
+    target: int | str = port.get("targetPort") or port["port"]
     if isinstance(target, int):
         return target
     if target.isdecimal():

@@ -168,6 +168,8 @@ class GarbageCollector:
             if kept == references:
                 return None
             obj["metadata"]["ownerReferences"] = kept
+            if not kept:
+                del obj["metadata"]["ownerReferences"]
             return obj
 
         await modify(self._client, node.resource, node.namespace, node.name, node.uid, change)

@@ -5,7 +5,7 @@ import logging
 from datetime import datetime, timedelta
 
 from codetune_local.machinery.client import ApiError, Client
-from codetune_local.machinery.executing import delete_if_same
+from codetune_local.machinery.executing import delete_if_same, is_namespace_terminating
 from codetune_local.machinery.looping import Controller
 from codetune_local.machinery.objects import Key, Obj, is_being_deleted, name_of, namespace_of, uid_of
 from codetune_local.machinery.reading import get_or_none
@@ -28,7 +28,11 @@ def serviceaccount_controller(client: Client) -> Controller:
         if await get_or_none(client, "serviceaccounts", DEFAULT_ACCOUNT, name) is None:
             metadata = {"name": DEFAULT_ACCOUNT, "namespace": name}
             account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
-            await client.create("serviceaccounts", account)
+            try:
+                await client.create("serviceaccounts", account)
+            except ApiError as error:
+                if error.reason != "AlreadyExists" and not is_namespace_terminating(error):
+                    raise
         return None
 
     triggers = {

@@ -15,7 +15,7 @@ def build_job_pod(job: Obj, index: int | None, suffix: str) -> Obj:
     template = copy.deepcopy(job["spec"]["template"])
     spec, given = template["spec"], template.get("metadata") or {}
     name = name_of(job) if index is None else f"{name_of(job)}-{index}"
-    metadata = {
+    metadata: Obj = {
         "name": child_name(name, suffix),
         "namespace": namespace_of(job),
         "labels": _labels(job) | (given.get("labels") or {}),

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 from codetune_local.controllers.endpoints import MANAGED_LABEL, MANAGER, SERVICE_LABEL, build_endpoint_slices
 from codetune_local.kubelet.addressing import AddressPool
+from codetune_local.machinery.actions import Create
 from codetune_local.machinery.client import Client
-from codetune_local.machinery.executing import delete_if_same, write_status
+from codetune_local.machinery.executing import delete_if_same, execute_action, write_status
 from codetune_local.machinery.looping import Controller, itself
 from codetune_local.machinery.objects import Key, Obj, is_being_deleted, labels_of, name_of, namespace_of, uid_of
 from codetune_local.machinery.reading import get_or_none
+from codetune_local.machinery.recording import Recorder
 
 NODE_PORTS = range(30000, 32768)
 SLICES = "endpointslices.discovery.k8s.io"
@@ -18,16 +20,17 @@ ALL_SERVICES: Key = ("", "*")
 
 def service_controller(client: Client, addresses: AddressPool) -> Controller:
     """Gives each Service an address and keeps its EndpointSlices."""
+    recorder = Recorder(client, "service-controller")
 
     async def reconcile(key: Key) -> float | None:
         namespace, name = key
         if name == ALL_SERVICES[1]:
             for service in await client.list("services", namespace):
-                await _reconcile_service(client, service, addresses)
+                await _reconcile_service(client, recorder, service, addresses)
             return None
-        service = await get_or_none(client, "services", name, namespace)
-        if service is not None and not is_being_deleted(service):
-            await _reconcile_service(client, service, addresses)
+        found = await get_or_none(client, "services", name, namespace)
+        if found is not None and not is_being_deleted(found):
+            await _reconcile_service(client, recorder, found, addresses)
         return None
 
     triggers = {
@@ -43,7 +46,7 @@ def _service_of_slice(found: Obj) -> list[Key]:
     return [(namespace_of(found), name)] if name and labels_of(found).get(MANAGED_LABEL) == MANAGER else []
 
 
-async def _reconcile_service(client: Client, service: Obj, addresses: AddressPool) -> None:
+async def _reconcile_service(client: Client, recorder: Recorder, service: Obj, addresses: AddressPool) -> None:
     if service["spec"].get("type") == "ExternalName":
         return
     others = await client.list("services")
@@ -54,12 +57,13 @@ async def _reconcile_service(client: Client, service: Obj, addresses: AddressPoo
         ingress = {"loadBalancer": {"ingress": [{"ip": service["spec"]["clusterIP"], "ipMode": "VIP"}]}}
         key = namespace_of(service), name_of(service), uid_of(service)
         await write_status(client, "services", *key, lambda current: {**(current.get("status") or {}), **ingress})
-    await _write_slices(client, service)
+    await _write_slices(client, recorder, service)
 
 
 def plan_allocation(service: Obj, others: Sequence[Obj], addresses: AddressPool) -> Obj:
     """What to set in spec: clusterIP and node ports that are still missing; empty when nothing is."""
-    spec, patch = service["spec"], {}
+    spec: Obj = service["spec"]
+    patch: Obj = {}
     if not spec.get("clusterIP"):
         taken = {other["spec"].get("clusterIP", "") for other in others}
         address = addresses.take(taken)
@@ -86,7 +90,7 @@ def _free_node_port(used: set[int | None]) -> int:
     return number
 
 
-async def _write_slices(client: Client, service: Obj) -> None:
+async def _write_slices(client: Client, recorder: Recorder, service: Obj) -> None:
     if not service["spec"].get("selector"):
         return
     namespace = namespace_of(service)
@@ -96,7 +100,7 @@ async def _write_slices(client: Client, service: Obj) -> None:
     for wanted in desired:
         present = existing.pop(name_of(wanted), None)
         if present is None:
-            await client.create(SLICES, wanted)
+            await execute_action(Create(SLICES, wanted), client, recorder)
         elif any(present.get(key) != wanted[key] for key in ("endpoints", "ports")):
             await client.update(SLICES, {**present, "endpoints": wanted["endpoints"], "ports": wanted["ports"]})
     for surplus in existing.values():

@@ -20,8 +20,8 @@ SWEEP_GRACE = 3.0
 _STEP = 0.05
 
 
-def start_in_background(state: StateFolder, arguments: Sequence[str]) -> int:
-    """Start a daemon and wait until it serves; returns its process number. Raises: StateError."""
+def start_in_background(state: StateFolder, arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """Start a daemon and wait until it serves; it outlives this process. Raises: StateError."""
     state.make()
     command = [sys.executable, "-m", "codetune_local.main", "local", "up", "--foreground", *arguments]
     descriptor = os.open(state.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -38,7 +38,7 @@ def start_in_background(state: StateFolder, arguments: Sequence[str]) -> int:
             process.kill()
             raise StateError(f"the daemon did not serve within {START_SECONDS:.0f} s: {_tail(state, begin)}")
         time.sleep(_STEP)
-    return process.pid
+    return process
 
 
 def is_ready(state: StateFolder, pid: int) -> bool:

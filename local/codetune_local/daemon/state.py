@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # publishes no type information
 
 from codetune_local.kubelet.shim import process_identity, write_json
 

@@ -1,4 +1,4 @@
-"""A whole local cluster for a test: a daemon of its own in a folder of its own, with kubectl, and ways to kill things."""
+"""A whole local cluster for a test: its own daemon in its own folder, with kubectl, and ways to kill things."""
 
 import json
 import os
@@ -26,6 +26,7 @@ class TrialCluster:
 
     state: StateFolder
     options: tuple[str, ...] = ()
+    _daemon: "subprocess.Popen[bytes] | None" = None
 
     @property
     def kubeconfig(self) -> Path:
@@ -35,14 +36,19 @@ class TrialCluster:
     def start(self, *options: str) -> None:
         """Start the daemon, also after it was killed; `options` replace those of the first start."""
         given = options or self.options
-        start_in_background(self.state, ["--state", str(self.state.path), *given])
+        self._daemon = start_in_background(self.state, ["--state", str(self.state.path), *given])
 
     def kill_daemon(self) -> None:
         """SIGKILL: pods go on without it."""
         pid = self.state.daemon_pid()
         assert pid is not None, "the daemon does not run"
         os.kill(pid, signal.SIGKILL)
-        self.wait_for(lambda: self.state.daemon_pid() is None, "the daemon is gone")
+        self.reap()
+
+    def reap(self) -> None:
+        """Wait for the end of a daemon that was killed or stopped."""
+        if self._daemon is not None:
+            self._daemon.wait(timeout=60)
 
     def kubectl(self, *arguments: str, text: str | None = None, check: bool = True) -> str:
         """Run kubectl; returns what it prints. Raises: AssertionError with what it complains of."""
@@ -54,7 +60,7 @@ class TrialCluster:
     def apply(self, *objects: dict[str, Any]) -> None:
         """kubectl apply."""
         listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-        self.kubectl("apply", "-f", "-", text=json.dumps(listed))
+        self.kubectl("apply", "--validate=false", "-f", "-", text=json.dumps(listed))
 
     def get(self, *arguments: str) -> Any:
         """kubectl get -o json."""
@@ -88,3 +94,4 @@ def cluster(folder: Path, *options: str) -> Iterator[TrialCluster]:
         yield running
     finally:
         stop(running.state)
+        running.reap()

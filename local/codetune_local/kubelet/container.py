@@ -23,6 +23,7 @@ from codetune_local.kubelet.processes import (
     Launch,
     list_attempts,
     send_signal,
+    settle_attempt,
     start,
     wait_until_ended,
 )
@@ -79,7 +80,7 @@ class ContainerRunner:
     async def adopt(self, pod: Obj, sources: VolumeSources | None, placement: Placement) -> None:
         """Take over what an earlier kubelet started."""
         folder = placement.folder.container(self.spec["name"])
-        self._attempts = [await self._with_message(attempt) for attempt in list_attempts(folder)]
+        self._attempts = [await self._with_message(attempt) for attempt in list_attempts(folder, settle_attempt)]
         if self._attempts and self._attempts[-1].is_running:
             attempt = self._attempts[-1]
             if sources is not None:

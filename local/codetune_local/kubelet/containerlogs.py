@@ -64,7 +64,7 @@ async def _read_blocks(path: Path, options: LogOptions, is_running: Callable[[],
 async def _from(path: Path, offset: int) -> AsyncIterator[bytes]:
     with path.open("rb") as file:
         file.seek(offset)
-        for block in _whole_lines(file):
+        for block in _Lines(file):
             yield block
             await asyncio.sleep(0)
 
@@ -80,7 +80,7 @@ async def _follow_file(path: Path, offset: int, follow: bool, is_running: Callab
         while True:
             running = follow and is_running()  # asked before reading: what is written until its end is then seen
             turned_over = follow and not _is_same_file(file, path)
-            for block in _whole_lines(file):
+            for block in _Lines(file):
                 yield block
                 await asyncio.sleep(0)
             if turned_over:
@@ -99,10 +99,6 @@ def _is_same_file(file: BinaryIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return True  # between the two steps of turning over
-
-
-def _whole_lines(file: BinaryIO) -> "list[bytes] | _Lines":
-    return _Lines(file)
 
 
 class _Lines:
@@ -126,7 +122,7 @@ class _Lines:
 
 def _count_lines(path: Path) -> int:
     with path.open("rb") as file:
-        return sum(block.count(b" F ") and _count_full(block) for block in _Lines(file))
+        return sum(_count_full(block) for block in _Lines(file))
 
 
 def _count_full(block: bytes) -> int:

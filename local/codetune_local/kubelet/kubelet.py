@@ -79,7 +79,7 @@ class Kubelet:
                 self._node.gpus_in_use[uid] = tuple(content["gpus"])
 
     def _is_mine(self, pod: Obj) -> bool:
-        return pod["spec"].get("nodeName") == self._settings.node_name
+        return bool(pod["spec"].get("nodeName") == self._settings.node_name)
 
     def _on_pod(self, event: Event) -> None:
         pod = event.object
@@ -147,7 +147,7 @@ def explain_missing_log(pod: Obj, container: str, *, previous: bool) -> str:
         return f'previous terminated container "{container}" in pod "{name_of(pod)}" not found'
     status = pod.get("status") or {}
     entries = [*(status.get("containerStatuses") or []), *(status.get("initContainerStatuses") or [])]
-    found = next((entry["state"] for entry in entries if entry["name"] == container), {})
+    found: Obj = next((entry["state"] for entry in entries if entry["name"] == container), {})
     reason = (found.get("waiting") or {}).get("reason", "ContainerCreating")
     return f'container "{container}" in pod "{name_of(pod)}" is waiting to start: {reason}'
 

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # publishes no type information
 
 from codetune_local.kubelet.processes import Attempt, condemn, send_signal
 

@@ -4,7 +4,7 @@ import asyncio
 import platform
 from datetime import datetime
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # publishes no type information
 
 from codetune_local.kubelet.devices import usable_cores
 from codetune_local.kubelet.settings import GPU_RESOURCE, HOST_IP, KubeletSettings

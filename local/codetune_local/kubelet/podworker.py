@@ -143,6 +143,9 @@ class PodWorker:
             runner = next(found for found in self._runners if found.spec["name"] == name)
             runner.begin_stop(self.pod, self._grace(), f"Stopping container {name}")
         plan = self._plan()
+        for name in plan.backing_off:
+            where = f"{name_of(self.pod)}_{namespace_of(self.pod)}({self._uid})"
+            await self._record("BackOff", f"Back-off restarting failed container {name} in pod {where}", "Warning")
         await self._write(plan, PodFacts(self._address, HOST_IP, self._admitted_at))
         if plan.phase is not None:
             self._release()
@@ -271,11 +274,11 @@ class PodWorker:
             return
         await self._stop_all(min(grace, self._grace()))
         reason, message = "Terminated", "Pod was terminated in response to imminent node shutdown."
-        views = [[runner.view for runner in runners] for runners in (self._inits, self._mains)]
+        inits, mains = [runner.view for runner in self._inits], [runner.view for runner in self._mains]
         facts, now = self._facts_of_the_end(reason, message), self._node.clock()
 
         def make(current: Obj) -> Obj:
-            status = build_status(current, *views, self._plan(), facts, now)
+            status = build_status(current, inits, mains, self._plan(), facts, now)
             disrupted = {"reason": "TerminationByKubelet", "message": message}
             status["conditions"] = set_condition(status["conditions"], "DisruptionTarget", "True", now=now, **disrupted)
             return status

@@ -5,12 +5,13 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]  # publishes no type information
 
 from codetune_local.kubelet.shim import process_identity, write_json
 from codetune_local.machinery.times import parse_time
@@ -68,11 +69,11 @@ class Attempt:
 
 
 def read_attempt(folder: Path) -> Attempt:
-    """What a folder tells about a run; one that is gone without a trace is written down as lost."""
+    """What a folder tells about a run. Only reads: anybody may, at any time."""
     meta, started = _read(folder / "meta.json"), _read(folder / "started.json")
     ended = _read(folder / "exit.json")
-    if not ended and not _is_same(started.get("shim_pid"), started.get("shim_identity", ""), started):
-        ended = _read(folder / "exit.json") or _write_lost(folder, started)
+    if not ended and started and not _is_same(started.get("shim_pid"), started.get("shim_identity", ""), started):
+        ended = _read(folder / "exit.json") or _lost()
     verdict = _read(folder / "verdict.json")
     return Attempt(
         number=int(folder.name),
@@ -88,17 +89,25 @@ def read_attempt(folder: Path) -> Attempt:
     )
 
 
-def _write_lost(folder: Path, started: dict[str, Any]) -> dict[str, Any]:
+def settle_attempt(folder: Path) -> Attempt:
+    """The same for the kubelet, which alone may decide that a run is lost: that is written down, and leftovers end."""
+    attempt = read_attempt(folder)
+    if (folder / "exit.json").exists() or (attempt.is_running and attempt.pid is not None):
+        return attempt
+    started = _read(folder / "started.json")
     if started and _is_same(started.get("pid"), started.get("identity", ""), started):
         _signal_group(started["pid"], signal.SIGKILL)  # its shim was killed: what it ran must not go on unseen
-    ended = {
+    write_json(str(folder / "exit.json"), _lost())
+    return read_attempt(folder)
+
+
+def _lost() -> dict[str, Any]:
+    return {
         "exit_code": LOST,
         "reason": "ContainerStatusUnknown",
         "message": "The container could not be located: it or its supervisor was killed while nobody watched.",
         "finished_at": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
     }
-    write_json(str(folder / "exit.json"), ended)
-    return ended
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -123,7 +132,7 @@ def _is_same(pid: int | None, identity: str, started: dict[str, Any]) -> bool:
             return False
         if identity:
             return process_identity(pid) == identity
-        return abs(process.create_time() - parse_time(started["started_at"]).timestamp()) < _CLOCK_SLACK
+        return bool(abs(process.create_time() - parse_time(started["started_at"]).timestamp()) < _CLOCK_SLACK)
     except psutil.NoSuchProcess:
         return False
 
@@ -178,7 +187,7 @@ async def wait_until_ended(attempt: Attempt) -> Attempt:
     shim_pid = _read(attempt.folder / "started.json").get("shim_pid")
     if attempt.is_running and shim_pid and hasattr(os, "pidfd_open"):
         await _wait_for_exit(shim_pid)
-    while (current := read_attempt(attempt.folder)).is_running:
+    while (current := settle_attempt(attempt.folder)).is_running:
         await asyncio.sleep(_POLL_SECONDS)
     return current
 
@@ -190,8 +199,13 @@ async def _wait_for_exit(pid: int) -> None:
     except OSError:
         return  # gone already; where pidfd is not allowed, the caller looks again and again
     loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-    loop.add_reader(descriptor, lambda: ended.done() or ended.set_result(None))
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def report() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    loop.add_reader(descriptor, report)
     try:
         await ended
     finally:
@@ -199,9 +213,9 @@ async def _wait_for_exit(pid: int) -> None:
         os.close(descriptor)
 
 
-def list_attempts(container_folder: Path) -> list[Attempt]:
-    """All runs of a container that are still on disk, oldest first."""
+def list_attempts(container_folder: Path, read: Callable[[Path], Attempt] = read_attempt) -> list[Attempt]:
+    """All runs of a container that are still on disk, oldest first; the kubelet gives `settle_attempt` as `read`."""
     if not container_folder.is_dir():
         return []
     numbers = sorted(int(entry.name) for entry in container_folder.iterdir() if entry.name.isdecimal())
-    return [read_attempt(container_folder / str(number)) for number in numbers]
+    return [read(container_folder / str(number)) for number in numbers]

@@ -51,6 +51,8 @@ async def _create(action: Create, client: Client, recorder: Recorder) -> None:
     try:
         created = await client.create(action.resource, action.obj)
     except ApiError as error:
+        if is_namespace_terminating(error):
+            return
         if action.tolerate_existing and error.reason == "AlreadyExists":
             return
         if action.announce:
@@ -58,6 +60,12 @@ async def _create(action: Create, client: Client, recorder: Recorder) -> None:
             await recorder.record(Announcement(about, "FailedCreate", f"Error creating: {error.message}", "Warning"))
         raise
     await _announce(action.announce, name_of(created), recorder)
+
+
+def is_namespace_terminating(error: ApiError) -> bool:
+    """Whether something could not be created because its namespace is going: then there is nothing left to do."""
+    causes = (error.details or {}).get("causes") or []
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
 
 
 async def _patch(action: Patch, client: Client, recorder: Recorder) -> None:

@@ -13,6 +13,8 @@ logger = logging.getLogger(__name__)
 WATCH_RETRY = 1.0
 """Seconds before a watch that broke is opened again."""
 
+_CANCEL_AGAIN = 0.05
+
 Trigger = Callable[[Obj], Iterable[Key]]
 
 
@@ -66,6 +68,18 @@ async def run_controller(controller: Controller, client: Client) -> None:
 
 async def follow(client: Client, resource: str, handle: Callable[[Event], None]) -> None:
     """Call `handle` for each event of a resource, until cancelled; a broken watch is opened again."""
+    watching = asyncio.get_running_loop().create_task(_follow(client, resource, handle))
+    try:
+        await asyncio.wait({watching})
+    finally:
+        # Again and again: on Python 3.11 asyncio.wait_for loses a cancellation that meets a result.
+        while not watching.done():
+            watching.cancel()
+            await asyncio.wait({watching}, timeout=_CANCEL_AGAIN)
+    await watching
+
+
+async def _follow(client: Client, resource: str, handle: Callable[[Event], None]) -> None:
     while True:
         try:
             async for event in client.watch(resource):
