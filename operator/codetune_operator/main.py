@@ -32,9 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(options.settings) if options.settings else Settings()
         if options.namespace:
             settings = settings.model_copy(update={"namespaces": options.namespace})
-        kopf.configure(log_format=kopf.LogFormat.JSON if settings.log_format == "json" else _TEXT_FORMAT)
-        for name in ("kopf.objects", "kopf.activities"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        _configure_logging(settings)
         cluster = connect(options.kubeconfig)
         asyncio.run(run(cluster, settings, liveness=options.liveness))
     except OperatorError as error:
@@ -81,6 +79,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--liveness", metavar="URL", help="answer probes here, e.g. http://0.0.0.0:8080/healthz")
     parser.add_argument("--version", action="version", version=f"codetune-operator {version('codetune-operator')}")
     return parser.parse_args(arguments)
+
+
+def _configure_logging(settings: Settings) -> None:
+    if settings.log_format == "json":
+        kopf.configure(log_format=kopf.LogFormat.JSON)
+    else:
+        logging.basicConfig(format=_TEXT_FORMAT, level=logging.INFO, force=True)
+    for name in ("kopf.objects", "kopf.activities", "kopf._core.engines.activities"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _say_scope(settings: Settings) -> str:

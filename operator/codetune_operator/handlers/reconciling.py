@@ -54,7 +54,9 @@ class Reconciler:
             return None
         except PermanentError as error:
             reason = "Forbidden" if isinstance(error, ForbiddenError) else "Refused"
-            await self._tell(raw, reason, f"The API server refused: {error}")
+            # Something may have been written before the refusal, so what was observed first is old.
+            latest = self.store.get(_KINDS[key.kind], key.namespace, key.name) or raw
+            await self._tell(latest, reason, f"The API server refused: {error}")
             return REFUSED_SECONDS
 
     async def _reconcile(self, key: Key, raw: Obj) -> float | None:

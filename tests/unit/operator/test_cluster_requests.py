@@ -1,14 +1,9 @@
-"""The verbs of the cluster package, against an API server that is faked at the transport: real client, real HTTP."""
+"""The verbs of the cluster package, against an API server that is faked at the transport."""
 
 import asyncio
 import json
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from codetune_api.contracts import DesiredAdapters, ServerReport
@@ -30,6 +25,9 @@ from codetune_operator.reconcile.plan import AdapterPush, ChildRef, EventSpec, F
 from codetune_operator.runs.report import RunReport
 from kubernetes.client import ApiClient, Configuration
 
+if TYPE_CHECKING:
+    from unit.operator.conftest import Api, Request
+
 Obj = dict[str, Any]
 CLAIM_PATH = "/api/v1/namespaces/ns/persistentvolumeclaims/c"
 ABOUT: Obj = {
@@ -39,70 +37,7 @@ ABOUT: Obj = {
 }
 
 
-@dataclass(frozen=True)
-class Request:
-    """What arrived."""
-
-    method: str
-    path: str
-    query: dict[str, str]
-    body: Any
-    headers: dict[str, str]
-
-
-@dataclass
-class Api:
-    """Answers requests by a table: method and path → status and body, or a function of the request."""
-
-    url: str
-    answers: dict[tuple[str, str], tuple[int, Any] | Callable[[Request], tuple[int, Any]]] = field(default_factory=dict)
-    seen: list[Request] = field(default_factory=list)
-
-    def answer(self, request: Request) -> tuple[int, Any]:
-        self.seen.append(request)
-        found = self.answers.get((request.method, request.path), (404, {"message": f"{request.path} not found"}))
-        return found(request) if callable(found) else found
-
-    def connect(self) -> Cluster:
-        configuration = Configuration(host=self.url, api_key={"BearerToken": "Bearer secret-token"})
-        return Cluster(ApiClient(configuration))
-
-    def calls(self) -> list[tuple[str, str]]:
-        return [(request.method, request.path) for request in self.seen]
-
-
-@pytest.fixture
-def api() -> Iterator[Api]:
-    class Handler(BaseHTTPRequestHandler):
-        def _serve(self) -> None:
-            parts = urlsplit(self.path)
-            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-            headers = {key.lower(): value for key, value in self.headers.items()}
-            body = json.loads(content) if content else None
-            status, answer = served.answer(Request(self.command, parts.path, query, body, headers))
-            data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served = Api(f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield served
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-async def test_apply_is_server_side_with_our_field_manager(api: Api) -> None:
+async def test_apply_is_server_side_with_our_field_manager(api: "Api") -> None:
     api.answers["PATCH", CLAIM_PATH] = (200, {"kind": "PersistentVolumeClaim"})
     claim = {
         "apiVersion": "v1",
@@ -119,7 +54,7 @@ async def test_apply_is_server_side_with_our_field_manager(api: Api) -> None:
     assert request.body == claim
 
 
-async def test_delete_takes_the_very_object_and_what_belongs_to_it(api: Api) -> None:
+async def test_delete_takes_the_very_object_and_what_belongs_to_it(api: "Api") -> None:
     api.answers["DELETE", "/apis/batch/v1/namespaces/ns/jobs/j"] = (200, {})
 
     assert await delete(api.connect(), namespace="ns", child=ChildRef("batch/v1", "Job", "j", "u9"))
@@ -129,14 +64,14 @@ async def test_delete_takes_the_very_object_and_what_belongs_to_it(api: Api) -> 
 
 
 @pytest.mark.parametrize("status", [pytest.param(404, id="gone"), pytest.param(409, id="another object by now")])
-async def test_what_is_not_there_any_more_is_deleted(status: int, api: Api) -> None:
+async def test_what_is_not_there_any_more_is_deleted(status: int, api: "Api") -> None:
     api.answers["DELETE", "/api/v1/namespaces/ns/configmaps/x"] = (status, {"message": "no"})
 
     assert not await delete(api.connect(), namespace="ns", child=ChildRef("v1", "ConfigMap", "x"))
 
 
-async def test_lists_are_read_page_by_page_and_entries_get_their_type(api: Api) -> None:
-    def page(request: Request) -> tuple[int, Any]:
+async def test_lists_are_read_page_by_page_and_entries_get_their_type(api: "Api") -> None:
+    def page(request: "Request") -> tuple[int, Any]:
         last = request.query.get("continue") == "more"
         metadata = {"resourceVersion": "9", **({} if last else {"continue": "more"})}
         return 200, {"metadata": metadata, "items": [{"metadata": {"name": "b" if last else "a"}}]}
@@ -150,7 +85,7 @@ async def test_lists_are_read_page_by_page_and_entries_get_their_type(api: Api) 
     assert {request.query["labelSelector"] for request in api.seen} == {"x=y"}
 
 
-async def test_a_status_is_written_only_when_it_differs_and_only_over_what_was_seen(api: Api) -> None:
+async def test_a_status_is_written_only_when_it_differs_and_only_over_what_was_seen(api: "Api") -> None:
     path = "/apis/codetune.dev/v1alpha1/namespaces/ns/projects/mine/status"
     api.answers["PATCH", path] = (200, {"new": True})
     live = {**ABOUT, "status": {"phase": "Ready", "failure": {"reason": "x"}}}
@@ -163,7 +98,7 @@ async def test_a_status_is_written_only_when_it_differs_and_only_over_what_was_s
     assert request.headers["content-type"] == "application/merge-patch+json"
 
 
-async def test_a_status_of_an_object_that_changed_meanwhile_is_a_conflict(api: Api) -> None:
+async def test_a_status_of_an_object_that_changed_meanwhile_is_a_conflict(api: "Api") -> None:
     path = "/apis/codetune.dev/v1alpha1/namespaces/ns/projects/mine/status"
     api.answers["PATCH", path] = (409, {"message": "the object has been modified"})
 
@@ -178,11 +113,11 @@ async def test_a_server_that_can_not_be_reached_is_temporary() -> None:
         await list_objects(nobody, kind=JOB)
 
 
-async def test_the_operator_key_is_made_once(api: Api) -> None:
+async def test_the_operator_key_is_made_once(api: "Api") -> None:
     path = "/api/v1/namespaces/tools/secrets"
     stored: list[Obj] = []
 
-    def create(request: Request) -> tuple[int, Any]:
+    def create(request: "Request") -> tuple[int, Any]:
         stored.append(request.body)
         api.answers["GET", f"{path}/codetune-operator-key"] = (200, request.body)
         return 201, request.body
@@ -197,10 +132,10 @@ async def test_the_operator_key_is_made_once(api: Api) -> None:
     assert len(stored) == 1
 
 
-async def test_the_key_of_a_faster_process_is_taken(api: Api) -> None:
+async def test_the_key_of_a_faster_process_is_taken(api: "Api") -> None:
     path = "/api/v1/namespaces/tools/secrets"
 
-    def refuse(request: Request) -> tuple[int, Any]:
+    def refuse(request: "Request") -> tuple[int, Any]:
         api.answers["GET", f"{path}/codetune-operator-key"] = (200, {"data": {"key": "c2hhcmVk"}})
         return 409, {"message": "exists"}
 
@@ -209,18 +144,18 @@ async def test_the_key_of_a_faster_process_is_taken(api: Api) -> None:
     assert await load_operator_key(api.connect(), namespace="tools") == b"shared"
 
 
-async def test_a_key_secret_without_a_key_says_how_to_mend_it(api: Api) -> None:
+async def test_a_key_secret_without_a_key_says_how_to_mend_it(api: "Api") -> None:
     api.answers["GET", "/api/v1/namespaces/tools/secrets/codetune-operator-key"] = (200, {"data": {}})
 
     with pytest.raises(PermanentError, match="delete it"):
         await load_operator_key(api.connect(), namespace="tools")
 
 
-async def test_the_same_event_again_raises_its_count(api: Api) -> None:
-    def patched(request: Request) -> tuple[int, Any]:
+async def test_the_same_event_again_raises_its_count(api: "Api") -> None:
+    def patched(request: "Request") -> tuple[int, Any]:
         return 200, {}
 
-    def create(request: Request) -> tuple[int, Any]:
+    def create(request: "Request") -> tuple[int, Any]:
         api.answers["PATCH", f"/api/v1/namespaces/ns/events/{request.body['metadata']['name']}"] = patched
         return 201, {}
 
@@ -238,7 +173,7 @@ async def test_the_same_event_again_raises_its_count(api: Api) -> None:
     assert api.seen[1].body == {"count": 2, "lastTimestamp": "2026-11-23T00:00:00Z"}
 
 
-async def test_an_event_that_the_server_forgot_is_told_anew(api: Api) -> None:
+async def test_an_event_that_the_server_forgot_is_told_anew(api: "Api") -> None:
     api.answers["POST", "/api/v1/namespaces/ns/events"] = (201, {})
     recorder = EventRecorder(api.connect())
     told = EventSpec("Normal", "Scanned", "Done.")
@@ -253,7 +188,7 @@ async def test_an_event_that_the_server_forgot_is_told_anew(api: Api) -> None:
 LOG = "/api/v1/namespaces/ns/pods/p/log"
 
 
-def test_log_lines_come_with_their_times(api: Api) -> None:
+def test_log_lines_come_with_their_times(api: "Api") -> None:
     api.answers["GET", LOG] = (200, b"2026-11-23T10:00:00.5Z one two\n2026-11-23T10:00:01Z \xff\nno newline")
 
     lines = list(
@@ -269,7 +204,7 @@ def test_log_lines_come_with_their_times(api: Api) -> None:
     }
 
 
-def test_the_log_of_a_pod_that_is_gone_is_missing(api: Api) -> None:
+def test_the_log_of_a_pod_that_is_gone_is_missing(api: "Api") -> None:
     with pytest.raises(MissingError):
         list(read_log(api.connect(), namespace="ns", pod="p", container="scan", since=None, follow=False))
 
@@ -277,7 +212,7 @@ def test_the_log_of_a_pod_that_is_gone_is_missing(api: Api) -> None:
 NONCE = "n" * 32
 
 
-async def test_logs_are_folded_into_a_report_and_wake_their_owner(api: Api) -> None:
+async def test_logs_are_folded_into_a_report_and_wake_their_owner(api: "Api") -> None:
     stage = render(StageEvent(stage="Cloning"), NONCE)
     posing = render(StageEvent(stage="Forged"), "x" * 32)
     api.answers["GET", LOG] = (200, f"2026-11-23T10:00:00Z {stage}\n2026-11-23T10:00:01Z {posing}\n".encode())
@@ -296,7 +231,7 @@ async def test_logs_are_folded_into_a_report_and_wake_their_owner(api: Api) -> N
     assert tracker.report("slot") is None
 
 
-async def test_attempts_are_read_in_their_order_and_a_lost_log_holds_nothing_up(api: Api) -> None:
+async def test_attempts_are_read_in_their_order_and_a_lost_log_holds_nothing_up(api: "Api") -> None:
     second = render(StageEvent(stage="Second"), NONCE)
     api.answers["GET", "/api/v1/namespaces/ns/pods/p2/log"] = (200, f"2026-11-23T10:00:09Z {second}\n".encode())
     woken = asyncio.Event()
@@ -313,10 +248,10 @@ async def test_attempts_are_read_in_their_order_and_a_lost_log_holds_nothing_up(
     await tracker.close()
 
 
-async def test_a_stream_that_broke_off_is_picked_up_where_it_ended(api: Api) -> None:
+async def test_a_stream_that_broke_off_is_picked_up_where_it_ended(api: "Api") -> None:
     lines = [f"2026-11-23T10:00:0{n}Z {render(StageEvent(stage=f's{n}'), NONCE)}\n" for n in range(3)]
 
-    def serve(request: Request) -> tuple[int, Any]:
+    def serve(request: "Request") -> tuple[int, Any]:
         since = request.query.get("sinceTime", "")
         return 200, "".join([line for line in lines if line[:20] >= since][:2]).encode()
 
@@ -334,7 +269,7 @@ async def test_a_stream_that_broke_off_is_picked_up_where_it_ended(api: Api) -> 
     await tracker.close()
 
 
-async def test_adapters_are_pushed_to_every_pod_and_each_answers_for_itself(api: Api) -> None:
+async def test_adapters_are_pushed_to_every_pod_and_each_answers_for_itself(api: "Api") -> None:
     report = ServerReport(ready=True, adapters=[], models=["base"])
     api.answers["PUT", "/good/codetune/adapters"] = (200, json.loads(report.model_dump_json(by_alias=True)))
     api.answers["PUT", "/odd/codetune/adapters"] = (200, {"what": 1})
@@ -357,11 +292,11 @@ async def test_adapters_are_pushed_to_every_pod_and_each_answers_for_itself(api:
     assert "pass-word" not in repr(push)
 
 
-def test_credentials_are_in_no_repr(api: Api) -> None:
+def test_credentials_are_in_no_repr(api: "Api") -> None:
     assert "secret-token" not in repr(api.connect())
 
 
-async def test_errors_carry_no_credentials(api: Api) -> None:
+async def test_errors_carry_no_credentials(api: "Api") -> None:
     with pytest.raises(OperatorError) as caught:
         await list_objects(api.connect(), kind=JOB)
 
