@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from codetune_operator.errors import SettingsError
 
+_WORDS = {"extra_forbidden": "there is no such field: check its spelling"}
 _TAG = version("codetune-operator")
 
 
@@ -115,7 +116,10 @@ def parse_settings(text: str) -> Settings:
 
 def describe_mistakes(error: ValidationError) -> list[str]:
     """One line a mistake: field, what is wrong and, where it says more, the value."""
-    return [_describe(mistake["loc"], mistake["msg"], mistake["input"]) for mistake in error.errors()]
+    return [
+        _describe(mistake["loc"], _WORDS.get(mistake["type"], mistake["msg"]), mistake["input"])
+        for mistake in error.errors()
+    ]
 
 
 def _describe(location: tuple[int | str, ...], message: str, value: object) -> str:

@@ -121,6 +121,7 @@ def connect(kubeconfig: Path | None) -> Cluster:
             _load_service_account(client_configuration=configuration)
     except (ConfigException, OSError) as error:
         where = f"The kubeconfig {kubeconfig} is no good" if kubeconfig else "Not inside a pod"
-        raise SettingsError(f"{where}: {error}. Give a working one with --kubeconfig FILE.") from error
+        said = str(error).rstrip(".")
+        raise SettingsError(f"{where}: {said}. Give a working one with --kubeconfig FILE.") from error
     configuration.connection_pool_maxsize = _CONNECTIONS
     return Cluster(ApiClient(configuration))
