@@ -90,15 +90,19 @@ def plan_pod(
     """The next steps of a pod that is neither being deleted nor over its deadline."""
     policy = pod["spec"].get("restartPolicy", "Always")
     planner = _Planner(policy, now, backoff)
-    initialized = planner.plan_inits(inits)
+    sidecars = [view for view in inits if view.is_sidecar]
+    begun = any(view.attempts for view in mains)  # then initialization is over, whatever becomes of a sidecar
+    if begun and all(view.last and not view.is_running and not planner.wants(view, policy) for view in mains):
+        return planner.finish(sidecars, mains, initialized=True)
+    initialized = begun or planner.plan_inits(inits)
     if planner.failed:
-        return planner.finish([view for view in inits if view.is_sidecar], (*inits,), initialized=False)
+        return planner.finish(sidecars, inits, initialized=False)
+    if begun:
+        for view in sidecars:
+            planner.plan_container(view, "Always")
     if initialized:
         for view in mains:
             planner.plan_container(view, policy)
-    over = initialized and all(view.last and not view.is_running and not planner.wants(view, policy) for view in mains)
-    if over:
-        return planner.finish([view for view in inits if view.is_sidecar], mains, initialized=True)
     return planner.result(initialized)
 
 
@@ -120,18 +124,10 @@ class _Planner:
             if view.is_sidecar:
                 self.plan_container(view, "Always")
                 if not (view.is_running and view.is_started):
-                    return self._passed_before(view, inits)
+                    return False
             elif not self._passed_init(view):
                 return False
         return True
-
-    def _passed_before(self, view: ContainerView, inits: Sequence[ContainerView]) -> bool:
-        """A sidecar that restarts later does not undo what came after it."""
-        return (
-            view.last is not None
-            and view.last.number > 0
-            and all(other.last is not None and other.last.exit_code == 0 for other in inits if not other.is_sidecar)
-        )
 
     def _passed_init(self, view: ContainerView) -> bool:
         if view.last is not None and view.last.exit_code == 0:

@@ -1,7 +1,7 @@
 """However the controller is interrupted, each pod is counted once.
 
-A whole Job is simulated: every round carries out only a random part of its plan, as if the process was killed there, and
-finished pods may be deleted by somebody at any time.
+A whole Job is simulated: every round carries out only a random part of its plan, as if the process was killed
+there, and finished pods may be deleted by somebody at any time.
 """
 
 import copy
