@@ -21,7 +21,7 @@ JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 _TIMEOUT = urllib3.Timeout(connect=5, read=30)
-_CONNECTIONS = 64
+_CONNECTIONS = 256
 # The client publishes no types for these two.
 _load_file: Callable[..., None] = config.load_kube_config
 _load_service_account: Callable[..., None] = config.load_incluster_config
