@@ -20,7 +20,6 @@ from peft import set_peft_model_state_dict
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from codetune_trainer.errors import disk_errors
 from codetune_trainer.manifests import describe_file, describe_folder, is_intact, sync_folder
 from codetune_trainer.train.feeding import Position
 from codetune_trainer.train.modelling import Model
@@ -65,33 +64,32 @@ def save(
     identity: Identity,
     losses: tuple[float | None, float | None],
 ) -> CheckpointManifest:
-    """Write a checkpoint below `folder`; returns its manifest. Raises: TransientError on a full disk."""
+    """Write a checkpoint below `folder`; returns its manifest."""
     name = checkpoint_name(state.step)
     beside = folder / f".{name}.part"
-    with disk_errors(f"checkpoint {name}"):
-        shutil.rmtree(beside, ignore_errors=True)
-        (beside / "state").mkdir(parents=True)
-        model.save_pretrained(beside, safe_serialization=True)
-        (beside / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-        save_file(_state_tensors(optimizer), beside / "state" / "state.safetensors")
-        (beside / "state" / "state.json").write_text(json.dumps(asdict(state)))
-        manifest = CheckpointManifest(
-            name=name,
-            step=state.step,
-            loss=losses[0],
-            holdout_loss=losses[1],
-            base_model=identity.base_model,
-            rank=identity.rank,
-            dataset_revision=identity.dataset_revision,
-            created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            adapter={file: describe_file(beside / file) for file in ADAPTER_FILES},
-            state={f"state/{file}": entry for file, entry in describe_folder(beside / "state").items()},
-        )
-        (beside / MANIFEST).write_text(manifest.model_dump_json(by_alias=True, exclude_none=True))
-        sync_folder(beside)
-        shutil.rmtree(folder / name, ignore_errors=True)
-        beside.rename(folder / name)
-        sync_folder(folder / name)
+    shutil.rmtree(beside, ignore_errors=True)
+    (beside / "state").mkdir(parents=True)
+    model.save_pretrained(beside, safe_serialization=True)
+    (beside / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    save_file(_state_tensors(optimizer), beside / "state" / "state.safetensors")
+    (beside / "state" / "state.json").write_text(json.dumps(asdict(state)))
+    manifest = CheckpointManifest(
+        name=name,
+        step=state.step,
+        loss=losses[0],
+        holdout_loss=losses[1],
+        base_model=identity.base_model,
+        rank=identity.rank,
+        dataset_revision=identity.dataset_revision,
+        created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        adapter={file: describe_file(beside / file) for file in ADAPTER_FILES},
+        state={f"state/{file}": entry for file, entry in describe_folder(beside / "state").items()},
+    )
+    (beside / MANIFEST).write_text(manifest.model_dump_json(by_alias=True, exclude_none=True))
+    sync_folder(beside)
+    shutil.rmtree(folder / name, ignore_errors=True)
+    beside.rename(folder / name)
+    sync_folder(folder / name)
     return manifest
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from codetune_api.contracts import DatasetFile, DatasetManifest
 from pydantic import ValidationError
 
-from codetune_trainer.errors import PermanentError
+from codetune_trainer.errors import DatasetMissing, EmptyDataset
 from codetune_trainer.manifests import is_intact
 
 
@@ -19,15 +19,15 @@ class Dataset:
 
 
 def load_dataset(folder: Path, revision: str) -> Dataset:
-    """Read and verify a dataset. Raises: PermanentError."""
+    """Read and verify a dataset. Raises: DatasetMissing, EmptyDataset."""
     try:
         manifest = DatasetManifest.model_validate_json((folder / "manifest.json").read_bytes())
     except (OSError, ValidationError) as error:
         hint = "Rescan the Project (annotation codetune.dev/rescan), then make a new FineTune."
-        raise PermanentError("DatasetMissing", f"The dataset {revision} is not in the store.", hint) from error
+        raise DatasetMissing(f"The dataset {revision} is not in the store.", hint) from error
     if manifest.revision != revision or not is_intact(folder, manifest.artifacts):
         text = f"The dataset in the store is not {revision}: its files were changed."
-        raise PermanentError("DatasetMissing", text, "Rescan the Project, then make a new FineTune.")
+        raise DatasetMissing(text, "Rescan the Project, then make a new FineTune.")
     with (folder / "files.jsonl").open(encoding="utf-8") as lines:
         files = [DatasetFile.model_validate_json(line) for line in lines]
     dataset = Dataset(
@@ -38,11 +38,11 @@ def load_dataset(folder: Path, revision: str) -> Dataset:
 
 
 def check_apart(dataset: Dataset) -> None:
-    """No held-out content may be trained on. Raises: PermanentError."""
+    """No held-out content may be trained on. Raises: DatasetMissing, EmptyDataset."""
     if not dataset.train:
         hint = "Select more file types or lower holdout.fraction in the Project."
-        raise PermanentError("EmptyDataset", "The dataset has no file to train on.", hint)
+        raise EmptyDataset("The dataset has no file to train on.", hint)
     both = {file.sha256 for file in dataset.train} & {file.sha256 for file in dataset.holdout}
     if both:
         text = f"{len(both)} files are both trained on and held out, so that an evaluation would mean nothing."
-        raise PermanentError("EmptyDataset", text, "Rescan the Project with files.duplicates: Reject.")
+        raise EmptyDataset(text, "Rescan the Project with files.duplicates: Reject.")

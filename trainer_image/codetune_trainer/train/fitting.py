@@ -13,7 +13,7 @@ from codetune_api.contracts import TrainConfig
 from codetune_api.finetune import CheckpointStatus, Parameters
 from codetune_api.protocol import CheckpointEvent, ProgressEvent
 
-from codetune_trainer.errors import PermanentError, Stopped, TransientError, disk_errors
+from codetune_trainer.errors import DivergedLoss, OutOfMemory
 from codetune_trainer.reporting import Reporter
 from codetune_trainer.train import checkpoints, evaluating
 from codetune_trainer.train.feeding import Corpus, feed
@@ -21,6 +21,11 @@ from codetune_trainer.train.losses import sum_loss
 from codetune_trainer.train.modelling import Model
 from codetune_trainer.train.pacing import Pace, StopSignal, Throttle, learning_rate
 from codetune_trainer.train.packing import Packed
+
+
+class Stopped(Exception):
+    """SIGTERM came and the state is safe."""
+
 
 CLIP_NORM = 0.5
 PROGRESS_SECONDS = 2.0
@@ -58,7 +63,7 @@ class Run:
 def fit(run: Run) -> None:
     """Train until the last step, or until the held-out loss no longer falls.
 
-    Raises: Stopped after SIGTERM with the state saved; PermanentError when the loss diverges.
+    Raises: Stopped after SIGTERM with the state saved; DivergedLoss.
     """
     position = run.state.position
     batches = feed(run.corpus, position, run.sequences)
@@ -127,8 +132,7 @@ def _step(run: Run, batches: Iterator[Packed], trainable: list[torch.nn.Paramete
         total += loss.detach()
     mean = total.item() / max(targets, 1)
     if not math.isfinite(mean):
-        raise PermanentError(
-            "DivergedLoss",
+        raise DivergedLoss(
             f"The loss became {mean} in step {run.state.step + 1}.",
             f"Lower training.learningRate (now {run.parameters.learning_rate:g}) or raise training.warmupSteps.",
         )
@@ -178,7 +182,7 @@ def _checkpoint(run: Run, recent: _Mean, *, evaluate: bool = True) -> None:
 
 
 def _record(run: Run, row: dict[str, float | int | None]) -> None:
-    with disk_errors("metrics.jsonl"), (run.folder / "metrics.jsonl").open("a") as file:
+    with (run.folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
 
 
@@ -205,10 +209,9 @@ def _is_stale(run: Run) -> bool:
     return stopping is not None and run.state.stale >= stopping.patience
 
 
-def out_of_memory(run_tokens: int, device: str) -> TransientError:
+def out_of_memory(run_tokens: int, device: str) -> OutOfMemory:
     """What an allocation failure means."""
-    return TransientError(
-        "OutOfMemory",
+    return OutOfMemory(
         f"The {'GPU' if device == 'cuda' else 'machine'} has too little memory for sequences of {run_tokens} tokens.",
         "Lower training.sequenceLength or lora.rank in a new FineTune, set training.gradientCheckpointing: On, "
         "or give more memory.",

@@ -14,23 +14,27 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers.utils import logging as transformers_logging
 
-from codetune_trainer import environment
-from codetune_trainer.errors import PermanentError
+from codetune_trainer.config import load_config, load_places
+from codetune_trainer.errors import InvalidParameters, ModelNotFound
 from codetune_trainer.reporting import Reporter
 from codetune_trainer.train import checkpoints, evaluating, modelling
 from codetune_trainer.train.documents import Dataset, load_dataset
 from codetune_trainer.train.feeding import Corpus
-from codetune_trainer.train.fitting import Run, fit, measure, out_of_memory
+from codetune_trainer.train.fitting import Run, Stopped, fit, measure, out_of_memory
 from codetune_trainer.train.infilling import find_fim_tokens
 from codetune_trainer.train.pacing import StopSignal
 
 CHART_POINTS = 100
 
 
-def main() -> None:
-    """Set up, train, evaluate, report. Raises: RunError, Stopped."""
+EXIT_STOPPED = 143
+"""Stopped by SIGTERM with a checkpoint written: the Job does not count it as a failure."""
+
+
+def main() -> int:
+    """Set up, train, evaluate, report; returns the exit status. Raises: TrainerError."""
     transformers_logging.disable_progress_bar()
-    config = environment.load_config(TrainConfig)
+    config = load_config(TrainConfig)
     reporter = Reporter(config.nonce)
     run, tokenizer = set_up(config, reporter, StopSignal())
     try:
@@ -38,19 +42,26 @@ def main() -> None:
         reporter.stage("Training")
         fit(run)
         result = conclude(run, tokenizer, base)
+    except Stopped as stopped:
+        print(f"Stopped: {stopped}", flush=True)
+        return EXIT_STOPPED
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise out_of_memory(run.parameters.sequence_length, config.device) from error
     reporter.emit(ResultEvent(train=result))
+    return 0
 
 
 def set_up(config: TrainConfig, reporter: Reporter, stop: StopSignal) -> tuple[Run, Any]:
     """Everything before the first step, each problem with the inputs said before any weight is loaded."""
     if config.gpus > 1:
         text = f"resources.gpus is {config.gpus}, but this version trains on one GPU."
-        raise PermanentError("InvalidParameters", text, "Set resources.gpus to 1.")
+        raise InvalidParameters(text, "Set resources.gpus to 1.")
     device = torch.device(config.device)
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    store, model_folder = environment.store(), environment.required_path(ENV_MODEL)
+    places = load_places()
+    store, model_folder = places.store, places.model
+    if model_folder is None:
+        raise ModelNotFound(f"The environment variable {ENV_MODEL} is not set.", "The operator sets it in every Job.")
     model_config = modelling.load_model_config(model_folder, config.base_model)
     tokenizer = modelling.load_tokenizer(model_folder, config.base_model)
     reporter.stage("Tokenizing")
@@ -88,19 +99,18 @@ def _tokenize(tokenizer: Any, dataset: Dataset) -> list[list[int]]:
 def _resolve(
     config: TrainConfig, tokenizer: Any, model_config: Any, folder: Path, tokens: int, device: torch.device
 ) -> Parameters:
-    has_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else True
     facts = Facts(
         dataset_tokens=tokens,
         has_fim=find_fim_tokens(tokenizer) is not None,
         device=config.device,
-        has_bf16=has_bf16,
+        has_bf16=modelling.has_fast_bf16(device),
         max_positions=getattr(model_config, "max_position_embeddings", None) or 2**31,
         linear_modules=modelling.linear_modules(folder, model_config),
     )
     try:
         return resolve(config.preset, config.lora, config.training, config.checkpoints, facts)
     except InvalidParametersError as error:
-        raise PermanentError("InvalidParameters", str(error)) from error
+        raise InvalidParameters(str(error)) from error
 
 
 def _describe_dataset(config: TrainConfig, dataset: Dataset, plain: list[list[int]]) -> DatasetStatus:
