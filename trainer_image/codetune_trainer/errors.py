@@ -73,7 +73,7 @@ class TrainerError(Exception):
 class SourceError(TrainerError):
     """One source of a Project can't be used."""
 
-    reason = "SourceUnavailable"
+    reason: ClassVar[FailureReason] = "SourceUnavailable"
 
 
 class SourceUnavailable(SourceError):

@@ -12,6 +12,8 @@ from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import PurePosixPath
 
+from pygments.lexers import get_all_lexers
+
 from codetune_trainer.errors import InvalidParameters
 from codetune_trainer.scan.language_names import (
     INTERPRETERS,
@@ -21,15 +23,17 @@ from codetune_trainer.scan.language_names import (
     PREFERRED,
     UNKNOWN,
 )
-from pygments.lexers import get_all_lexers
 
 _SHEBANG = re.compile(rb"#!\s*(?:\S*/)?(?:env\s+(?:-\S+\s+)*)?(?:\S*/)?([A-Za-z-]+)")
+_SHEBANG_BYTES = 256
+"""What Linux reads of a `#!` line."""
 _LOOK_BYTES = 64 * 1024
 _PLAIN_ENDING = re.compile(r"\*(\.[^*?\[\]]+)")
 
 
 def _rule(pattern: str) -> re.Pattern[bytes]:
-    return re.compile(pattern.encode(), re.MULTILINE)
+    # `^\s*` would run over all following empty lines again for each of them: blanks of one line only.
+    return re.compile(pattern.replace(r"^\s*", r"^[ \t]*").encode(), re.MULTILINE)
 
 
 _OBJECTIVE_C = _rule(r"^\s*(@(interface|implementation|protocol|class|end|import|property)\b|#import\b)")
@@ -70,9 +74,7 @@ def _claims() -> _Claims:
     winners["*.inc"] = UNKNOWN  # PHP, Pascal, assembler, …: only its content tells
     winners |= MORE_PATTERNS
     names = {pattern: winner for pattern, winner in winners.items() if not re.search(r"[*?\[]", pattern)}
-    endings = {
-        match[1]: winner for pattern, winner in winners.items() if (match := _PLAIN_ENDING.fullmatch(pattern))
-    }
+    endings = {match[1]: winner for pattern, winner in winners.items() if (match := _PLAIN_ENDING.fullmatch(pattern))}
     globs = sorted(
         (pattern, winner)
         for pattern, winner in winners.items()
@@ -174,5 +176,5 @@ def _by_glob(name: str) -> tuple[str, str]:
 
 
 def _by_interpreter(head: bytes) -> str:
-    match = _SHEBANG.match(head.split(b"\n", 1)[0])
+    match = _SHEBANG.match(head[:_SHEBANG_BYTES].split(b"\n", 1)[0])
     return INTERPRETERS.get(match[1].decode().rstrip("-"), UNKNOWN) if match else UNKNOWN

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from codetune_trainer.errors import InvalidParameters
 from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore import GitIgnorePatternError
+
+from codetune_trainer.errors import InvalidParameters
 
 
 class Patterns:

@@ -1,0 +1,44 @@
+"""Turns a file's bytes into text, or says why they are none. Pure."""
+
+import codecs
+
+_MARKS = (  # UTF-32 first: its little-endian mark begins with UTF-16's
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+class Undecodable(Exception):
+    """Bytes that are no text."""
+
+
+def decode(content: bytes) -> str:
+    """The text of a file: UTF-8, or UTF-16/32 that begins with a byte order mark. The mark itself is dropped.
+
+    Raises:
+        Undecodable: The bytes are no such text; its message says where.
+    """
+    encoding, start = next(
+        ((encoding, len(mark)) for mark, encoding in _MARKS if content.startswith(mark)), ("utf-8", 0)
+    )
+    try:
+        return content[start:].decode(encoding)
+    except UnicodeDecodeError as error:
+        position = error.start + start
+        name = encoding.removesuffix("-le").removesuffix("-be").upper()
+        found = f"byte 0x{content[position]:02x} at {position}" if position < len(content) else "cut off at its end"
+        raise Undecodable(f"not {name}: {found}") from error
+
+
+def is_binary(content: bytes) -> bool:
+    """Whether bytes are no text in any encoding that people write code in: a NUL without a wide encoding's mark."""
+    wide = any(content.startswith(mark) for mark, encoding in _MARKS if encoding != "utf-8")
+    return not wide and b"\0" in content
+
+
+def decode_anyhow(content: bytes) -> str:
+    """Text of bytes that are none, for a file that a person insists on: what does not fit becomes U+FFFD."""
+    return content.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")

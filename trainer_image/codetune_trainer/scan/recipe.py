@@ -1,0 +1,142 @@
+"""`python -m codetune_trainer scan`, top to bottom: fetch the sources, judge their files, write the dataset, report."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from codetune_api.contracts import ScanConfig, ScanResult
+from codetune_api.project import FileCounts, FileRules, Rejection, SourceStatus
+from codetune_api.protocol import ResultEvent
+
+from codetune_trainer.config import Places, inside, load_config, load_places
+from codetune_trainer.errors import EmptyDataset, SourceError
+from codetune_trainer.reporting import Reporter
+from codetune_trainer.scan.deciding import decide
+from codetune_trainer.scan.languages import is_selected
+from codetune_trainer.scan.reading import judge_all
+from codetune_trainer.scan.records import Judged
+from codetune_trainer.scan.rules import Judge
+from codetune_trainer.scan.sources import Readable, prepare_all, prune_cache
+from codetune_trainer.scan.summing import count_files, count_rejections, count_source, count_types
+from codetune_trainer.scan.writing import FILES, REPORT, Texts, publish, work_folder, write_files, write_report
+
+_SECONDS_BETWEEN_EVENTS = 2.0
+
+
+def main() -> int:
+    """Scan as the pod's configuration says; returns the exit code."""
+    config = load_config(ScanConfig)
+    reporter = Reporter(config.nonce)
+    reporter.emit(ResultEvent(scan=scan(config, load_places(), reporter)))
+    return 0
+
+
+def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | None = None) -> ScanResult:
+    """Make the dataset of a Project.
+
+    Args:
+        config: What to scan and by which rules.
+        places: The pod's folders.
+        reporter: Gets a stage event as each stage begins.
+        workers: Processes that read and judge; None: as many as there are cores.
+
+    Raises:
+        SourceError: No source can be used.
+        EmptyDataset: No file is left to train on.
+        InvalidParameters: A pattern or file type is no such thing.
+    """
+    Judge(config.files, config.holdout)  # says what is wrong with the rules before anything is fetched
+    cache = inside(places.store, config.cache, "cache")
+    sources, failed = prepare_all(config.sources, cache, places, lambda text: reporter.stage("Fetching", text))
+    prune_cache(config.sources, cache)
+    synced_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    with work_folder(inside(places.store, config.output, "output")) as work, Texts(work / "texts") as texts:
+        files = _judge(config, sources, texts, workers, _Ticker(reporter))
+        decided = decide(files, holdout=config.holdout, allow_duplicates=config.files.duplicates == "Allow")
+        counts, rejections = count_files(decided), count_rejections(decided)
+        _check_not_empty(counts, rejections)
+        reporter.stage("Writing", f"{counts.accepted} of {counts.total} files")
+        statuses = _describe_sources(config, sources, failed, files, synced_at)
+        artifacts = {FILES: write_files(work, decided, texts), REPORT: write_report(work, decided)}
+        texts.close()
+        revision, folder = publish(work, work.parent, artifacts, statuses, counts)
+    return ScanResult(
+        revision=revision,
+        uri=folder.relative_to(places.store).as_posix(),
+        sources=statuses,
+        file_types=count_types(decided, _selector(config.files)),
+        files=counts,
+        rejections=rejections,
+    )
+
+
+@dataclass
+class _Ticker:
+    """Says how far the reading is, not more often than a person can read."""
+
+    reporter: Reporter
+    next_at: float = 0.0
+
+    def tick(self, read: int, accepted: int) -> None:
+        """One more file was read."""
+        if time.monotonic() >= self.next_at:
+            self.next_at = time.monotonic() + _SECONDS_BETWEEN_EVENTS
+            self.reporter.stage("Scanning", f"{read} files read, {accepted} accepted")
+
+
+def _judge(
+    config: ScanConfig, sources: list[Readable], texts: Texts, workers: int | None, ticker: _Ticker
+) -> list[Judged]:
+    files: list[Judged] = []
+    accepted = 0
+    ticker.tick(0, 0)
+    for file, text in judge_all(sources, config.files, config.holdout, workers):
+        files.append(file)
+        if not file.reason:
+            accepted += 1
+            texts.add(text)
+        ticker.tick(len(files), accepted)
+    return files
+
+
+def _check_not_empty(counts: FileCounts, rejections: list[Rejection]) -> None:
+    if counts.trained:
+        return
+    if counts.accepted:
+        hint = "Narrow holdout.paths, so that some files are left to train on."
+        raise EmptyDataset(f"All {counts.accepted} accepted files are held out by holdout.paths.", hint)
+    if not counts.total:
+        raise EmptyDataset("The sources have no file at all.", "Check the sources' revision and path.")
+    top = ", ".join(f"{row.reason} {row.files} (such as {row.examples[0]})" for row in rejections[:3])
+    hint = "Name their types in files.types, or bring files back with files.include, e.g. `src/**`."
+    raise EmptyDataset(f"None of the {counts.total} files was accepted: {top}.", hint)
+
+
+def _describe_sources(
+    config: ScanConfig, ready: list[Readable], failed: dict[str, SourceError], files: list[Judged], synced_at: str
+) -> list[SourceStatus]:
+    readable: dict[str, Readable] = {source.name: source for source in ready}
+    statuses = []
+    for source in config.sources:
+        if source.name in failed:
+            error = failed[source.name]
+            message = f"{error.reason}: {error.message} {error.hint}".strip()
+            statuses.append(SourceStatus(name=source.name, message=message))
+            continue
+        found = readable[source.name]
+        number, size = count_source(files, source.name)
+        status = SourceStatus(
+            name=source.name,
+            commit=found.commit,
+            files=number,
+            bytes=size,
+            synced_at=synced_at,
+            message=found.warning,
+        )
+        statuses.append(status)
+    return statuses
+
+
+def _selector(rules: FileRules) -> Callable[[str, str], bool]:
+    return lambda language, name: is_selected(language, name, rules.types)
