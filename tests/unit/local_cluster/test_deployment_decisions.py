@@ -177,9 +177,8 @@ class Rollout:
                 self.sets[name] = make_replicaset(image, 0, revision=len(self.sets) + 1, name=name)
                 self.sets[name]["spec"]["replicas"] = action.obj["spec"]["replicas"]
             elif isinstance(action, Patch) and action.name in self.sets:
-                self.sets[action.name]["spec"]["replicas"] = action.patch.get("spec", self.sets[action.name]["spec"])[
-                    "replicas"
-                ]
+                present: Obj = self.sets[action.name]["spec"]
+                present["replicas"] = (action.patch.get("spec") or present)["replicas"]
             elif isinstance(action, WriteStatus):
                 self.deployment["status"] = action.status
         for found in self.sets.values():  # what is too much goes at once, and from what is up last of all
