@@ -23,7 +23,8 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrialCluster]:
-    with cluster(tmp_path_factory.mktemp("cluster"), "--job-backoff", "0.3", "--restart-backoff", "0.5") as running:
+    deep = tmp_path_factory.mktemp("cluster") / ("deep" * 20)  # sockets must fit all the same
+    with cluster(deep, "--job-backoff", "0.3", "--restart-backoff", "0.5") as running:
         yield running
 
 
@@ -501,3 +502,19 @@ def test_a_container_over_its_memory_limit_is_killed_and_says_so(here: Namespace
     here.wait_until(lambda: here.get("pod", "hungry")["status"].get("phase") == "Failed", "it is killed")
     ended = here.get("pod", "hungry")["status"]["containerStatuses"][0]["state"]["terminated"]
     assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
+
+
+def test_a_socket_fits_into_the_temporary_folder_however_deep_the_state_lies(here: Namespace) -> None:
+    bind = "s.bind(f'{tempfile.gettempdir()}/{uuid.uuid4()}')"
+    code = f"import socket, tempfile, uuid; s = socket.socket(socket.AF_UNIX); {bind}"
+    volume = {"volumes": [{"name": "scratch", "emptyDir": {}}]}
+    mounted = {"volumeMounts": [{"name": "scratch", "mountPath": "/codetune/scratch"}]}
+    env = {"env": [{"name": "TMPDIR", "value": "/codetune/scratch"}]}
+    for name, more in (("own", {}), ("volume", {**mounted, **env})):
+        extra = {"image": "python", "command": ["python3", "-c", code], **more}
+        here.apply(bare_pod(name, "", extra=extra, restartPolicy="Never", **volume))
+    for name in ("own", "volume"):
+        here.wait_until(
+            lambda name=name: here.get("pod", name)["status"].get("phase") in ("Succeeded", "Failed"), "it ended"
+        )
+        assert here.get("pod", name)["status"]["phase"] == "Succeeded", here.kubectl("logs", name)

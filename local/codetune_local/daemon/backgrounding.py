@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from codetune_local.daemon.kubeconfig import read_kubeconfig
 from codetune_local.daemon.state import StateError, StateFolder
+from codetune_local.kubelet.shortpaths import remove_short_folder
 from codetune_local.kubelet.sweeping import sweep
 
 START_SECONDS = 60.0
@@ -72,6 +73,7 @@ def stop(state: StateFolder) -> bool:
     descriptor = state.lock() if state.path.exists() else None
     try:
         left = sweep(state.path, SWEEP_GRACE)  # of a daemon that was killed
+        remove_short_folder(state.path)
     finally:
         if descriptor is not None:
             os.close(descriptor)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from codetune_local.daemon.backgrounding import start_in_background, stop
 from codetune_local.daemon.state import StateFolder
 from codetune_local.kubelet.podfolders import PodFolder
@@ -59,8 +61,7 @@ class TrialCluster:
 
     def apply(self, *objects: dict[str, Any]) -> None:
         """kubectl apply."""
-        listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
-        self.kubectl("apply", "--validate=false", "-f", "-", text=json.dumps(listed))
+        self.kubectl("apply", "-f", "-", text=yaml.safe_dump_all(objects))
 
     def get(self, *arguments: str) -> Any:
         """kubectl get -o json."""

@@ -15,6 +15,7 @@ from codetune_local.kubelet.podworker import PodWorker
 from codetune_local.kubelet.processes import list_attempts, read_attempt
 from codetune_local.kubelet.services import NodeServices
 from codetune_local.kubelet.settings import KubeletSettings
+from codetune_local.kubelet.shortpaths import open_short_folder
 from codetune_local.kubelet.sources import find_references
 from codetune_local.kubelet.sweeping import sweep_pod
 from codetune_local.machinery.client import ApiError, Client, Event
@@ -40,6 +41,7 @@ class Kubelet:
             client=client,
             recorder=Recorder(client, "kubelet", settings.node_name, clock),
             state=state,
+            short_folder=open_short_folder(state),
             addresses=AddressPool(POD_NETWORK, state / "pod-addresses.json", shared=not has_whole_loopback()),
             settings=settings,
             allocatable=measure_capacity(settings.gpus),

@@ -12,6 +12,8 @@ from codetune_local.machinery.client import Client
 from codetune_local.machinery.recording import Recorder
 from codetune_local.machinery.times import Clock, utc_now
 
+_ALIAS_LENGTH = 12
+
 
 @dataclass
 class NodeServices:
@@ -20,6 +22,8 @@ class NodeServices:
     client: Client
     recorder: Recorder
     state: Path
+    short_folder: Path
+    """Holds a short link to each pod's folder."""
     addresses: AddressPool
     settings: KubeletSettings
     allocatable: Mapping[str, str]
@@ -32,4 +36,4 @@ class NodeServices:
 
     def pod_folder(self, uid: str) -> PodFolder:
         """Where that pod's files lie."""
-        return PodFolder(self.state / "pods" / uid)
+        return PodFolder(self.state / "pods" / uid, self.short_folder / uid.replace("-", "")[:_ALIAS_LENGTH])
