@@ -1,0 +1,188 @@
+"""Real git repositories and real scans in a temporary store: what the tests of the scan stand on."""
+
+import io
+import json
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from codetune_api.contracts import ScanConfig, ScanResult
+from codetune_trainer.config import Places
+from codetune_trainer.reporting import Reporter
+from codetune_trainer.scan.recipe import scan
+
+NONCE = "nonce-of-this-test-0001"
+
+
+@dataclass
+class Repository:
+    """A git repository that a test fills."""
+
+    folder: Path
+
+    def git(self, *arguments: str, data: bytes | None = None) -> str:
+        """git's output."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder.parent),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            **{f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+            **{f"GIT_{who}_DATE": "2026-01-01T00:00:00Z" for who in ("AUTHOR", "COMMITTER")},
+        }
+        done = subprocess.run(
+            ["git", "-C", str(self.folder), *arguments], env=environment, input=data, capture_output=True, check=True
+        )
+        return done.stdout.decode().strip()
+
+    def commit(self, files: Mapping[str | bytes, str | bytes], message: str = "more") -> str:
+        """Write files and commit them; returns the commit."""
+        for name, content in files.items():
+            path = Path(os.fsdecode(os.path.join(os.fsencode(self.folder), os.fsencode(name))))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", message)
+        return self.git("rev-parse", "HEAD")
+
+    def commit_tree(self, *entries: tuple[str, str, bytes]) -> str:
+        """Commit a tree that no work tree could hold: entries of (mode, object, name)."""
+        lines = b"".join(
+            f"{mode} {_kind(mode)} {identity}\t".encode() + name + b"\0" for mode, identity, name in entries
+        )
+        tree = self.git("mktree", "-z", "--missing", data=lines)
+        commit = self.git("commit-tree", tree, "-m", "made by hand")
+        self.git("update-ref", "refs/heads/main", commit)
+        return commit
+
+    def blob(self, content: bytes) -> str:
+        """Store a blob; returns its name."""
+        return self.git("hash-object", "-w", "--stdin", data=content)
+
+
+def _kind(mode: str) -> str:
+    return {"160000": "commit", "040000": "tree"}.get(mode, "blob")
+
+
+@dataclass
+class Workshop:
+    """A store, a file root and volumes for scans."""
+
+    root: Path
+    events: io.StringIO = field(default_factory=io.StringIO)
+
+    @property
+    def places(self) -> Places:
+        """The folders that a pod would be given."""
+        return Places(
+            store=self.root / "store",
+            scratch=self.root / "scratch",
+            credentials=self.root / "credentials",
+            volumes=self.root / "volumes",
+            file_root=self.root / "files",
+        )
+
+    @staticmethod
+    def code(name: str) -> str:
+        """Python text that no other name gives."""
+        return f"def {name}(a, b):\n    return a + b\n"
+
+    @staticmethod
+    def from_git(name: str, **fields: Any) -> dict[str, Any]:
+        """A source whose repository has the source's name."""
+        return {"name": name, "git": {"url": f"file:///{name}", **fields}}
+
+    @staticmethod
+    def from_volume(name: str, path: str = "") -> dict[str, Any]:
+        """A source on the volume of that name."""
+        return {"name": name, "volume": {"claimName": "claim", "path": path}}
+
+    def repository(self, name: str = "repo") -> Repository:
+        """A new empty repository that `file:///NAME` names."""
+        folder = self.root / "files" / name
+        folder.mkdir(parents=True)
+        made = Repository(folder)
+        made.git("init", "--quiet", "--initial-branch=main")
+        return made
+
+    def volume(self, name: str, files: Mapping[str, str | bytes]) -> Path:
+        """A mounted volume of the source of that name."""
+        folder = self.root / "volumes" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return folder
+
+    def config(self, *sources: Mapping[str, Any], **rules: Any) -> ScanConfig:
+        """A scan's configuration; without sources: the repository `repo`."""
+        listed = list(sources) or [self.from_git("repo")]
+        return ScanConfig.model_validate(
+            {
+                "nonce": NONCE,
+                "namespace": "team",
+                "name": "code",
+                "sources": listed,
+                "files": {},
+                "holdout": {"fraction": 0},
+                "output": "team/projects/code",
+                "cache": "team/projects/code/sources",
+                **rules,
+            }
+        )
+
+    def scan(self, *sources: Mapping[str, Any], workers: int | None = None, **rules: Any) -> "Scanned":
+        """Scan and read back what was written."""
+        result = scan(self.config(*sources, **rules), self.places, Reporter(NONCE, self.events), workers)
+        return Scanned(result, self.root / "store" / result.uri)
+
+
+@dataclass
+class Scanned:
+    """A dataset as it lies in the store."""
+
+    result: ScanResult
+    folder: Path
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Accepted files by path."""
+        return {row["path"]: row for row in read_lines(self.folder / "files.jsonl")}
+
+    @property
+    def report(self) -> dict[str, dict[str, Any]]:
+        """Every file by path."""
+        return {row["path"]: row for row in read_lines(self.folder / "report.jsonl")}
+
+    def verdicts(self) -> dict[str, str]:
+        """Path inside its source → reason, or the decision when there is none."""
+        return {path.partition("/")[2]: row["reason"] or row["decision"] for path, row in self.report.items()}
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file."""
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    """A store, a file root and volumes of their own."""
+    for name in ("store", "scratch", "credentials", "volumes", "files"):
+        (tmp_path / name).mkdir()
+    return Workshop(tmp_path)
+
+
+@pytest.fixture
+def scan_one(workshop: Workshop) -> Callable[..., Scanned]:
+    """Scan files that lie on a volume."""
+
+    def run(found: Mapping[str, str | bytes], /, workers: int | None = None, **rules: Any) -> Scanned:
+        workshop.volume("disk", found)
+        return workshop.scan(workshop.from_volume("disk"), workers=workers, **rules)
+
+    return run
