@@ -38,7 +38,7 @@ def check(info: ResourceInfo, obj: Obj, old: Obj | None) -> None:
     """Validate a whole object. Raises: ApiError (422) with everything that is wrong."""
     schema = resolve(schema_of(info))
     body = {key: value for key, value in obj.items() if key not in ("apiVersion", "kind", "metadata")}
-    whole = {**schema, "required": [key for key in schema.get("required") or [] if key not in ("apiVersion", "kind")]}
+    whole = {**schema, "required": [key for key in schema.get("required") or [] if key not in ("apiVersion", "kind", "metadata")]}
     causes: list[Cause] = _check_metadata(info, obj["metadata"]) + validate(body, whole)
     if info.custom is not None and not causes:
         causes += check_rules(_rule_view(obj), _rule_view(old) if old else _MISSING, schema, is_update=old is not None)

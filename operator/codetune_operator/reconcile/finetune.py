@@ -204,7 +204,11 @@ def _say_queue(name: str) -> str:
 def _finish(view: FineTuneView, state: JobState, now: datetime) -> Decision:
     result = view.report.result
     if result is not None and result.train is not None:
-        return Decision("Succeeded", "Succeeded", result.train.evaluation.message or "The run is complete.")
+        evaluation = result.train.evaluation
+        message = (
+            evaluation.message if evaluation else "The run is complete; its project holds no file out to judge it by."
+        )
+        return Decision("Succeeded", "Succeeded", message)
     left = seconds_until(state.finished_at, RESULT_SECONDS, now) if state.finished_at else RESULT_SECONDS
     if left > 0:
         message = "The run is done; its result is being read from the log."
