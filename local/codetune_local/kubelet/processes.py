@@ -101,6 +101,13 @@ def settle_attempt(folder: Path) -> Attempt:
     return read_attempt(folder)
 
 
+def has_processes(attempt: Attempt) -> bool:
+    """Whether its main process or its supervisor is there, whatever its files say."""
+    started = _read(attempt.folder / "started.json")
+    pairs = (("pid", "identity"), ("shim_pid", "shim_identity"))
+    return any(_is_same(started.get(pid), started.get(identity, ""), started) for pid, identity in pairs)
+
+
 def _lost() -> dict[str, Any]:
     return {
         "exit_code": LOST,

@@ -6,17 +6,17 @@ import time
 from pathlib import Path
 
 from codetune_local.kubelet.podfolders import PodFolder
-from codetune_local.kubelet.processes import Attempt, list_attempts, read_attempt, send_signal
+from codetune_local.kubelet.processes import Attempt, has_processes, list_attempts, send_signal
 
 _STEP = 0.05
 
 
 def running_attempts(folder: PodFolder) -> list[Attempt]:
-    """The runs of a pod that have not ended."""
+    """The runs of a pod that still have processes."""
     containers = folder.path / "containers"
     if not containers.is_dir():
         return []
-    return [attempt for entry in containers.iterdir() for attempt in list_attempts(entry) if attempt.is_running]
+    return [attempt for entry in containers.iterdir() for attempt in list_attempts(entry) if has_processes(attempt)]
 
 
 def sweep(state: Path, grace: float) -> int:
@@ -28,7 +28,7 @@ def sweep(state: Path, grace: float) -> int:
         for attempt in running:
             send_signal(attempt, number)
         deadline = time.monotonic() + seconds
-        while any(read_attempt(attempt.folder).is_running for attempt in running) and time.monotonic() < deadline:
+        while any(has_processes(attempt) for attempt in running) and time.monotonic() < deadline:
             time.sleep(_STEP)
     return len(running)
 
@@ -37,7 +37,7 @@ async def sweep_pod(folder: PodFolder, *, remove: bool) -> None:
     """Kill what runs of one pod, and remove its files."""
     for attempt in running_attempts(folder):
         send_signal(attempt, signal.SIGKILL)
-        while read_attempt(attempt.folder).is_running:
+        while has_processes(attempt):
             await asyncio.sleep(_STEP)
     if remove:
         await asyncio.to_thread(folder.remove)
