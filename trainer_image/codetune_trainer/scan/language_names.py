@@ -54,7 +54,10 @@ LINGUIST_NAMES = {
 MORE_PATTERNS = {
     "*.bazel": "Starlark",
     "*.bzl": "Starlark",
+    "*.star": "Starlark",
     "BUILD": "Starlark",
+    "BUILD.bazel": "Starlark",
+    "WORKSPACE.bazel": "Starlark",
     "WORKSPACE": "Starlark",
     "BUCK": "Starlark",
     "Tiltfile": "Starlark",
@@ -204,8 +207,7 @@ INTERPRETERS = {
 }
 """Program of a `#!` line, without version → language."""
 
-NOT_PROGRAMMING = frozenset(
-    """
+_NOT_PROGRAMMING = """
     ABNF|ADL|ASCII Armor|ASN.1|ApacheConf|BIBTEX|BNF|BST|Bash Session|BibTeX|CDDL|CSS|CSS+Django/Jinja|CSS+UL4
     CSS+mozpreproc|CSV|Caddyfile|DTD|Darcs Patch|Debian Control file|Debian Sourcelist|Debian Sources file
     Desktop file|Diff|Dylan session|DylanLID|E-mail|EBNF|EditorConfig|Erlang erl session|GAP session|Genshi
@@ -219,7 +221,8 @@ NOT_PROGRAMMING = frozenset(
     XUL+mozpreproc|Xorg|YAML|YAML+Jinja|Zone|c-objdump|cpp-objdump|d-objdump|g-code|objdump|objdump-nasm
     reStructuredText|reg|scdoc|sqlite3con|tiddler|cADL|Unknown|Typographic Number Theory|Evoque|Cheetah|Mako|Myghty
     Velocity|Scalate Server Page|Gosu Template|Csound Document|Csound Score|LilyPond|Roboconf Graph|Roboconf Instances
-    """.replace("\n", "|").split("|")
+    """
+NOT_PROGRAMMING = frozenset(
+    name.strip() for line in _NOT_PROGRAMMING.splitlines() for name in line.split("|") if name.strip()
 )
-NOT_PROGRAMMING = frozenset(name.strip() for name in NOT_PROGRAMMING if name.strip())
 """Data, markup, prose, logs and settings: listed, but trained on only when `files.types` names them."""

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from codetune_api.contracts import DatasetFile
@@ -13,9 +13,9 @@ from codetune_trainer.train.losses import sum_loss
 from codetune_trainer.train.modelling import Model
 from codetune_trainer.train.packing import Packed, pack
 
-MOST_SEQUENCES = 64
-"""Held-out sequences that a loss is measured on; a fixed choice, so that all checkpoints are comparable."""
-LINES = 16
+MOST_TOKENS = {"cpu": 4096, "cuda": 131_072}
+"""Held-out tokens that a loss is measured on; a fixed choice of sequences, so that all checkpoints are comparable."""
+LINES = {"cpu": 8, "cuda": 64}
 """Held-out lines that are completed."""
 PROMPT_TOKENS = 192
 ANSWER_TOKENS = 24
@@ -36,8 +36,10 @@ class HeldOut:
         return self.packed.targets
 
 
-def prepare(files: Sequence[DatasetFile], tokenizer: Any, length: int, padding: int) -> HeldOut | None:
-    """A fixed sample of the held-out files; None when there are none."""
+def prepare(
+    files: Sequence[DatasetFile], tokenizer: Any, length: int, padding: int, device: Literal["cpu", "cuda"]
+) -> HeldOut | None:
+    """A fixed sample of the held-out files, smaller on a CPU; None when there are none."""
     if not files:
         return None
     ordered = sorted(files, key=lambda file: file.sha256)
@@ -46,18 +48,18 @@ def prepare(files: Sequence[DatasetFile], tokenizer: Any, length: int, padding: 
     ]
     packed = pack(documents, length, padding)
     chance = random.Random("held-out")
-    chosen = sorted(chance.sample(range(len(packed)), min(MOST_SEQUENCES, len(packed))))
+    chosen = sorted(chance.sample(range(len(packed)), min(max(1, MOST_TOKENS[device] // length), len(packed))))
     packed = Packed(packed.tokens[chosen], packed.labels[chosen], packed.positions[chosen], packed.segments[chosen])
-    return HeldOut(packed, len(files), _questions(ordered, chance))
+    return HeldOut(packed, len(files), _questions(ordered, chance, LINES[device]))
 
 
-def _questions(files: Sequence[DatasetFile], chance: random.Random) -> list[tuple[str, str]]:
+def _questions(files: Sequence[DatasetFile], chance: random.Random, most: int) -> list[tuple[str, str]]:
     found = []
     for file in files:
         lines = file.text.splitlines(keepends=True)
         places = [index for index in range(3, len(lines)) if len(lines[index].strip()) >= 8]
         found += [("".join(lines[:index]), lines[index]) for index in chance.sample(places, min(4, len(places)))]
-    return chance.sample(found, min(LINES, len(found)))
+    return chance.sample(found, min(most, len(found)))
 
 
 @torch.no_grad()

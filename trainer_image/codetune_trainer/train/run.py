@@ -76,7 +76,7 @@ def set_up(config: TrainConfig, reporter: Reporter, stop: StopSignal) -> tuple[R
         [file.text for file in dataset.train], plain, tokenizer, tokenizer.eos_token_id, padding,
         parameters.sequence_length, find_fim_tokens(tokenizer), parameters.fim_rate, parameters.seed,
     )  # fmt: skip
-    held_out = evaluating.prepare(dataset.holdout, tokenizer, parameters.sequence_length, padding)
+    held_out = evaluating.prepare(dataset.holdout, tokenizer, parameters.sequence_length, padding, config.device)
     reporter.stage("LoadingModel")
     base = modelling.load_base(model_folder, config.base_model, parameters.precision, device)
     model = modelling.add_adapter(base, parameters, config.base_model)
