@@ -55,7 +55,7 @@ async def start(cluster: Cluster, settings: Settings) -> Runtime:
     operator_key = await _insist(lambda: load_operator_key(cluster, namespace=settings.namespace))
     loop = asyncio.get_running_loop()
     store, serving = Store(), ServingReports(loop.time)
-    executor = Executor(cluster, store, EventRecorder(cluster), serving)
+    executor = Executor(cluster, store, EventRecorder(cluster), serving, lambda obj: watcher.wake(obj))
 
     async def look(key: Key) -> float | None:
         return await reconciler.look(key)

@@ -47,6 +47,8 @@ class Executor:
     store: Store
     recorder: EventRecorder
     serving: ServingReports
+    wake: Callable[[Obj], None]
+    """Has everyone look again who looks at an object: what is written here is no news to the watches any more."""
     clock: Callable[[], float] = time.monotonic
     _applied: dict[tuple[str, str, str], _Applied] = field(default_factory=dict)
 
@@ -92,7 +94,8 @@ class Executor:
             return
         live = await apply(self.cluster, obj=wanted)
         if obj["kind"] in _WATCHED:
-            self.store.put(live)
+            if self.store.put(live):
+                self.wake(live)
         self._applied[place] = _Applied(digest, _project(live), self.clock())
 
     async def write_status(self, live: Obj, status: Obj) -> Obj:
@@ -100,13 +103,18 @@ class Executor:
         written = await patch_status(self.cluster, live=live, status=status)
         if written is None:
             return live
-        self.store.put(written)
+        self._take_in(written)
         return written
 
     def forget(self, obj: Obj) -> None:
         """The object is gone: it has to be applied again, should it be wanted again."""
         metadata = obj["metadata"]
         self._applied.pop((obj["kind"], metadata.get("namespace", ""), metadata["name"]), None)
+
+    def _take_in(self, written: Obj) -> None:
+        """The resource itself, as it was just written: a look with what was before would repeat what is done."""
+        if self.store.refresh(written):
+            self.wake(written)
 
     def _is_applied(self, place: tuple[str, str, str], obj: Obj, digest: str) -> bool:
         applied = self._applied.get(place)
@@ -133,7 +141,7 @@ class Executor:
         if FINALIZER in present:
             return live
         written = await patch_finalizers(self.cluster, live=live, finalizers=[*present, FINALIZER])
-        self.store.put(written)
+        self._take_in(written)
         return written
 
     async def _remove_finalizer(self, live: Obj) -> None:
@@ -142,7 +150,7 @@ class Executor:
         if rest == present:
             return
         try:
-            await patch_finalizers(self.cluster, live=live, finalizers=rest)
+            self._take_in(await patch_finalizers(self.cluster, live=live, finalizers=rest))
         except MissingError:
             # Somebody else let it go.
             return

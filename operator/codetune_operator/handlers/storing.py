@@ -34,6 +34,12 @@ class Store:
         group[metadata["name"]] = obj
         return True
 
+    def refresh(self, obj: Obj) -> bool:
+        """Take in what was written to an object, unless it is gone by now. Returns: whether it is news."""
+        metadata = obj["metadata"]
+        known = self._objects[obj["kind"], metadata.get("namespace", "")].get(metadata["name"])
+        return known is not None and known["metadata"]["uid"] == metadata["uid"] and self.put(obj)
+
     def remove(self, obj: Obj) -> bool:
         """Forget an object, unless another one of its name is there by now. Returns: whether it was known."""
         metadata = obj["metadata"]

@@ -29,7 +29,7 @@ def concerned(obj: Obj, store: Store) -> set[Key]:
         namespace = obj["metadata"]["namespace"]
         return {key_of(other) for reconciled in RECONCILED for other in store.select(reconciled, namespace)}
     if kind in OWNERS.values():
-        return {key_of(obj), *dependents(obj, store)}
+        return {key_of(obj), *_dependents(obj, store)}
     return set(_owners(obj))
 
 
@@ -52,9 +52,9 @@ def _owners(obj: Obj) -> Iterator[Key]:
             yield Key(kind, metadata["namespace"], name)
 
 
-def dependents(obj: Obj, store: Store) -> Iterator[Key]:
+def _dependents(obj: Obj, store: Store) -> Iterator[Key]:
     """Others that look at this resource: runs on a Project; deployments that serve a FineTune."""
-    namespace, name = obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+    namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
     if obj["kind"] == PROJECT.name:
         for finetune in store.select(FINETUNE, namespace):
             if (finetune.get("spec") or {}).get("projectRef", {}).get("name") == name:

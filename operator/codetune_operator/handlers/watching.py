@@ -3,7 +3,7 @@
 kopf keeps no bookkeeping on the resources: these are plain event handlers, and no change, timer or daemon handlers.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from codetune_operator.handlers.keys import Key, key_of
 from codetune_operator.handlers.queueing import WorkQueue
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.tracking import LogTracker
-from codetune_operator.handlers.waking import RECONCILED, concerned, dependents, node_offer
+from codetune_operator.handlers.waking import RECONCILED, concerned, node_offer
 
 Obj = dict[str, Any]
 
@@ -52,8 +52,7 @@ class Watcher:
         before = self._known(obj)
         news = self.store.remove(obj) if gone else self.store.put(obj)
         if not news:
-            # What the operator wrote itself comes back as no news to it, but others wait for just that.
-            self._wake_all(dependents(obj, self.store))
+            # An old version, or what the operator wrote itself: who is concerned was woken then.
             return
         if gone:
             self._forget(obj)
@@ -63,10 +62,7 @@ class Watcher:
 
     def wake(self, obj: Obj) -> None:
         """Have everyone look again who looks at this object."""
-        self._wake_all(concerned(obj, self.store))
-
-    def _wake_all(self, keys: Iterable[Key]) -> None:
-        for key in keys:
+        for key in concerned(obj, self.store):
             self.queue.enqueue(key)
 
     def _known(self, obj: Obj) -> Obj | None:

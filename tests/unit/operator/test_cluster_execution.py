@@ -39,7 +39,15 @@ class World:
         self.store = Store()
         self.serving = ServingReports(lambda: self.now)
         recorder = EventRecorder(cluster)
-        self.executor = Executor(cluster, self.store, recorder, self.serving, clock=lambda: self.now)
+        self.woken: list[str] = []
+        self.executor = Executor(
+            cluster,
+            self.store,
+            recorder,
+            self.serving,
+            lambda obj: self.woken.append(f"{obj['kind']} {obj['metadata']['name']}"),
+            clock=lambda: self.now,
+        )
         self.logs = LogTracker(cluster, lambda key: None)
         self.observer = Observer(self.store, self.logs, self.serving, b"key")
         self.reconciler = Reconciler(Settings(), self.store, self.observer, self.executor, self.logs)
@@ -108,6 +116,16 @@ async def test_a_plan_is_carried_out_in_its_order(api: "Api") -> None:
     assert world.store.get(PROJECT, "ns", "mine") == world.live
 
 
+async def test_what_is_written_wakes_whom_it_concerns_as_the_watch_will_not(api: "Api") -> None:
+    world = World(api)
+    plan = Plan(status=ProjectStatus(phase="Ready"), apply=(child("Service", "s"), child("ConfigMap", "c")))
+
+    await world.executor.execute(world.live, plan)
+    await world.executor.execute(world.live, plan)
+
+    assert world.woken == ["Service s", "Project mine"]
+
+
 async def test_the_finalizer_goes_last(api: "Api") -> None:
     world = World(api, finalizers=["other", "codetune.dev/artifacts"])
     plan = Plan(status=ProjectStatus(phase="Ready"), finalizer="Remove")
@@ -116,6 +134,17 @@ async def test_the_finalizer_goes_last(api: "Api") -> None:
 
     assert world.writes == [f"PATCH {BASE}/status", f"PATCH {BASE}"]
     assert world.live["metadata"]["finalizers"] == ["other"]
+    assert world.store.get(PROJECT, "ns", "mine") == world.live
+
+
+async def test_what_is_gone_by_the_time_it_was_written_stays_gone(api: "Api") -> None:
+    world = World(api, finalizers=["codetune.dev/artifacts"])
+    world.store.remove(world.live)
+
+    await world.executor.execute(world.live, Plan(finalizer="Remove"))
+
+    assert world.store.get(PROJECT, "ns", "mine") is None
+    assert world.woken == []
 
 
 async def test_what_is_so_already_is_not_written_again(api: "Api") -> None:
