@@ -8,6 +8,8 @@ from codetune_trainer.scan.git_environment import find_git
 from codetune_trainer.scan.records import Found
 
 _LINK, _SUBMODULE = b"120000", b"160000"
+_UNSAFE_PARTS = frozenset({b"", b".", b"..", b".git"})
+"""git itself checks no such name out; here it could mislead whoever later writes files by these paths."""
 
 
 def list_commit(git_dir: Path, commit: str, environment: Mapping[str, str]) -> Iterator[Found]:
@@ -44,6 +46,8 @@ def _read_entry(entry: bytes) -> Found:
         return Found(path, b"", int(size), "a symbolic link; links are not followed")
     if mode == _SUBMODULE:
         return Found(path, b"", 0, f"a submodule at commit {identity.decode()[:12]}")
+    if not _UNSAFE_PARTS.isdisjoint(name.lower().split(b"/")):
+        return Found(path, b"", int(size), "a path that no work tree may have")
     return Found(path, identity, int(size))
 
 
