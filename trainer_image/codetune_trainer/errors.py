@@ -214,7 +214,7 @@ def tell_failure(failure: TrainerError, termination_log: Path | None) -> None:
 
 def render_terminated(failure: TrainerError) -> bytes:
     """`Terminated` as JSON of at most 4096 bytes; a message that is too long loses its end, then the hint does."""
-    message, hint = failure.message, failure.hint
+    message, hint = _encodable(failure.message), _encodable(failure.hint)
     while True:
         said = Terminated(reason=failure.reason, message=message[:4096], hint=hint[:4096])
         data = json.dumps(said.to_wire()).encode()
@@ -225,6 +225,11 @@ def render_terminated(failure: TrainerError) -> bytes:
             message = _shorten(message, max(200, len(message) - max(excess // 12, 1) - 1))
         else:
             hint = _shorten(hint, len(hint) - max(excess // 12, 1) - 1)
+
+
+def _encodable(text: str) -> str:
+    """File names that are no UTF-8 come as lone surrogates, which JSON in UTF-8 can't carry."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _shorten(text: str, length: int) -> str:

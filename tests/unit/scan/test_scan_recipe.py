@@ -99,8 +99,10 @@ def test_rejections_are_counted_with_three_examples(scan_one: "Scan") -> None:
 
 
 def test_the_same_files_and_rules_give_the_same_revision_with_any_number_of_processes(workshop: "Workshop") -> None:
-    files = {f"p{number % 7}/f{number}.py": workshop.code(f"f{number % 250}") for number in range(300)}
-    workshop.repository().commit({**files, "caf\u00e9.py": "x = 1\n"})
+    files: dict[str | bytes, str | bytes] = {
+        f"p{number % 7}/f{number}.py": workshop.code(f"f{number % 250}") for number in range(300)
+    }
+    workshop.repository().commit(files)
     workshop.volume("disk", {"y.py": "y = 1\n"})
     sources = [workshop.from_git("repo"), workshop.from_volume("disk")]
     rules = {"holdout": {"fraction": 0.2}}

@@ -1,6 +1,7 @@
 """The held-out split: a share, stable, never the same content on both sides."""
 
 import hashlib
+from typing import Literal
 
 import pytest
 from codetune_api.project import Holdout
@@ -10,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
-def judged(path: str, content: str = "", *, held_out: bool = False, wanted: bool = False, reason: str = "") -> Judged:
+def judged(
+    path: str,
+    content: str = "",
+    *,
+    held_out: bool = False,
+    wanted: bool = False,
+    reason: Literal["Empty", ""] = "",
+) -> Judged:
     digest = b"" if reason else hashlib.sha256((content or path).encode()).digest()
     return Judged(
         path,
@@ -22,7 +30,7 @@ def judged(path: str, content: str = "", *, held_out: bool = False, wanted: bool
         "",
         digest=digest,
         held_out=held_out,
-        wanted=wanted,  # type: ignore[arg-type]
+        wanted=wanted,
     )
 
 
