@@ -47,7 +47,7 @@ class Toleration(ApiModel):
 class Scheduling(ApiModel):
     """Where the pods may run; each field means what it means in a pod."""
 
-    node_selector: Annotated[dict[str, str], Field(max_length=32)] = {}
+    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] = {}
     tolerations: Annotated[list[Toleration], Field(max_length=32)] = []
     affinity: Annotated[
         dict[str, Any] | None,

