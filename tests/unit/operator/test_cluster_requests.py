@@ -54,13 +54,13 @@ async def test_apply_is_server_side_with_our_field_manager(api: "Api") -> None:
     assert request.body == claim
 
 
-async def test_delete_takes_the_very_object_and_what_belongs_to_it(api: "Api") -> None:
+async def test_a_job_is_deleted_after_its_pods(api: "Api") -> None:
     api.answers["DELETE", "/apis/batch/v1/namespaces/ns/jobs/j"] = (200, {})
 
     assert await delete(api.connect(), namespace="ns", child=ChildRef("batch/v1", "Job", "j", "u9"))
 
     assert api.seen[0].body["preconditions"] == {"uid": "u9"}
-    assert api.seen[0].body["propagationPolicy"] == "Background"
+    assert api.seen[0].body["propagationPolicy"] == "Foreground"
 
 
 @pytest.mark.parametrize("status", [pytest.param(404, id="gone"), pytest.param(409, id="another object by now")])
