@@ -1,6 +1,7 @@
 """What a deleted resource left goes; nothing else does, whatever a path or a link in the store says."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_a_store_that_is_reached_through_a_link_is_purged_too(store: Path, monke
 
 
 def test_a_folder_that_fills_again_while_it_goes_is_tried_again(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rmtree, tries = purge.shutil.rmtree, []
+    rmtree, tries = shutil.rmtree, list[Path]()
 
     def refill(path: Path) -> None:
         rmtree(path)
@@ -102,8 +103,8 @@ def test_a_folder_that_fills_again_while_it_goes_is_tried_again(store: Path, mon
             (path / "late").mkdir(parents=True)
             raise OSError(39, "Directory not empty", str(path))
 
-    monkeypatch.setattr(purge.shutil, "rmtree", refill)
-    monkeypatch.setattr(purge.time, "sleep", lambda _: None)
+    monkeypatch.setattr("shutil.rmtree", refill)
+    monkeypatch.setattr("time.sleep", lambda _: None)
     run(store, "team/projects/a")
     assert len(tries) == 3
     assert not (store / "team/projects/a").exists()

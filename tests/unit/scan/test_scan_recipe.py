@@ -103,7 +103,7 @@ def test_the_same_files_and_rules_give_the_same_revision_with_any_number_of_proc
         f"p{number % 7}/f{number}.py": workshop.code(f"f{number % 250}") for number in range(300)
     }
     workshop.repository().commit(files)
-    workshop.volume("disk", {"y.py": "y = 1\n"})
+    workshop.volume("disk", {"y.py": "y = 1\n", "caf\u00e9.py": "x = 1\n"})
     sources = [workshop.from_git("repo"), workshop.from_volume("disk")]
     rules = {"holdout": {"fraction": 0.2}}
     scans = [workshop.scan(*order, workers=count, **rules) for order, count in ((sources, 1), (sources[::-1], 3))]

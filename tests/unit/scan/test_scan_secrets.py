@@ -101,3 +101,13 @@ def test_a_description_shows_no_value() -> None:
 @pytest.mark.timeout(20)
 def test_no_text_makes_the_search_slow(text: str) -> None:
     assert len(find_secrets(text)) <= 1
+
+
+@pytest.mark.parametrize("lead", ["", "İ" * 50, "é€😀" * 50], ids=["plain", "grows-in-lower-case", "wide"])
+@pytest.mark.parametrize("name", ["API_KEY", "apiKey", "api-key", "SECRET_TOKEN", "db_Password", "client_secret_key"])
+def test_a_telling_name_is_found_once_whatever_stands_before_it(lead: str, name: str) -> None:
+    value = "q8Wz3Lk9Xv2Np5Rt7Yb1"
+    text = f"{lead}\n{name} = '{value}'\n"
+    (secret,) = find_secrets(text)
+    assert text[secret.start : secret.end] == value
+    assert secret.line == 2

@@ -77,7 +77,8 @@ def find_generated(name: str, content: bytes) -> str:
     """What shows that a program wrote a file, "" when nothing does."""
     if _GENERATED_NAMES.fullmatch(name):
         return f"a generator's file name: {name}"
-    match = _GENERATED_MARK.search(content[:GENERATED_HEAD_BYTES])
+    head = content[:GENERATED_HEAD_BYTES]
+    match = _GENERATED_MARK.search(head) if b"generated" in head.lower() else None
     if match is None:
         return ""
     return f"line {content.count(_LINE_BREAK, 0, match.start()) + 1} says so"

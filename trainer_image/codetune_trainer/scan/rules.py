@@ -194,10 +194,11 @@ class _File:
 
     def _long_lines(self) -> str | None:
         limit = self._files.max_line_length
-        for number, line in enumerate(self.text.split("\n"), start=1):
-            if len(line) > limit:
-                return f"line {number} has {len(line)} characters, more than {limit}"
-        return None
+        lengths = list(map(len, self.text.split("\n")))
+        if max(lengths) <= limit:
+            return None
+        number = next(index for index, length in enumerate(lengths) if length > limit)
+        return f"line {number + 1} has {lengths[number]} characters, more than {limit}"
 
     def _holds_secrets(self) -> str | None:
         return describe(self.secrets) if self._files.secrets == "Reject" and self.secrets else None

@@ -10,36 +10,43 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+# Rule → literals of which one is in every hit (looking for these is what makes the search fast), and its pattern.
 _RULES = {
-    "private-key": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----[\s\S]*?"
-    r"(?:-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|\Z)",
-    "aws-access-key": r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b",
-    "github-token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{82})\b",
-    "gitlab-token": r"\bglpat-[A-Za-z0-9_-]{20,}\b",
-    "slack-token": r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}\b",
-    "slack-webhook": r"https://hooks\.slack\.com/services/T[A-Z0-9]+/B[A-Z0-9]+/[A-Za-z0-9]{20,}",
-    "google-api-key": r"\bAIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])",
-    "google-oauth-secret": r"\bGOCSPX-[A-Za-z0-9_-]{28}(?![A-Za-z0-9_-])",
-    "stripe-key": r"\b[rs]k_live_[A-Za-z0-9]{20,}\b",
-    "openai-key": r"\bsk-(?:proj-|svcacct-)?[A-Za-z0-9_-]{20,}T3BlbkFJ[A-Za-z0-9_-]{20,}",
-    "anthropic-key": r"\bsk-ant-[a-z0-9]+-[A-Za-z0-9_-]{80,}",
-    "huggingface-token": r"\bhf_[A-Za-z]{34}\b",
-    "npm-token": r"\bnpm_[A-Za-z0-9]{36}\b",
-    "pypi-token": r"\bpypi-AgEIcHlwaS5vcmc[A-Za-z0-9_-]{50,}",
-    "sendgrid-key": r"\bSG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])",
-    "azure-storage-key": r"\bAccountKey=[A-Za-z0-9+/]{86}==",
+    "private-key": (
+        ("PRIVATE KEY",),
+        r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----[\s\S]*?"
+        r"(?:-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|\Z)",
+    ),
+    "aws-access-key": (("AKIA", "ASIA", "ABIA", "ACCA"), r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b"),
+    "github-token": (
+        ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
+        r"\b(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{82})\b",
+    ),
+    "gitlab-token": (("glpat-",), r"\bglpat-[A-Za-z0-9_-]{20,}\b"),
+    "slack-token": (("xox",), r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}\b"),
+    "slack-webhook": (
+        ("hooks.slack.com",),
+        r"https://hooks\.slack\.com/services/T[A-Z0-9]+/B[A-Z0-9]+/[A-Za-z0-9]{20,}",
+    ),
+    "google-api-key": (("AIza",), r"\bAIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])"),
+    "google-oauth-secret": (("GOCSPX-",), r"\bGOCSPX-[A-Za-z0-9_-]{28}(?![A-Za-z0-9_-])"),
+    "stripe-key": (("k_live_",), r"\b[rs]k_live_[A-Za-z0-9]{20,}\b"),
+    "openai-key": (("T3BlbkFJ",), r"\bsk-(?:proj-|svcacct-)?[A-Za-z0-9_-]{20,200}?T3BlbkFJ[A-Za-z0-9_-]{20,}"),
+    "anthropic-key": (("sk-ant-",), r"\bsk-ant-[a-z0-9]+-[A-Za-z0-9_-]{80,}"),
+    "huggingface-token": (("hf_",), r"\bhf_[A-Za-z]{34}\b"),
+    "npm-token": (("npm_",), r"\bnpm_[A-Za-z0-9]{36}\b"),
+    "pypi-token": (("pypi-AgE",), r"\bpypi-AgEIcHlwaS5vcmc[A-Za-z0-9_-]{50,}"),
+    "sendgrid-key": (("SG.",), r"\bSG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"),
+    "azure-storage-key": (("AccountKey=",), r"\bAccountKey=[A-Za-z0-9+/]{86}=="),
 }
-_KNOWN = re.compile("|".join(f"(?P<{name.replace('-', '_')}>{pattern})" for name, pattern in _RULES.items()))
-# One cheap look that most files don't pass; every rule of _RULES has one of these words.
-_HINT = re.compile(
-    r"PRIVATE KEY|AKIA|ASIA|ABIA|ACCA|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|hooks\.slack|AIza|GOCSPX-|k_live_"
-    r"|T3BlbkFJ|sk-ant-|hf_[A-Za-z]{34}|npm_|pypi-AgE|SG\.|AccountKey="
-)
+_COMPILED = [(rule, literals, re.compile(pattern)) for rule, (literals, pattern) in _RULES.items()]
+_TELLING_WORDS = ("passw", "secret", "token", "credential", "key")
+_KEY_WORDS = tuple(f"{word}{joint}" for word in ("api", "access", "auth", "private") for joint in ("", "_", "-"))
+"""What must stand before `key` for it to be telling: `api_key` is, `key` alone is in every dictionary."""
 _ASSIGNED = re.compile(
-    r"(?i)(?:password|passwd|secret|token|api_?key|access_?key|auth_?key|credential|private_?key)[\w-]{0,32}"
-    r"[\"'\]]{0,2}\s{0,8}(?::=|=>|[:=])\s{0,8}(?P<quote>[\"'])(?P<value>[^\s\"'\\]{12,256})(?P=quote)"
+    r"[\w-]{0,40}[\"'\]]{0,2}\s{0,8}(?::=|=>|[:=])\s{0,8}(?P<quote>[\"'])(?P<value>[^\s\"'\\]{12,256})(?P=quote)"
 )
-_ASSIGNED_HINT = re.compile(r"(?i)passw|secret|token|key|credential")
+_ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 _PLACEHOLDER = re.compile(
     r"(?i)example|change.?me|placeholder|dummy|sample|your[-_]|xxxx|\*\*\*|<|>|\$\{|\{\{|%\(|test|fake|redacted|todo"
     r"|\.\.\.|0123456789|abcdef|://|/"
@@ -92,13 +99,27 @@ def describe(secrets: list[Secret]) -> str:
 
 
 def _spans(text: str) -> Iterator[tuple[str, int, int]]:
-    if _HINT.search(text):
-        for match in _KNOWN.finditer(text):
-            yield str(match.lastgroup).replace("_", "-"), match.start(), match.end()
-    if _ASSIGNED_HINT.search(text):
-        for match in _ASSIGNED.finditer(text):
-            if _looks_random(match["value"]):
-                yield GENERIC, match.start("value"), match.end("value")
+    for rule, literals, pattern in _COMPILED:
+        if any(literal in text for literal in literals):
+            for match in pattern.finditer(text):
+                yield rule, match.start(), match.end()
+    for position in _telling_words(text):
+        assigned = _ASSIGNED.match(text, position)
+        if assigned and _looks_random(assigned["value"]):
+            yield GENERIC, assigned.start("value"), assigned.end("value")
+
+
+def _telling_words(text: str) -> Iterator[int]:
+    """Where a word stands that could name a secret."""
+    lower = text.lower()
+    if len(lower) != len(text):  # a letter whose small form is two: positions would not be the text's
+        lower = text.translate(_ASCII_LOWER)
+    for word in _TELLING_WORDS:
+        position = lower.find(word)
+        while position >= 0:
+            if word != "key" or lower.endswith(_KEY_WORDS, max(0, position - 8), position):
+                yield position
+            position = lower.find(word, position + len(word))
 
 
 def _looks_random(value: str) -> bool:
