@@ -115,7 +115,6 @@ def is_allowed(user: User, wanted: Attributes, registry: Registry) -> bool:
 
 def rules_for(user: User, namespace: str, registry: Registry) -> Iterable[Obj]:
     """Every rule that holds for a user, cluster-wide and in one namespace."""
-    yield from _DISCOVERY
     for binding in registry.storage.all(f"clusterrolebindings.{RBAC}"):
         if _binds(binding, user, ""):
             yield from _role_rules(binding["roleRef"], "", registry)
@@ -123,32 +122,6 @@ def rules_for(user: User, namespace: str, registry: Registry) -> Iterable[Obj]:
         for binding in registry.storage.all(f"rolebindings.{RBAC}", namespace):
             if _binds(binding, user, namespace):
                 yield from _role_rules(binding["roleRef"], namespace, registry)
-
-
-_DISCOVERY: list[Obj] = [
-    {
-        "verbs": ["get"],
-        "nonResourceURLs": [
-            "/api",
-            "/api/*",
-            "/apis",
-            "/apis/*",
-            "/openapi",
-            "/openapi/*",
-            "/version",
-            "/version/",
-            "/healthz",
-            "/livez",
-            "/readyz",
-        ],
-    },
-    {
-        "verbs": ["create"],
-        "apiGroups": ["authorization.k8s.io"],
-        "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
-    },
-    {"verbs": ["create"], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"]},
-]
 
 
 def _binds(binding: Obj, user: User, namespace: str) -> bool:
@@ -211,41 +184,3 @@ def describe_refusal(user: User, wanted: Attributes) -> str:
         return f'User "{user.name}" cannot {wanted.verb} path "{wanted.path}"'
     scope = f'in the namespace "{wanted.namespace}"' if wanted.namespace else "at the cluster scope"
     return f'User "{user.name}" cannot {wanted.verb} resource "{wanted.resource}" in API group "{wanted.group}" {scope}'
-
-
-DEFAULT_ROLES: list[Obj] = [
-    {
-        "kind": "ClusterRole",
-        "metadata": {"name": "cluster-admin"},
-        "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]}],
-    },
-    *(
-        {
-            "kind": "ClusterRole",
-            "metadata": {"name": name},
-            "aggregationRule": {
-                "clusterRoleSelectors": [{"matchLabels": {f"rbac.authorization.k8s.io/aggregate-to-{name}": "true"}}]
-            },
-            "rules": [
-                {
-                    "apiGroups": [
-                        "",
-                        "apps",
-                        "batch",
-                        "discovery.k8s.io",
-                        "networking.k8s.io",
-                        "policy",
-                        "autoscaling",
-                    ],
-                    "resources": ["*"],
-                    "verbs": verbs,
-                }
-            ],
-        }
-        for name, verbs in (
-            ("view", ["get", "list", "watch"]),
-            ("edit", ["get", "list", "watch", "create", "update", "patch", "delete"]),
-            ("admin", ["*"]),
-        )
-    ),
-]

@@ -11,7 +11,7 @@ from codetune_local.apiserver.schemas import Schema, list_map_keys
 from codetune_local.apiserver.structural import Cause
 
 _ENVIRONMENT = celpy.Environment()
-_MISSING = object()
+MISSING = object()
 
 
 @lru_cache(maxsize=2048)
@@ -19,14 +19,23 @@ def _program(rule: str) -> celpy.Runner:
     return _ENVIRONMENT.program(_ENVIRONMENT.compile(rule))
 
 
+def compile_failure(rule: str) -> str:
+    """What a rule can't be compiled for; empty when it can."""
+    try:
+        _program(rule)
+    except (celpy.CELParseError, celpy.CELEvalError) as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
 def check_rules(new: Any, old: Any, schema: Schema, path: str = "", *, is_update: bool = False) -> list[Cause]:
     """Every rule that is false; a rule that names `oldSelf` is looked at only where there was a value before."""
     causes: list[Cause] = []
     for rule in schema.get("x-kubernetes-validations") or []:
         is_transition = "oldSelf" in rule["rule"]
-        if is_transition and (not is_update or old is _MISSING):
+        if is_transition and (not is_update or old is MISSING):
             continue
-        message = _evaluate(rule, new, old if is_transition else _MISSING, path)
+        message = _evaluate(rule, new, old if is_transition else MISSING, path)
         if message:
             where = f"{path}{rule.get('fieldPath', '')}".lstrip(".") or "<nil>"
             causes.append((where, f"FieldValue{rule.get('reason', 'Invalid').removeprefix('FieldValue')}", message))
@@ -39,7 +48,7 @@ def check_rules(new: Any, old: Any, schema: Schema, path: str = "", *, is_update
 
 def _evaluate(rule: dict[str, Any], new: Any, old: Any, path: str) -> str:
     activation = {"self": _to_cel(new)}
-    if old is not _MISSING:
+    if old is not MISSING:
         activation["oldSelf"] = _to_cel(old)
     try:
         if _program(rule["rule"]).evaluate(activation):
@@ -70,7 +79,7 @@ def _children(new: Any, old: Any, schema: Schema) -> Iterator[tuple[str, Any, An
         for key, value in new.items():
             inner = properties.get(key, extra)
             if isinstance(inner, dict):
-                yield (key if key in properties else f"[{key}]"), value, before.get(key, _MISSING), inner
+                yield (key if key in properties else f"[{key}]"), value, before.get(key, MISSING), inner
     elif isinstance(new, list) and isinstance(schema.get("items"), dict):
         keys = list_map_keys(schema)
         for index, value in enumerate(new):
@@ -80,9 +89,9 @@ def _children(new: Any, old: Any, schema: Schema) -> Iterator[tuple[str, Any, An
 def _counterpart(value: Any, old: Any, keys: list[str] | None) -> Any:
     """The old item of a list-map with the same keys; other lists have no item to compare with."""
     if not keys or not isinstance(old, list) or not isinstance(value, dict):
-        return _MISSING
+        return MISSING
     identity = [value.get(key) for key in keys]
-    return next((found for found in old if [found.get(key) for key in keys] == identity), _MISSING)
+    return next((found for found in old if [found.get(key) for key in keys] == identity), MISSING)
 
 
 def _to_cel(value: Any) -> Any:

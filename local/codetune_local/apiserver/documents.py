@@ -22,7 +22,12 @@ _SUBVERBS = {
     "attach": ["create", "get"],
     "portforward": ["create", "get"],
 }
-_SCALE = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+_SUBKINDS = {
+    "scale": {"group": "autoscaling", "version": "v1", "kind": "Scale"},
+    "token": {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"},
+    "eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
+    "binding": {"kind": "Binding"},
+}
 
 
 def group_versions(infos: Iterable[ResourceInfo]) -> dict[str, list[str]]:
@@ -62,7 +67,7 @@ def resource_list(group: str, version: str, infos: Iterable[ResourceInfo]) -> Ob
             entry["categories"] = list(info.categories)
         resources.append(entry)
         for sub in info.subresources:
-            kind = {"group": "autoscaling", "version": "v1", "kind": "Scale"} if sub == "scale" else {"kind": info.kind}
+            kind = _SUBKINDS.get(sub, {"kind": info.kind})
             resources.append(
                 {
                     "name": f"{info.plural}/{sub}",

@@ -86,6 +86,28 @@ def forbidden(plural: str, group: str, name: str, why: str) -> ApiError:
     return ApiError(403, "Forbidden", message, _about(plural, group, name))
 
 
+def namespace_terminating(plural: str, group: str, name: str, namespace: str) -> ApiError:
+    """403: the namespace takes nothing new any more."""
+    why = f"unable to create new content in namespace {namespace} because it is being terminated"
+    error = forbidden(plural, group, name, why)
+    message = f"namespace {namespace} is being terminated"
+    cause = {"reason": "NamespaceTerminating", "message": message, "field": "metadata.namespace"}
+    error.details = {**(error.details or {}), "causes": [cause]}
+    return error
+
+
+def method_not_allowed(why: str = "the server does not allow this method on the requested resource") -> ApiError:
+    """405."""
+    return ApiError(405, "MethodNotAllowed", why)
+
+
+def too_large(wanted: int, current: int) -> ApiError:
+    """504: a version that is not there yet."""
+    message = f"Timeout: Too large resource version: {wanted}, current: {current}"
+    causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
+    return ApiError(504, "Timeout", message, {"causes": causes, "retryAfterSeconds": 1})
+
+
 def unauthorized() -> ApiError:
     """401."""
     return ApiError(401, "Unauthorized", "Unauthorized")

@@ -11,8 +11,18 @@ from codetune_local.apiserver.schemas import Schema, child, is_atomic, is_set, i
 
 Fields = dict[str, Any]
 _IGNORED_METADATA = frozenset(
-    "managedFields resourceVersion uid creationTimestamp generation selfLink name namespace deletionTimestamp "
-    "deletionGracePeriodSeconds".split()
+    [
+        "managedFields",
+        "resourceVersion",
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "selfLink",
+        "name",
+        "namespace",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ]
 )
 
 

@@ -87,7 +87,11 @@ def _merge_list(old: list[Any], new: list[Any], order: list[Any] | None, schema:
             return [copy.deepcopy(value) for value in new if not (isinstance(value, dict) and "$patch" in value)]
         merged = list(old) + [value for value in new if value not in old]
         return _order(merged, order, lambda found: found) if order else merged
-    result = list(old)
+    # The directive replaces the whole list, wherever in it it stands.
+    is_replaced = any(
+        isinstance(value, dict) and value.get("$patch") == "replace" and key not in value for value in new
+    )
+    result: list[Any] = [] if is_replaced else list(old)
     for value in new:
         if not isinstance(value, dict):
             raise bad_request(f"{field}: every item of this list must be an object with {key}")
@@ -100,7 +104,6 @@ def _merge_list(old: list[Any], new: list[Any], order: list[Any] | None, schema:
 
 def _merge_item(result: list[Any], value: Obj, key: str, field: str, schema: Schema) -> None:
     if value.get("$patch") == "replace" and key not in value:
-        result.clear()
         return
     if key not in value:
         raise bad_request(f"{field}: an item of this list lacks its merge key {key}")

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from codetune_local.apiserver.authorizing import Attributes
 from codetune_local.apiserver.errors import bad_request, no_such_route
 
+_PROXY_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -31,6 +33,41 @@ class Target:
         if method == "DELETE" and not self.name:
             return "deletecollection"
         return _VERBS.get(method, method.lower())
+
+
+def is_resource(path: str) -> bool:
+    """Whether a path is about objects, and not about discovery."""
+    parts = path.strip("/").split("/")
+    return len(parts) > {"api": 2, "apis": 3}.get(parts[0], len(parts))
+
+
+def attributes_of(target: Target, method: str, query: Mapping[str, str]) -> Attributes:
+    """What a request has to be allowed to do."""
+    resource = f"{target.plural}/{target.subresource}" if target.subresource else target.plural
+    name, verb = target.name, target.verb(method, query)
+    if target.subresource == "proxy":
+        verb, name = _PROXY_VERBS.get(method, "get"), _bare_name(name)
+    if not name and verb in ("list", "watch", "deletecollection"):  # a selection of one name is a request for that name
+        name = selected_name(query.get("fieldSelector", ""))
+    # A namespace itself is looked at with the rights inside of it, too.
+    is_namespace = target.plural == "namespaces" and not target.group
+    namespace = target.namespace or (target.name if is_namespace else "")
+    return Attributes(verb, target.group, resource, namespace, name)
+
+
+def _bare_name(name: str) -> str:
+    """`web` out of `https:web:8080`, `web:8080` or `web`."""
+    parts = name.split(":")
+    return parts[1] if len(parts) == 3 else parts[0]
+
+
+def selected_name(selector: str) -> str:
+    """The name that a field selector asks for; empty when it asks for none."""
+    for term in selector.split(","):
+        field, _, value = term.partition("=")
+        if field == "metadata.name" and value:
+            return value.removeprefix("=")
+    return ""
 
 
 def parse_path(path: str) -> Target:

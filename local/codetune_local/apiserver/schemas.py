@@ -60,6 +60,11 @@ def schema_of(info: ResourceInfo) -> Schema:
     return definitions()[name] if name else {}
 
 
+def metadata_schema() -> Schema:
+    """The schema of every object's metadata."""
+    return definitions()["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"]
+
+
 def resolve(schema: Schema) -> Schema:
     """Follow a `$ref`; other schemas come back as they are."""
     reference = schema.get("$ref")

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from codetune_local.apiserver.catalog import ResourceInfo
 from codetune_local.apiserver.errors import bad_request
 
 Predicate = Callable[[Mapping[str, Any]], bool]
@@ -51,15 +52,44 @@ def _meets(labels: Mapping[str, Any], key: str, operator: str, values: list[str]
     return labels.get(key) not in values
 
 
-def field_predicate(text: str) -> Predicate:
-    """Whether an object matches `metadata.name=x,status.phase!=Running`. Raises: ApiError."""
+_EVENT_FIELDS = tuple(
+    f"{about}.{field}"
+    for about in ("involvedObject", "regarding")
+    for field in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+)
+_SELECTABLE: dict[str, tuple[str, ...]] = {
+    "pods": (
+        *("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork"),
+        *("status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName"),
+    ),
+    "events": (*_EVENT_FIELDS, "reason", "reportingComponent", "reportingController", "source", "type"),
+    "namespaces": ("status.phase",),
+    "nodes": ("spec.unschedulable",),
+    "secrets": ("type",),
+    "services": ("spec.clusterIP", "spec.type"),
+    "jobs.batch": ("status.successful",),
+    "replicasets.apps": ("status.replicas",),
+}
+"""What can be selected by besides name and namespace, as the API reference lists it."""
+
+
+def field_predicate(info: ResourceInfo, text: str) -> Predicate:
+    """Whether an object matches `metadata.name=x,status.phase!=Running`. Raises: ApiError (400)."""
     terms = []
     for term in filter(None, text.split(",")):
         path, operator, value = re.split(r"(==|!=|=)", term, maxsplit=1) if "=" in term else (term, "", "")
         if not operator:
             raise bad_request(f"invalid field selector: {text!r}; can't understand {term!r}")
-        terms.append((path, operator != "!=", value))
+        if path not in ("metadata.name", "metadata.namespace", *_selectable(info)):
+            raise bad_request(f"field label not supported: {path}")
+        terms.append((path.replace("regarding.", "involvedObject."), operator != "!=", value))
     return lambda obj: all((_field(obj, path) == value) is wanted for path, wanted, value in terms)
+
+
+def _selectable(info: ResourceInfo) -> tuple[str, ...]:
+    if info.custom is not None:
+        return tuple(found["jsonPath"].lstrip(".") for found in info.custom.get("selectableFields") or [])
+    return _SELECTABLE.get("events" if info.plural == "events" else info.key, ())
 
 
 def _field(obj: Mapping[str, Any], path: str) -> str:

@@ -36,7 +36,10 @@ class Storage:
     """Objects by resource (`jobs.batch`) and (namespace, name)."""
 
     def __init__(self, path: Path | None) -> None:
-        self._database = sqlite3.connect(str(path) if path else ":memory:", isolation_level=None)
+        # One event loop owns the storage, but not always that of the thread that opened it.
+        self._database = sqlite3.connect(
+            str(path) if path else ":memory:", isolation_level=None, check_same_thread=False
+        )
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=OFF")
         self._database.execute(
@@ -105,7 +108,7 @@ class Storage:
 
     def since(self, version: int) -> list[Change]:
         """The changes after a version. Raises: ApiError when the history does not reach back that far."""
-        if version < self._oldest:
+        if not self._oldest <= version <= self.version:  # a version to come is that of a cluster that is no more
             raise gone(version)
         return [change for change in self._history if change.version > version]
 

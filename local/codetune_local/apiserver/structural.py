@@ -10,6 +10,7 @@ from codetune_local.apiserver.schemas import Schema, list_map_keys, resolve
 Cause = tuple[str, str, str]
 """Field path, reason, message: one entry of a Status's causes."""
 
+TYPE_REASON = "FieldValueTypeInvalid"
 _JSON_TYPES = {"object": dict, "array": list, "string": str, "boolean": bool}
 _TYPE_NAMES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
 _META = {"apiVersion", "kind", "metadata"}
@@ -25,6 +26,8 @@ def prune(value: Any, schema: Schema, path: str = "", *, root: bool = False) -> 
         return [found for index, item in enumerate(value) for found in prune(item, inner, f"{path}[{index}]")]
     if not isinstance(value, dict) or not whole:
         return []
+    if "$ref" in schema and not whole.get("properties") and not isinstance(whole.get("additionalProperties"), dict):
+        return []  # a built-in type that holds anything, like FieldsV1
     return _prune_object(value, whole, path, root)
 
 
@@ -116,9 +119,8 @@ def _is_type(value: Any, wanted: Any) -> bool:
 
 def _type_error(path: str, value: Any, wanted: str) -> Cause:
     got = "null" if value is None else _TYPE_NAMES[type(value)]
-    shown = _show(value) if not isinstance(value, dict | list) else f'"{got}"'
-    message = f'Invalid value: {shown}: {path} in body must be of type {wanted}: "{got}"'
-    return path or "<nil>", "FieldValueTypeInvalid", message
+    message = f'Invalid value: "{got}": {path} in body must be of type {wanted}: "{got}"'
+    return path or "<nil>", TYPE_REASON, message
 
 
 def _show(value: Any) -> str:

@@ -31,6 +31,14 @@ def build_table(info: ResourceInfo, objects: list[Obj], metadata: Obj, include: 
     return {**table, "columnDefinitions": definitions if headers else [], "rows": rows}
 
 
+def build_bookmark(metadata: Obj) -> Obj:
+    """The Table of a bookmark in a watch for tables."""
+    about = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
+    rows = [{"cells": [], "object": about}]
+    table = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
+    return {**table, "columnDefinitions": [], "rows": rows}
+
+
 def _row_object(obj: Obj, include: str) -> Obj:
     if include == "None":
         return {}
@@ -49,7 +57,11 @@ def _columns(info: ResourceInfo) -> list[tuple[str, str, Cell, int]]:
             first,
             *((found["name"], found["type"], _custom_cell(found), found.get("priority", 0)) for found in declared),
         ]
-    return [first, *((name, kind, cell, 0) for name, kind, cell in _BUILTIN.get(info.key, [("Age", "string", _age)]))]
+    columns = _BUILTIN.get(info.key, [_A])
+    shown = [(name, kind, cell, 0) for name, kind, cell in columns]
+    wide = [(name, kind, cell, 1) for name, kind, cell in _WIDE.get(info.key, [])]
+    # Events are known by what they are about: their own name is only in the wide table.
+    return [*shown, *wide, (*first[:3], 1)] if info.plural == "events" else [first, *shown, *wide]
 
 
 def _custom_cell(column: Obj) -> Cell:
@@ -191,7 +203,38 @@ def _event_object(event: Obj) -> str:
     return f"{str(about.get('kind', '')).lower()}/{about.get('name', '')}"
 
 
+def _role(binding: Obj) -> str:
+    reference = binding["roleRef"]
+    return f"{reference['kind']}/{reference['name']}"
+
+
+def _containers(field: str) -> Cell:
+    return lambda obj: ",".join(found[field] for found in obj["spec"]["template"]["spec"]["containers"])
+
+
+def _selector(*path: str) -> Cell:
+    def cell(obj: Obj) -> str:
+        found = _get(*path, default={})(obj)
+        return ",".join(f"{key}={value}" for key, value in sorted(found.items())) or "<none>"
+
+    return cell
+
+
 _A: Column = ("Age", "string", _age)
+_EVENT: list[Column] = [
+    (
+        "Last Seen",
+        "string",
+        lambda obj: _since(
+            obj.get("lastTimestamp") or obj.get("eventTime") or obj["metadata"].get("creationTimestamp")
+        ),
+    ),
+    ("Type", "string", _get("type")),
+    ("Reason", "string", _get("reason")),
+    ("Object", "string", _event_object),
+    ("Message", "string", lambda obj: obj.get("message") or obj.get("note") or ""),
+]
+_CREATED: Column = ("Created At", "date", _get("metadata", "creationTimestamp"))
 _BUILTIN: dict[str, list[Column]] = {
     "pods": [
         ("Ready", "string", _pod_ready),
@@ -242,20 +285,35 @@ _BUILTIN: dict[str, list[Column]] = {
         ("Capacity", "string", _get("status", "capacity", "storage")),
         ("Access Modes", "string", lambda obj: ",".join(obj["spec"].get("accessModes") or [])),
         ("StorageClass", "string", _get("spec", "storageClassName")),
+        ("VolumeAttributesClass", "string", _get("spec", "volumeAttributesClassName", default="<unset>")),
         _A,
     ],
-    "events": [
-        (
-            "Last Seen",
-            "string",
-            lambda obj: _since(
-                obj.get("lastTimestamp") or obj.get("eventTime") or obj["metadata"].get("creationTimestamp")
-            ),
-        ),
-        ("Type", "string", _get("type")),
-        ("Reason", "string", _get("reason")),
-        ("Object", "string", _event_object),
-        ("Message", "string", _get("message")),
+    "events": _EVENT,
+    "events.events.k8s.io": _EVENT,
+    "customresourcedefinitions.apiextensions.k8s.io": [_CREATED],
+    "leases.coordination.k8s.io": [("Holder", "string", _get("spec", "holderIdentity")), _A],
+    "roles.rbac.authorization.k8s.io": [_CREATED],
+    "clusterroles.rbac.authorization.k8s.io": [_CREATED],
+    "rolebindings.rbac.authorization.k8s.io": [("Role", "string", _role), _A],
+    "clusterrolebindings.rbac.authorization.k8s.io": [("Role", "string", _role), _A],
+    "storageclasses.storage.k8s.io": [
+        ("Provisioner", "string", _get("provisioner")),
+        ("ReclaimPolicy", "string", _get("reclaimPolicy", default="Delete")),
+        ("VolumeBindingMode", "string", _get("volumeBindingMode", default="Immediate")),
+        _A,
     ],
-    "customresourcedefinitions.apiextensions.k8s.io": [("Created At", "date", _get("metadata", "creationTimestamp"))],
 }
+_WIDE: dict[str, list[Column]] = {
+    "pods": [
+        ("IP", "string", _get("status", "podIP", default="<none>")),
+        ("Node", "string", _get("spec", "nodeName", default="<none>")),
+    ],
+    "services": [("Selector", "string", _selector("spec", "selector"))],
+    "deployments.apps": [
+        ("Containers", "string", _containers("name")),
+        ("Images", "string", _containers("image")),
+        ("Selector", "string", _selector("spec", "selector", "matchLabels")),
+    ],
+    "jobs.batch": [("Containers", "string", _containers("name")), ("Images", "string", _containers("image"))],
+}
+"""Columns of `kubectl get -o wide`."""

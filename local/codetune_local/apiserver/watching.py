@@ -1,12 +1,14 @@
 """Lists and watches: one consistent view, then every change after it."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from codetune_local.apiserver.catalog import ResourceInfo
+from codetune_local.apiserver.errors import bad_request
 from codetune_local.apiserver.registry import Registry
 from codetune_local.apiserver.storage import Change
 
@@ -101,9 +103,42 @@ def encode(event: Obj) -> bytes:
     return json.dumps(event, separators=(",", ":")).encode() + b"\n"
 
 
-def page(objects: list[Obj], limit: int, token: str) -> tuple[list[Obj], str, int]:
-    """A page of a list, the token of the next and how many remain."""
-    start = int(token) if token else 0
-    if not limit or start + limit >= len(objects):
-        return objects[start:], "", 0
-    return objects[start : start + limit], str(start + limit), len(objects) - start - limit
+@dataclass(frozen=True)
+class Page:
+    """A part of a list."""
+
+    objects: list[Obj]
+    token: str
+    """Where the next part begins; empty after the last."""
+    remaining: int
+    version: int
+    """That of the first part: a client watches from there."""
+
+
+def page(objects: list[Obj], limit: int, token: str, version: int) -> Page:
+    """A part of a list that is in the order of namespace and name. Raises: ApiError (400) for a token that is none."""
+    if token:
+        version, last = _decode_token(token)
+        objects = [obj for obj in objects if _key(obj) > last]
+    if not limit or limit >= len(objects):
+        return Page(objects, "", 0, version)
+    shown = objects[:limit]
+    return Page(shown, _encode_token(version, _key(shown[-1])), len(objects) - limit, version)
+
+
+def _key(obj: Obj) -> tuple[str, str]:
+    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+
+def _encode_token(version: int, last: tuple[str, str]) -> str:
+    content = {"v": "meta.k8s.io/v1", "rv": version, "start": list(last)}
+    return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
+
+
+def _decode_token(token: str) -> tuple[int, tuple[str, str]]:
+    try:
+        content = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        namespace, name = content["start"]
+        return int(content["rv"]), (str(namespace), str(name))
+    except (ValueError, KeyError, TypeError) as error:
+        raise bad_request(f"continue key is not valid: {error}") from error
