@@ -93,9 +93,8 @@ class Executor:
         if self._is_applied(place, obj, digest):
             return
         live = await apply(self.cluster, obj=wanted)
-        if obj["kind"] in _WATCHED:
-            if self.store.put(live):
-                self.wake(live)
+        if obj["kind"] in _WATCHED and self.store.put(live):
+            self.wake(live)
         self._applied[place] = _Applied(digest, _project(live), self.clock())
 
     async def write_status(self, live: Obj, status: Obj) -> Obj:
