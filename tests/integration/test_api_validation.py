@@ -1,0 +1,149 @@
+"""What `kubectl apply` itself says: mistakes that one object shows are refused by the API server, with our sentence."""
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from conftest import Team
+
+Obj = dict[str, Any]
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").rglob("*.yaml"))
+
+PROJECT: Obj = {
+    "apiVersion": "codetune.dev/v1alpha1",
+    "kind": "Project",
+    "metadata": {"name": "example"},
+    "spec": {"suspend": True, "sources": [{"name": "a", "git": {"url": "https://git.example.com/a.git"}}]},
+}
+FINETUNE: Obj = {
+    "apiVersion": "codetune.dev/v1alpha1",
+    "kind": "FineTune",
+    "metadata": {"name": "example"},
+    "spec": {"projectRef": {"name": "absent"}, "baseModel": "hf://org/model", "resources": {"gpus": 0}},
+}
+DEPLOYMENT: Obj = {
+    "apiVersion": "codetune.dev/v1alpha1",
+    "kind": "ModelDeployment",
+    "metadata": {"name": "example"},
+    "spec": {"baseModel": "hf://org/model", "replicas": 0, "resources": {"gpus": 0}},
+}
+
+
+def change(obj: Obj, **spec: Any) -> Obj:
+    """The object with other fields in its spec."""
+    changed = copy.deepcopy(obj)
+    changed["spec"] |= spec
+    return changed
+
+
+def apply(team: "Team", obj: Obj, *options: str) -> str:
+    """What kubectl says, whatever becomes of it."""
+    return team.kubectl("apply", *options, "-f", "-", text=yaml.safe_dump(obj), check=False)
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 6
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_an_example_is_accepted_as_it_stands(path: Path, team: "Team") -> None:
+    said = team.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(path))
+    assert "created (server dry run)" in said
+
+
+SOURCE = PROJECT["spec"]["sources"][0]
+
+
+@pytest.mark.parametrize(
+    ("sentences", "obj"),
+    [
+        pytest.param(
+            ["spec.preset", 'Unsupported value: "Huge"', '"Smaller"'], change(FINETUNE, preset="Huge"), id="enum"
+        ),
+        pytest.param(["spec.lora.rank", "-1"], change(FINETUNE, lora={"rank": -1}), id="negative-rank"),
+        pytest.param(["spec.retries", "integer"], change(FINETUNE, retries="three"), id="wrong-type"),
+        pytest.param(["spec.projectRef", "Required value"], change(FINETUNE, projectRef=None), id="missing-field"),
+        pytest.param(["spec.baseModel", "should match"], change(FINETUNE, baseModel="gpt2"), id="model-without-scheme"),
+        pytest.param(
+            ["spec.sources[0]", "exactly one of git, archive, upload and volume"],
+            change(PROJECT, sources=[{**SOURCE, "upload": {}}]),
+            id="two-sources-in-one-entry",
+        ),
+        pytest.param(
+            ["spec.sources[1]", "Duplicate value"], change(PROJECT, sources=[SOURCE, SOURCE]), id="same-name-twice"
+        ),
+        pytest.param(
+            ["spec.sources[0].git.url"],
+            change(PROJECT, sources=[{"name": "a", "git": {"url": "ext::sh -c id"}}]),
+            id="transport-that-runs-a-program",
+        ),
+        pytest.param(
+            ["spec.sources[0].git.url"],
+            change(PROJECT, sources=[{"name": "a", "git": {"url": "--upload-pack=id"}}]),
+            id="url-like-an-option",
+        ),
+        pytest.param(["spec.holdout.fraction"], change(PROJECT, holdout={"fraction": 0.9}), id="out-of-range"),
+        pytest.param(
+            ["spec.adapters[0]", "exactly one of the two"],
+            change(DEPLOYMENT, adapters=[{"name": "a"}]),
+            id="adapter-from-nowhere",
+        ),
+        pytest.param(["spec.replicas"], change(DEPLOYMENT, replicas=-1), id="negative-replicas"),
+        pytest.param(
+            ["at most 48 characters"], {**PROJECT, "metadata": {"name": "x" * 49}}, id="name-too-long-for-its-children"
+        ),
+    ],
+)
+def test_a_mistake_is_refused(sentences: list[str], obj: Obj, team: "Team") -> None:
+    said = apply(team, obj)
+    for sentence in sentences:
+        assert sentence in said
+    assert team.is_gone(obj["kind"], obj["metadata"]["name"])
+
+
+def test_an_unknown_field_is_an_error_by_default_and_a_warning_on_request(team: "Team") -> None:
+    mistaken = change(PROJECT, sourcez=[])
+    assert 'unknown field "spec.sourcez"' in apply(team, mistaken)
+    assert team.is_gone("project", "example")
+    said = apply(team, mistaken, "--validate=warn")
+    assert 'Warning: unknown field "spec.sourcez"' in said
+    assert "sourcez" not in team.get("project", "example")["spec"]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "before", "after"),
+    [
+        pytest.param("another base model", FINETUNE, change(FINETUNE, baseModel="hf://org/other"), id="base-model"),
+        pytest.param("another project", FINETUNE, change(FINETUNE, projectRef={"name": "other"}), id="project"),
+        pytest.param("one set of parameters", FINETUNE, change(FINETUNE, preset="Smaller"), id="preset"),
+        pytest.param("one set of parameters", FINETUNE, change(FINETUNE, lora={"rank": 4}), id="rank"),
+        pytest.param("modelSecretRef", FINETUNE, change(FINETUNE, modelSecretRef={"name": "s"}), id="secret"),
+        pytest.param("another base model", DEPLOYMENT, change(DEPLOYMENT, baseModel="hf://org/other"), id="deployment"),
+    ],
+)
+def test_a_field_that_can_not_change_says_what_to_do(sentence: str, before: Obj, after: Obj, team: "Team") -> None:
+    apply(team, before)
+    said = apply(team, after)
+    assert "is invalid" in said
+    assert sentence in said
+
+
+@pytest.mark.parametrize(
+    ("field", "changed"),
+    [
+        pytest.param("resources", change(FINETUNE, resources={"gpus": 1}), id="resources"),
+        pytest.param("suspend", change(FINETUNE, suspend=True), id="suspend"),
+        pytest.param("retries", change(FINETUNE, retries=1), id="retries"),
+    ],
+)
+def test_a_field_that_can_change_does(field: str, changed: Obj, team: "Team") -> None:
+    apply(team, FINETUNE)
+    assert "configured" in apply(team, changed)
+    spec = team.get("finetune", "example")["spec"]
+    wanted = changed["spec"][field]
+    assert spec[field] == wanted or wanted.items() <= spec[field].items()
