@@ -1,4 +1,4 @@
-"""The API server alone, in a thread of a test: no controllers and no pods, so nothing changes but what the test changes.
+"""The API server alone, in a thread of a test: no controllers, no pods, so nothing changes but what the test changes.
 
 `codetune_local.daemon.trial.cluster` is the whole cluster; this is its API server and the quicker of the two.
 """
@@ -6,7 +6,7 @@
 import asyncio
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from codetune_local.apiserver.registry import Registry
 from codetune_local.daemon.kubeconfig import write_kubeconfig
 from codetune_local.inprocess import Client
 
-Beside = Callable[[Client], Awaitable[None]]
+Beside = Callable[[Client], Coroutine[Any, Any, None]]
 START_SECONDS = 30.0
 
 
@@ -112,9 +112,9 @@ class _Serving(threading.Thread):
         context, authority = server_context(self._folder)
         runner, port = await listen(build_app(registry, tokens, self._runtime), 0, context)
         write_kubeconfig(self._folder / "kubeconfig", port, tokens.admin, authority)
-        waiting = [asyncio.create_task(self._end.wait())]
+        waiting: list[asyncio.Task[Any]] = [asyncio.create_task(self._end.wait())]
         if self._beside is not None:
-            waiting.append(asyncio.ensure_future(self._beside(Client(registry))))
+            waiting.append(asyncio.create_task(self._beside(Client(registry))))
         self._ready.set()
         done, others = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for task in others:

@@ -71,7 +71,8 @@ class Api:
 
     def __post_init__(self) -> None:
         configuration = client.Configuration()
-        config.load_kube_config(str(self.kubeconfig), client_configuration=configuration)
+        load: Any = config.load_kube_config  # publishes no types
+        load(str(self.kubeconfig), client_configuration=configuration)
         if self.token is not None:
             configuration.cert_file = configuration.key_file = None
         self.clients = client.ApiClient(configuration)
@@ -140,24 +141,21 @@ def _real_control_plane(assets: Path, folder: Path) -> Iterator[Path]:
     key = folder / "sa.key"
     subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True, timeout=30)
     peers = f"http://127.0.0.1:{peer}"
-    commands = [
-        [str(assets / "etcd"), "--data-dir", str(folder / "etcd"), "--unsafe-no-fsync"]
-        + ["--listen-client-urls", etcd, "--advertise-client-urls", etcd, "--listen-peer-urls", peers]
-        + ["--initial-advertise-peer-urls", peers, "--initial-cluster", f"default={peers}"],
-        [str(assets / "kube-apiserver"), "--etcd-servers", etcd, "--secure-port", str(port)]
-        + ["--bind-address", "127.0.0.1", "--cert-dir", str(folder / "certificates")]
-        + ["--authorization-mode", "RBAC", "--token-auth-file", str(folder / "tokens.csv")]
-        + ["--service-account-issuer", "https://kubernetes.default.svc", "--service-account-key-file", str(key)]
-        + ["--service-account-signing-key-file", str(key), "--service-cluster-ip-range", "10.0.0.0/24"]
-        # It would wait for the ServiceAccount "default", which a controller makes that does not run here.
-        + ["--disable-admission-plugins", "ServiceAccount"],
-    ]
+    etcd_line = f"""{assets}/etcd --data-dir {folder}/etcd --unsafe-no-fsync
+        --listen-client-urls {etcd} --advertise-client-urls {etcd} --listen-peer-urls {peers}
+        --initial-advertise-peer-urls {peers} --initial-cluster default={peers}"""
+    # The plugin would wait for the ServiceAccount "default", which a controller makes that does not run here.
+    server_line = f"""{assets}/kube-apiserver --etcd-servers {etcd} --secure-port {port} --bind-address 127.0.0.1
+        --cert-dir {folder}/certificates --authorization-mode RBAC --token-auth-file {folder}/tokens.csv
+        --service-account-issuer https://kubernetes.default.svc --service-account-key-file {key}
+        --service-account-signing-key-file {key} --service-cluster-ip-range 10.0.0.0/24
+        --disable-admission-plugins ServiceAccount"""
     kubeconfig = folder / "kubeconfig"
     cluster = {"server": f"https://127.0.0.1:{port}", "insecure-skip-tls-verify": True}
     _write_kubeconfig(kubeconfig, cluster, token)
     with ExitStack() as stack, (folder / "log").open("wb") as log:
-        for command in commands:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
+        for line in (etcd_line, server_line):
+            process = subprocess.Popen(line.split(), stdout=log, stderr=log)
             stack.callback(process.wait, timeout=30)
             stack.callback(process.terminate)
         _wait_until(lambda: _is_ready(kubeconfig), f"kube-apiserver to be ready; see {folder / 'log'}")
@@ -172,7 +170,7 @@ def _free_port() -> int:
 
 
 def _write_kubeconfig(path: Path, cluster: Obj, token: str) -> None:
-    document = {"apiVersion": "v1", "kind": "Config", "current-context": "c"}
+    document: Obj = {"apiVersion": "v1", "kind": "Config", "current-context": "c"}
     document |= {"clusters": [{"name": "c", "cluster": cluster}], "users": [{"name": "c", "user": {"token": token}}]}
     path.write_text(yaml.safe_dump({**document, "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}]}))
 

@@ -276,3 +276,12 @@ def test_a_strict_patch_of_an_owned_object_finds_nothing_unknown(store: "Widgets
     store.patch("w", {"status": {"phase": "Busy"}}, subresource="status")
     reply = store.patch("w", {"spec": {"size": 5}}, fieldValidation="Strict")
     assert (reply.status, reply.warnings) == (200, [])
+
+
+def test_the_owners_can_be_rewritten_and_forgotten(store: "Widgets") -> None:
+    entries = store.create("w", {"model": "a", "size": 5})["metadata"]["managedFields"]
+    entries[0] |= {"manager": "heir", "operation": "Apply"}
+    rewritten = store.patch("w", {"metadata": {"managedFields": entries}}).body
+    assert ("heir", "Apply") in owners(rewritten)
+    forgotten = store.patch("w", {"metadata": {"managedFields": [{}]}}).body
+    assert "managedFields" not in forgotten["metadata"]

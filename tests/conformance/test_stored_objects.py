@@ -32,7 +32,7 @@ def test_a_created_object_has_identity_version_generation_and_time(store: "Widge
 
 
 def test_what_only_the_server_sets_is_taken_from_nobody(store: "Widgets") -> None:
-    claimed = {"uid": "mine", "generation": 7, "creationTimestamp": "2001-01-01T00:00:00Z"}
+    claimed: Obj = {"uid": "mine", "generation": 7, "creationTimestamp": "2001-01-01T00:00:00Z"}
     metadata = store.create("one", **claimed)["metadata"]
     assert all(metadata[key] != value for key, value in claimed.items())
 

@@ -119,6 +119,10 @@ class Server:
 
     def _openapi(self, path: str, accept: str, infos: list[ResourceInfo]) -> web.Response:
         if path == "/openapi/v2":
+            if "proto-openapi" in accept:
+                return web.Response(
+                    body=documents.OPENAPI_V2_PROTOBUF, headers={"Content-Type": documents.PROTO_OPENAPI}
+                )
             if accept and "json" not in accept and "*/*" not in accept:
                 raise ApiError(406, "NotAcceptable", "only JSON is served")
             return web.json_response(documents.openapi_v2(infos))
@@ -145,7 +149,7 @@ class Server:
 
 
 def build_app(registry: Registry, tokens: Tokens, runtime: PodRuntime) -> web.Application:
-    """The application that serves a registry; what every cluster has from the beginning is created where it is missing."""
+    """The application that serves a registry; what every cluster has from the beginning is made where it is missing."""
     bootstrap(registry)
     app = web.Application(client_max_size=64 << 20)
     app.router.add_route("*", "/{path:.*}", Server(registry, tokens, runtime).handle)

@@ -1,7 +1,7 @@
 """Server-side apply and the bookkeeping of `managedFields`. Pure.
 
-Follows the documented algorithm: what an applier names it owns; what it named before and names no more is removed unless
-somebody else owns it; a value that another manager owns and that differs is a conflict, unless forced.
+Follows the documented algorithm: what an applier names it owns; what it named before and names no more is removed
+unless somebody else owns it; a value that another manager owns and that differs is a conflict, unless forced.
 """
 
 import copy
@@ -24,7 +24,7 @@ def apply(
     config["metadata"].pop("managedFields", None)
     wanted = leaves(fields_of(config, schema))
     if live is None:
-        result = config
+        result: Obj = config
         _write_entries(result, [_entry(manager, "Apply", wanted, result, subresource, now)])
         return result
     entries = list(live["metadata"].get("managedFields") or [])
@@ -37,7 +37,8 @@ def apply(
     previous = set().union(*(leaves(entry["fieldsV1"]) for entry in mine)) if mine else set()
     owned_by_others = set().union(*(leaves(entry["fieldsV1"]) for entry in others)) if others else set()
     result = _merge(copy.deepcopy(live), config, whole)
-    for path in sorted(previous - wanted - owned_by_others, key=len, reverse=True):
+    # Whole items first: without its keys an item could no longer be found.
+    for path in sorted(previous - wanted - owned_by_others, key=lambda path: (path[-1] != ".", path)):
         if not any(other[: len(path)] == path for other in wanted | owned_by_others if other != path):
             _remove(result, path, whole)
     lost = {path for paths in contested.values() for path in paths}
@@ -51,7 +52,12 @@ def apply(
 
 def track_update(old: Obj | None, new: Obj, schema: Schema, *, manager: str, subresource: str, now: str) -> None:
     """Note in `new` that `manager` set what differs from `old`; what is gone is owned by nobody any more."""
-    entries = list((old or new)["metadata"].get("managedFields") or []) if old else []
+    entries = list(
+        new["metadata"].get("managedFields") or (old or {"metadata": {}})["metadata"].get("managedFields") or []
+    )
+    if entries == [{}]:  # the documented way to forget all owners
+        _write_entries(new, [])
+        return
     whole = schema_with_metadata(schema)
     present = leaves(fields_of(new, schema))
     if old is None:
@@ -60,18 +66,26 @@ def track_update(old: Obj | None, new: Obj, schema: Schema, *, manager: str, sub
         changed = {path for path in present if _value(old, path, whole) != _value(new, path, whole)}
     kept = []
     mine: set[Path] = set()
+    since = ""
     for entry in entries:
         owned = leaves(entry["fieldsV1"])
         if _is(entry, manager, "Update", subresource):
-            mine = owned
+            mine, since = owned, entry.get("time", "")
             continue
         still = {path for path in owned if path not in changed and (path in present or _exists(new, path, whole))}
         if still:
             kept.append({**entry, "fieldsV1": from_leaves(still)})
     total = {path for path in mine if path in present or _exists(new, path, whole)} | changed
     if total:
-        kept.append(_entry(manager, "Update", total, new, subresource, now))
+        mine_now = _entry(manager, "Update", total, new, subresource, now)
+        kept.append({**mine_now, "time": since} if since and total == mine else mine_now)
     _write_entries(new, kept)
+
+
+def same_owners(one: Obj, other: Obj) -> bool:
+    """Whether two objects have the same managedFields, in any order."""
+    first, second = (obj["metadata"].get("managedFields") or [] for obj in (one, other))
+    return len(first) == len(second) and all(entry in second for entry in first)
 
 
 def _write_entries(obj: Obj, entries: list[Obj]) -> None:

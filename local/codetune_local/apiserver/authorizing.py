@@ -175,7 +175,7 @@ def _allows(rule: Obj, wanted: Attributes) -> bool:
 
 
 def _has(values: list[str] | None, wanted: str) -> bool:
-    return bool(values) and ("*" in values or wanted in values)
+    return values is not None and ("*" in values or wanted in values)
 
 
 def describe_refusal(user: User, wanted: Attributes) -> str:

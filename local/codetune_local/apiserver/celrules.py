@@ -6,6 +6,8 @@ from typing import Any
 
 import celpy
 from celpy import celtypes
+from celpy.celparser import CELParseError
+from celpy.evaluation import CELEvalError
 
 from codetune_local.apiserver.schemas import Schema, list_map_keys
 from codetune_local.apiserver.structural import Cause
@@ -23,7 +25,7 @@ def compile_failure(rule: str) -> str:
     """What a rule can't be compiled for; empty when it can."""
     try:
         _program(rule)
-    except (celpy.CELParseError, celpy.CELEvalError) as error:
+    except (CELParseError, CELEvalError) as error:
         return str(error).splitlines()[0]
     return ""
 
@@ -56,7 +58,7 @@ def _evaluate(rule: dict[str, Any], new: Any, old: Any, path: str) -> str:
         text = rule.get("message") or f"failed rule: {rule['rule']}"
         if "messageExpression" in rule:
             text = str(_program(rule["messageExpression"]).evaluate(activation))
-    except celpy.CELEvalError as error:
+    except CELEvalError as error:
         text = f"rule evaluation error: {error}: {rule['rule']}"
     shown = (
         f'"{new}"'

@@ -109,7 +109,7 @@ def _check_list(schema: Obj, path: str) -> Iterator[Cause]:
             why = f'Invalid value: "{key}": must refer to a property of the items'
             yield f"{path}.x-kubernetes-list-map-keys[{index}]", "FieldValueInvalid", why
         elif key not in (items.get("required") or []) and "default" not in found:
-            why = "Required value: this property is in x-kubernetes-list-map-keys, so it must have a default or be required"
+            why = "Required value: is in x-kubernetes-list-map-keys, so it must have a default or be required"
             yield f"{path}.items.properties[{key}].default", "FieldValueRequired", why
 
 

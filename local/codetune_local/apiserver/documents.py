@@ -131,6 +131,18 @@ def _aggregated_resources(group: str, version: str, infos: list[ResourceInfo]) -
 
 # -- OpenAPI
 
+PROTO_OPENAPI = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+
+
+def _text_field(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+# kubectl asks for this form only about kinds that it did not find in /openapi/v3, so it holds no definitions: a
+# Document with `swagger` (1) and `info` (2: `title` 1, `version` 2).
+_INFO = _text_field(1, b"Kubernetes") + _text_field(2, VERSION["gitVersion"].encode())
+OPENAPI_V2_PROTOBUF = _text_field(1, b"2.0") + _text_field(2, _INFO)
+
 
 def openapi_v2(infos: Iterable[ResourceInfo]) -> Obj:
     """A swagger document with the definitions of all kinds."""
@@ -246,7 +258,7 @@ def _references(value: Any) -> Iterable[str]:
 
 
 def _rewrite(value: Any, prefix: str) -> Any:
-    """References of the packaged file become references inside the document; JSON Schema's type lists become OpenAPI's."""
+    """References of the packaged file become references inside the document."""
     if isinstance(value, dict):
         return {
             key: prefix + inner.rsplit("/", 1)[1]

@@ -1,4 +1,4 @@
-"""Kubernetes' protobuf bodies for the few kinds that kubectl's own subcommands send (`create namespace`, `create token`, …).
+"""Kubernetes' protobuf bodies for the few kinds that kubectl's own subcommands send (`create namespace`, …).
 
 Everything in files is sent as JSON. The numbers are those of the published `generated.proto` files.
 """
@@ -81,7 +81,8 @@ def decode(body: bytes) -> Obj:
     envelope = _message(body.removeprefix(_MAGIC), "Unknown")
     kind = envelope.get("typeMeta", {}).get("kind", "")
     if not body.startswith(_MAGIC) or kind not in _MESSAGES:
-        text = f"the local cluster reads {kind or 'this body'} only as JSON or YAML: write it to a file and `kubectl apply -f` it"
+        what = kind or "this body"
+        text = f"the local cluster reads {what} only as JSON or YAML: write it to a file and `kubectl apply -f` it"
         raise ApiError(415, "UnsupportedMediaType", text)
     return {**envelope["typeMeta"], **_message(envelope.get("raw", b""), kind)}
 

@@ -24,6 +24,7 @@ from codetune_local.apiserver.errors import (
 )
 from codetune_local.apiserver.schemas import schema_of
 from codetune_local.apiserver.storage import Storage
+from codetune_local.apiserver.structural import apply_defaults
 
 Obj = dict[str, Any]
 Change = Callable[[Obj], Obj]
@@ -104,7 +105,7 @@ class Registry:
             shown = eventing.from_core(shown)
         shown["apiVersion"], shown["kind"] = info.api_version, info.kind
         if info.custom is not None:
-            preparing.apply_defaults(shown, schema_of(info))
+            apply_defaults(shown, schema_of(info))
         return shown
 
     # -- writing
@@ -227,7 +228,7 @@ class Registry:
         if tracked and manager:
             applying.track_update(old, obj, schema_of(info), manager=manager, subresource=subresource, now=now())
         if _bare(obj) == _bare(old):
-            if not tracked and obj["metadata"].get("managedFields") != old["metadata"].get("managedFields"):
+            if not applying.same_owners(obj, old):
                 return self._store(info, obj, dry_run)
             return copy.deepcopy(old)
         if _spec_of(obj, info) != _spec_of(old, info):

@@ -20,7 +20,8 @@ def _paths(info: ResourceInfo) -> tuple[list[str], list[str], list[str]]:
     spec = declared.get("specReplicasPath", ".spec.replicas")
     status = declared.get("statusReplicasPath", ".status.replicas")
     selector = declared.get("labelSelectorPath", "" if info.custom else ".spec.selector")
-    return tuple(path.strip(".").split(".") if path else [] for path in (spec, status, selector))  # type: ignore[return-value]
+    first, second, third = (path.strip(".").split(".") if path else [] for path in (spec, status, selector))
+    return first, second, third
 
 
 def _at(obj: Obj, path: list[str]) -> Any:

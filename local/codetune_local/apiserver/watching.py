@@ -40,7 +40,7 @@ def select(registry: Registry, selection: Selection) -> list[Obj]:
 
 
 def translate(change: Change, selection: Selection, registry: Registry) -> Obj | None:
-    """The event that a watch shows for a change: an object that leaves the selection is DELETED, one that enters ADDED."""
+    """The event that a watch shows for a change: what leaves the selection is DELETED, what enters it ADDED."""
     if change.resource != registry.store_key(selection.info):
         return None
     is_in, was_in = selection.matches(change.object), selection.matches(change.previous)
