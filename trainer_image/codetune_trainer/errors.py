@@ -9,6 +9,7 @@
     ├── ModelNotFound, GatedModel, UnsupportedModel
     ├── ModelUnavailable         the hub can't be reached; the same reason as SourceUnavailable
     ├── IncompatibleCheckpoint, DivergedLoss, OutOfMemory
+    ├── DeviceMissing            the pod has no GPU although it asked for one
     └── DiskFull                 a volume has no space left
 
 A container that fails writes `{reason, message, hint}` to its termination log, where the operator reads it.
@@ -162,6 +163,12 @@ class OutOfMemory(TrainerError):
     """The memory of the pod or of its GPU is not enough."""
 
     reason = "OutOfMemory"
+
+
+class DeviceMissing(TrainerError):
+    """The pod has no GPU although it asked for one."""
+
+    reason = "StartError"
 
 
 class DiskFull(TrainerError):

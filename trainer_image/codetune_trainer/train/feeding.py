@@ -1,30 +1,31 @@
 """The order of training data: a function of seed and epoch alone, so that a run can go on anywhere."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
-
-from codetune_trainer.train.infilling import FimTokens, infill
-from codetune_trainer.train.packing import Packed, pack
+from codetune_trainer.train.encoding import Encoder
+from codetune_trainer.train.infilling import SENTINELS, FimTokens, infill
+from codetune_trainer.train.packing import Packed, cut_pieces, join, pack
 
 
 @dataclass(frozen=True)
 class Corpus:
     """The training documents, and how they become sequences."""
 
-    texts: list[str]
-    plain: list[list[int]]
+    texts: Sequence[str]
+    plain: Sequence[list[int]]
     """Token ids of each text with the end-of-document token."""
-    tokenizer: Any
-    end: int
-    padding: int
+    encoder: Encoder
     length: int
+    """Tokens in a sequence."""
     fim: FimTokens | None
+    """None: no fill-in-the-middle."""
     fim_rate: float
+    """Share of the documents that become fill-in-the-middle examples."""
     seed: int
+    shared: bool = True
+    """Whether documents may share a sequence."""
 
     @property
     def tokens(self) -> int:
@@ -35,16 +36,18 @@ class Corpus:
         """The sequences of one pass, in their order."""
         chance = random.Random(f"{self.seed}/{number}")
         order = chance.sample(range(len(self.texts)), len(self.texts))
-        packed = pack([self._document(index, chance) for index in order], self.length, self.padding)
-        shuffled = chance.sample(range(len(packed)), len(packed))
-        return Packed(
-            packed.tokens[shuffled], packed.labels[shuffled], packed.positions[shuffled], packed.segments[shuffled]
-        )
+        pieces = [piece for index in order for piece in self._pieces(index, chance)]
+        packed = pack(pieces, self.length, self.encoder.padding, shared=self.shared)
+        return packed.choose(chance.sample(range(len(packed)), len(packed)))
 
-    def _document(self, index: int, chance: random.Random) -> list[int]:
-        if self.fim is None or chance.random() >= self.fim_rate:
-            return self.plain[index]
-        return [*infill(self.texts[index], self.tokenizer, self.fim, chance), self.end]
+    def _pieces(self, index: int, chance: random.Random) -> list[list[int]]:
+        begin, end = self.encoder.begin, self.encoder.end
+        if self.fim is None or not self.texts[index] or chance.random() >= self.fim_rate:
+            return cut_pieces(self.plain[index], self.length, begin)
+        # Each part of a long text is an example of its own, so that a middle always has its prefix and suffix in sight.
+        room = self.length - len(begin) - 1
+        parts = self.encoder.cut(self.texts[index], room - SENTINELS)
+        return [[*begin, *infill(part, self.encoder, self.fim, chance, room), end] for part in parts]
 
 
 @dataclass
@@ -65,19 +68,8 @@ def feed(corpus: Corpus, position: Position, sequences: int) -> Iterator[Packed]
             if position.sequence >= len(epoch):
                 position.epoch, position.sequence = position.epoch + 1, 0
                 epoch = corpus.epoch(position.epoch)
-            part = epoch.rows(position.sequence, position.sequence + missing)
+            part = epoch.choose(slice(position.sequence, position.sequence + missing))
             position.sequence += len(part)
             missing -= len(part)
             parts.append(part)
-        yield _join(parts)
-
-
-def _join(parts: list[Packed]) -> Packed:
-    if len(parts) == 1:
-        return parts[0]
-    return Packed(
-        torch.cat([part.tokens for part in parts]),
-        torch.cat([part.labels for part in parts]),
-        torch.cat([part.positions for part in parts]),
-        torch.cat([part.segments for part in parts]),
-    )
+        yield join(parts)

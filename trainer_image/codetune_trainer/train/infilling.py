@@ -1,4 +1,4 @@
-"""Fill-in-the-middle: turns a document into prefix, suffix and middle with the model's own tokens.
+"""Fill-in-the-middle: turns a text into prefix, suffix and middle with the model's own tokens. Pure.
 
 Formats as the families publish them; PSM puts the prefix first, SPM the suffix (arXiv:2207.14255). The cut is made
 between characters, as an editor's cursor is, and half of the examples are SPM, in the joint form of that paper's §3.1:
@@ -9,6 +9,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from codetune_trainer.train.encoding import Encoder
+
 # (prefix, suffix, middle) tokens by family; the first triple that a tokenizer knows as single tokens is used.
 FAMILIES = {
     "StarCoder, StarCoder2, Granite-Code, StableCode": ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
@@ -16,6 +18,7 @@ FAMILIES = {
     "CodeLlama": ("▁<PRE>", "▁<SUF>", "▁<MID>"),
     "DeepSeek-Coder": ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
 }
+SENTINELS = 3
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,17 @@ def find_fim_tokens(tokenizer: Any) -> FimTokens | None:
     return None
 
 
-def infill(text: str, tokenizer: Any, tokens: FimTokens, chance: random.Random) -> list[int]:
-    """Token ids of a document with a random middle cut out and put last."""
+def infill(text: str, encoder: Encoder, tokens: FimTokens, chance: random.Random, room: int) -> list[int]:
+    """Token ids of a text with a random middle cut out and put last: at most `room` of them.
+
+    Cutting a text makes a few more tokens of it; what is too much goes from the far ends of prefix and suffix.
+    """
     first, second = sorted(chance.sample(range(len(text) + 1), 2)) if len(text) > 1 else (0, len(text))
-    prefix, middle, suffix = (
-        tokenizer(part, add_special_tokens=False)["input_ids"]
-        for part in (text[:first], text[first:second], text[second:])
-    )
+    prefix, middle, suffix = encoder.encode([text[:first], text[first:second], text[second:]])
+    middle = middle[: room - SENTINELS]
+    spare = room - SENTINELS - len(middle)
+    suffix = suffix[: max(spare - len(prefix), spare // 2)]
+    prefix = prefix[len(prefix) - min(len(prefix), spare - len(suffix)) :]
     if chance.random() < 0.5:
         return [tokens.prefix, tokens.suffix, *suffix, tokens.middle, *prefix, *middle]
     return [tokens.prefix, *prefix, tokens.suffix, *suffix, tokens.middle, *middle]

@@ -29,16 +29,19 @@ class FrozenHeadLoss(torch.autograd.Function):
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
     ) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        gradient = torch.empty_like(hidden)
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, hidden.shape[0], CHUNK):
             rows, wanted = hidden[start : start + CHUNK], labels[start : start + CHUNK, None]
             logits = functional.linear(rows.to(weight.dtype), weight, bias).float()
             normalizer = logits.logsumexp(dim=1, keepdim=True)
             total += (normalizer - logits.gather(1, wanted)).sum()
+            if gradient is None:  # only measuring
+                continue
             probabilities = logits.sub_(normalizer).exp_()
             probabilities.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=torch.float32))
             gradient[start : start + CHUNK] = (probabilities.to(weight.dtype) @ weight).to(hidden.dtype)
-        ctx.save_for_backward(gradient)
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
@@ -53,7 +56,8 @@ def sum_loss(model: Any, batch: Packed) -> torch.Tensor:
     inputs = {
         "input_ids": batch.tokens,
         "position_ids": batch.positions,
-        "attention_mask": batch.mask(),
+        # Shape [rows, 1, length, length] where documents share a sequence; else the model's own mask knows more.
+        "attention_mask": batch.mask() if batch.is_shared else (batch.segments >= 0).long(),
         "use_cache": False,
     }
     if any(getattr(causal.config, name, None) is not None for name in _LOGIT_SETTINGS):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from codetune_api.finetune import Parameters
 from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -18,41 +19,45 @@ Model = Any
 """transformers and peft publish their model classes without types."""
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the hardware computes in bf16 itself; a CPU that only emulates it is ten times slower than in float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch that works
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
-
-
 def load_model_config(folder: Path, uri: str) -> Any:
     """The configuration of the base model. Raises: ModelNotFound, UnsupportedModel."""
     if not (folder / "config.json").is_file():
         text = f"There is no model at {uri}: its folder has no config.json."
         raise ModelNotFound(text, "Correct spec.baseModel.")
-    if "auto_map" in json.loads((folder / "config.json").read_text()):
-        text = f"{uri} brings its own Python code, which Codetune does not run."
-        raise UnsupportedModel(text, "Choose a model that transformers supports itself.")
     if not list(folder.glob("*.safetensors")):
         text = f"{uri} has no *.safetensors file; other weight formats can run code when they are loaded."
         raise UnsupportedModel(text, "Choose a model with safetensors weights, or convert it.")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, OSError) as error:
-        raise UnsupportedModel(f"The configuration of {uri} can't be read: {error}") from error
+        raise _refuse_config(folder, uri, error) from error
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         text = f"{uri} is a {config.model_type} model, which is not a causal language model."
         raise UnsupportedModel(text, "Choose a causal language model.")
     return config
 
 
+def _refuse_config(folder: Path, uri: str, error: Exception) -> UnsupportedModel:
+    try:
+        brings_code = "auto_map" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError:
+        brings_code = False
+    if brings_code:
+        text = f"{uri} brings its own Python code, which Codetune does not run."
+        return UnsupportedModel(text, "Choose a model that transformers supports itself.")
+    return UnsupportedModel(f"The configuration of {uri} can't be read: {error}", "Check the files of the base model.")
+
+
 def load_tokenizer(folder: Path, uri: str) -> Any:
-    """The model's tokenizer. Raises: ModelNotFound, UnsupportedModel."""
+    """The model's tokenizer. Raises: UnsupportedModel."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, OSError) as error:
-        raise UnsupportedModel(f"The tokenizer of {uri} can't be loaded: {error}") from error
+        text = f"The tokenizer of {uri} can't be loaded: {error}"
+        raise UnsupportedModel(text, "The model's folder must hold its tokenizer.json too.") from error
+    if not tokenizer.is_fast:
+        text = f"The tokenizer of {uri} has no tokenizer.json."
+        raise UnsupportedModel(text, "Convert it with transformers (save_pretrained of its fast tokenizer).")
     if tokenizer.eos_token_id is None:
         text = f"The tokenizer of {uri} has no end-of-text token, so documents can't be told apart."
         raise UnsupportedModel(text, "Choose a model whose tokenizer has an eos_token.")
@@ -60,7 +65,7 @@ def load_tokenizer(folder: Path, uri: str) -> Any:
 
 
 def load_base(folder: Path, uri: str, precision: str, device: torch.device) -> Model:
-    """The frozen base model. Raises: ModelNotFound, UnsupportedModel."""
+    """The frozen base model. Raises: UnsupportedModel."""
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -70,24 +75,39 @@ def load_base(folder: Path, uri: str, precision: str, device: torch.device) -> M
             use_safetensors=True,
             attn_implementation="sdpa",
         )
-    except (ValueError, OSError) as error:
-        raise UnsupportedModel(f"{uri} can't be loaded: {error}") from error
+    except (ValueError, OSError, SafetensorError) as error:
+        text = f"{uri} can't be loaded: {error}"
+        raise UnsupportedModel(text, "Check the files of the base model, or choose another one.") from error
     model.requires_grad_(False)
     return nn.Module.to(model, device)
 
 
-def linear_modules(folder: Path, config: Any) -> list[str]:
-    """Names of the model's linear layers but the output head; no weights are loaded for it."""
+def linear_modules(config: Any, uri: str) -> list[str]:
+    """Names of the model's linear layers but the output head; no weights are loaded. Raises: UnsupportedModel."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     head = model.get_output_embeddings()
-    return sorted(
-        {
-            name.rsplit(".", 1)[-1]
-            for name, found in model.named_modules()
-            if isinstance(found, nn.Linear) and found is not head
-        }
-    )
+    found = {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }
+    if not found:
+        text = f"{uri} ({config.model_type}) has no linear layer that an adapter could go on."
+        raise UnsupportedModel(text, "Choose a model of a family that vLLM serves with LoRA.")
+    return sorted(found)
+
+
+def can_share_sequences(config: Any, length: int) -> bool:
+    """Whether an attention mask alone keeps the documents of one sequence apart.
+
+    Not where the model carries a state from token to token, and not where its own sliding window is shorter than the
+    sequence, because a mask of ours replaces it. Such models get one document a sequence.
+    """
+    found = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    classes = found if isinstance(found, tuple) else (found,)
+    window = getattr(config.get_text_config(), "sliding_window", None)
+    return not any(getattr(entry, "_is_stateful", False) for entry in classes) and (not window or window >= length)
 
 
 def add_adapter(base: Model, parameters: Parameters, uri: str) -> Model:
@@ -98,11 +118,21 @@ def add_adapter(base: Model, parameters: Parameters, uri: str) -> Model:
         lora_dropout=parameters.dropout,
         target_modules=list(parameters.target_modules),
         task_type="CAUSAL_LM",
-        base_model_name_or_path=uri,
     )
     model = get_peft_model(base, config)
     model.peft_config["default"].base_model_name_or_path = uri
     if parameters.gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        base.enable_input_require_grads()
+        enable_checkpointing(model)
     return model
+
+
+def enable_checkpointing(model: Model) -> None:
+    """Compute activations again in the backward pass instead of keeping them: a third slower, half the memory."""
+    base = model.get_base_model()
+    base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    base.enable_input_require_grads()
+
+
+def trainable_weights(model: Model) -> list[torch.nn.Parameter]:
+    """The adapter's weights, in a fixed order."""
+    return [found for found in model.parameters() if found.requires_grad]

@@ -1,4 +1,4 @@
-"""Learning rate, remaining time, and when a run is asked to stop."""
+"""Learning rate, remaining time, how often something is said, and when a run is asked to stop."""
 
 import math
 import signal
@@ -13,7 +13,8 @@ def learning_rate(step: int, parameters: Parameters) -> float:
     peak, warmup = parameters.learning_rate, parameters.warmup_steps
     if step <= warmup:
         return peak * step / max(warmup, 1)
-    done = (step - warmup) / max(parameters.max_steps - warmup, 1)
+    # The last step is still a step: its rate is above zero.
+    done = (step - warmup - 1) / max(parameters.max_steps - warmup, 1)
     if parameters.scheduler == "Linear":
         return peak * (1 - done)
     if parameters.scheduler == "Cosine":
@@ -22,11 +23,12 @@ def learning_rate(step: int, parameters: Parameters) -> float:
 
 
 class Pace:
-    """Measured time of steps and of checkpoints, smoothed, and what it means for the time that is left."""
+    """Measured time of steps, checkpoints and the end, smoothed, and what it means for the time that is left."""
 
     def __init__(self) -> None:
         self._step = 0.0
         self._checkpoint = 0.0
+        self._end = 0.0
 
     def note_step(self, seconds: float) -> None:
         """A step took so long."""
@@ -36,19 +38,37 @@ class Pace:
         """A checkpoint with its evaluation took so long."""
         self._checkpoint = seconds if not self._checkpoint else 0.5 * self._checkpoint + 0.5 * seconds
 
-    def remaining(self, steps: int, checkpoints: int) -> float:
-        """Seconds for so many more steps and checkpoints."""
-        return steps * self._step + checkpoints * self._checkpoint
+    def note_end(self, seconds: float) -> None:
+        """What comes after the last step will take so long."""
+        self._end = seconds
+
+    def remaining(self, steps: int, checkpoints: int) -> float | None:
+        """Seconds for so many more steps and checkpoints, and the end; None before anything is known of steps."""
+        if steps and not self._step:
+            return None
+        return steps * self._step + checkpoints * self._checkpoint + self._end
+
+
+class Stopped(Exception):
+    """SIGTERM came; nothing that a checkpoint holds is lost."""
 
 
 class StopSignal:
-    """Notes SIGTERM; the loop looks at it between micro-batches."""
+    """Notes SIGTERM; the run looks at it between micro-batches."""
 
     def __init__(self) -> None:
         self.is_set = False
+
+    def listen(self) -> None:
+        """From now on SIGTERM is noted instead of ending the process."""
         signal.signal(signal.SIGTERM, self._note)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def check(self) -> None:
+        """Raises: Stopped once SIGTERM has come."""
+        if self.is_set:
+            raise Stopped("SIGTERM came before the first step was done.")
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
         self.is_set = True
 
 
@@ -57,12 +77,12 @@ class Throttle:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._last = -math.inf
+        self._last = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether it is time again; if so, the clock starts anew."""
-        now = time.monotonic()
-        if now - self._last < self._seconds:
-            return False
-        self._last = now
-        return True
+        """Whether it is time again."""
+        return time.monotonic() - self._last >= self._seconds
+
+    def restart(self) -> None:
+        """The clock starts anew."""
+        self._last = time.monotonic()

@@ -30,11 +30,9 @@ class Packed:
     def __len__(self) -> int:
         return self.tokens.shape[0]
 
-    def rows(self, start: int, stop: int) -> "Packed":
+    def choose(self, rows: slice | Sequence[int]) -> "Packed":
         """Some of the sequences."""
-        return Packed(
-            self.tokens[start:stop], self.labels[start:stop], self.positions[start:stop], self.segments[start:stop]
-        )
+        return Packed(self.tokens[rows], self.labels[rows], self.positions[rows], self.segments[rows])
 
     def to(self, device: torch.device) -> "Packed":
         """The same on a device."""
@@ -45,6 +43,11 @@ class Packed:
         """Positions that have a target."""
         return int((self.labels != IGNORED).sum())
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether any sequence holds more than one piece."""
+        return bool((self.segments > 0).any())
+
     def mask(self) -> torch.Tensor:
         """Shape [sequences, 1, length, length]; True where a query (row) may look at a key (column)."""
         same = self.segments[:, None, :, None] == self.segments[:, None, None, :]
@@ -53,10 +56,36 @@ class Packed:
         return same & causal
 
 
-def pack(documents: Iterable[Sequence[int]], length: int, padding: int) -> Packed:
-    """Pack token documents into sequences; the order of the sequences is that of their first pieces."""
-    pieces = [list(found[at : at + length]) for found in documents for at in range(0, len(found), length)]
-    return _lay_out(_fit([len(piece) for piece in pieces], length), pieces, length, padding)
+def join(parts: Sequence[Packed]) -> Packed:
+    """Sequences of several, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return Packed(
+        torch.cat([part.tokens for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        torch.cat([part.positions for part in parts]),
+        torch.cat([part.segments for part in parts]),
+    )
+
+
+def cut_pieces(document: Sequence[int], length: int, begin: Sequence[int] = ()) -> list[list[int]]:
+    """A document in pieces of at most `length` tokens, each with the model's own `begin` before it."""
+    room = length - len(begin)
+    return [[*begin, *document[at : at + room]] for at in range(0, len(document), room)]
+
+
+def pack(pieces: Iterable[Sequence[int]], length: int, padding: int, *, shared: bool = True) -> Packed:
+    """Pack pieces of at most `length` tokens; the order of the sequences is that of their first pieces.
+
+    Args:
+        pieces: Token ids.
+        length: Tokens in a sequence.
+        padding: Token that fills what is left.
+        shared: Whether several pieces may share a sequence.
+    """
+    found = [list(piece) for piece in pieces]
+    bins = _fit([len(piece) for piece in found], length) if shared else [[index] for index in range(len(found))]
+    return _lay_out(bins, found, length, padding)
 
 
 def _fit(sizes: list[int], length: int) -> list[list[int]]:

@@ -1,0 +1,223 @@
+"""A tiny random Llama with a byte-level tokenizer, a dataset of generated code, and runs of the trainer on them."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from codetune_api.contracts import DatasetFile, DatasetManifest, TrainConfig, TrainResult
+from codetune_api.digests import FileEntry, digest_value
+from codetune_api.finetune import Checkpoints, Evaluation, LoraOverrides, TrainingOverrides
+from codetune_api.project import FileCounts
+from codetune_api.protocol import Event, ResultEvent, parse
+from codetune_trainer.train.encoding import Encoder, build_encoder
+from codetune_trainer.train.pacing import StopSignal
+from codetune_trainer.train.run import train
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+NONCE = "0123456789abcdef"
+BASE_MODEL = "file:///tiny"
+STARCODER_FIM = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")
+
+
+def build_tokenizer(*special: str, begins: bool = False) -> Any:
+    """One token a byte, `</s>` as end of text, and more special tokens as asked."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in ("<s>", "</s>", *special)])
+    if begins:
+        tokenizer.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B", [("<s>", 256)])
+    fast: Any = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    return fast
+
+
+def make_model(folder: Path, tokenizer: Any = None, **settings: Any) -> Path:
+    """A model folder as the hub has them."""
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {
+        "vocab_size": 264,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.1,
+        "bos_token_id": 256,
+        "eos_token_id": 257,
+    }
+    LlamaForCausalLM(LlamaConfig(**{**shape, **settings})).save_pretrained(str(folder))
+    (tokenizer or build_tokenizer()).save_pretrained(str(folder))
+    return folder
+
+
+def write_dataset(folder: Path, train: Sequence[str], holdout: Sequence[str] = ()) -> str:
+    """A dataset as a scan leaves it; returns its revision."""
+    folder.mkdir(parents=True)
+    rows = [
+        DatasetFile(
+            path=f"code/{split}{index}.py",
+            type="Python",
+            sha256=hashlib.sha256(text.encode()).hexdigest(),
+            split="train" if split == "train" else "holdout",
+            text=text,
+        )
+        for split, texts in (("train", train), ("holdout", holdout))
+        for index, text in enumerate(texts)
+    ]
+    data = "".join(json.dumps(row.to_wire()) + "\n" for row in rows).encode()
+    (folder / "files.jsonl").write_bytes(data)
+    revision = digest_value([[row.path, row.sha256, row.split] for row in rows])
+    entry = FileEntry(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+    manifest = DatasetManifest(revision=revision, sources=[], files=FileCounts(), artifacts={"files.jsonl": entry})
+    (folder / "manifest.json").write_text(manifest.model_dump_json(by_alias=True))
+    return revision
+
+
+def write_code(name: str, lines: int) -> str:
+    """Regular text that a tiny model learns within a few steps."""
+    return "".join(f"def {name}_{index}(value):\n    return value + {index}\n\n" for index in range(lines))
+
+
+class StopAfter(StopSignal):
+    """SIGTERM that comes at a known place: with the n-th look at the signal."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._left = looks
+
+    def check(self) -> None:
+        """Counts down."""
+        self._left -= 1
+        self.is_set = self._left < 0
+        super().check()
+
+
+@dataclass
+class Store:
+    """An artifact store with a dataset and the folders of runs."""
+
+    root: Path
+    model: Path
+    revision: str
+    said: Callable[[], str]
+    status: int = 0
+    """Exit status of the last run."""
+    events: list[Event] = field(default_factory=list)
+    """What the last run said."""
+
+    @property
+    def result(self) -> TrainResult:
+        """What the last line of the last run carries."""
+        last = self.events[-1]
+        assert isinstance(last, ResultEvent)
+        assert last.train is not None
+        return last.train
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The comparison in that result."""
+        found = self.result.evaluation
+        assert found is not None
+        return found
+
+    def add_dataset(self, name: str, train: Sequence[str], holdout: Sequence[str] = ()) -> dict[str, str]:
+        """Another dataset; returns what a configuration must say to use it."""
+        return {"dataset": name, "dataset_revision": write_dataset(self.root / name, train, holdout)}
+
+    def stop_after(self, looks: int) -> StopSignal:
+        """SIGTERM that comes with the n-th look at the signal."""
+        return StopAfter(looks)
+
+    def config(self, run: str = "run", **changes: Any) -> TrainConfig:
+        """A short run in float32, with dropout, so that a resume must get the random state right too."""
+        training = {
+            "max_steps": 6,
+            "sequence_length": 64,
+            "batch_tokens": 256,
+            "learning_rate": 0.01,
+            "warmup_steps": 2,
+            "precision": "Float32",
+            **changes.pop("training", {}),
+        }
+        fields: dict[str, Any] = {
+            "nonce": NONCE,
+            "namespace": "team",
+            "name": "tuned",
+            "dataset": "dataset",
+            "dataset_revision": self.revision,
+            "output": run,
+            "base_model": BASE_MODEL,
+            "device": "cpu",
+            "gpus": 0,
+            "preset": "Smaller",
+            "lora": LoraOverrides(rank=4, dropout=0.1),
+            "training": TrainingOverrides(**training),
+            "checkpoints": Checkpoints(every_steps=2, keep=2),
+        }
+        return TrainConfig(**{**fields, **changes})
+
+    def train(self, config: TrainConfig, stop: StopSignal | None = None) -> list[Event]:
+        """Run the recipe in this process; returns what it said. `status` is its exit status."""
+        folder = self.root / config.output
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        self.status = train(config, self.root / config.dataset, self.model, folder, stop or StopSignal())
+        self.events = read_events(self.said())
+        return self.events
+
+    def losses(self, run: str = "run") -> dict[int, float]:
+        """Step → loss, as `metrics.jsonl` has it; of a step that was repeated, the last."""
+        rows = [json.loads(line) for line in (self.root / run / "metrics.jsonl").read_text().splitlines()]
+        return {row["step"]: row["loss"] for row in rows if "learningRate" in row}
+
+    def checkpoints(self, run: str = "run") -> list[str]:
+        """Names of what lies in the run's checkpoint folder."""
+        return sorted(path.name for path in (self.root / run / "checkpoints").iterdir())
+
+
+def read_events(output: str) -> list[Event]:
+    """The protocol lines of a log."""
+    return [event for line in output.splitlines() if (event := parse(line, NONCE)) is not None]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sums are the same to the last bit only with the same number of threads, and a tiny model is fastest with one."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr("codetune_trainer.train.machine.count_threads", lambda: 1)
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model without fill-in-the-middle tokens."""
+    return make_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., Any]:
+    """`build_tokenizer`, for tests."""
+    return build_tokenizer
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    """The tiny model's tokenizer."""
+    return build_encoder(build_tokenizer())
+
+
+@pytest.fixture
+def store(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> Store:
+    """A store with a dataset of six files to train on and two held out."""
+    code = [write_code(name, 12) for name in ("add", "sum", "plus", "increase", "grow", "raise")]
+    revision = write_dataset(tmp_path / "dataset", code, [write_code("more", 8), write_code("extra", 8)])
+    return Store(tmp_path, tiny_model, revision, lambda: capsys.readouterr().out)

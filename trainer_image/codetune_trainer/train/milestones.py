@@ -1,0 +1,79 @@
+"""What happens at a checkpoint: measure, remember the best, save, prune, tell."""
+
+import time
+
+from codetune_api.artifacts import checkpoint_folder, checkpoint_name, store_uri
+from codetune_api.contracts import CheckpointManifest
+from codetune_api.finetune import CheckpointStatus
+from codetune_api.protocol import CheckpointEvent
+
+from codetune_trainer.train import checkpoints, evaluating
+from codetune_trainer.train.charting import add_point
+from codetune_trainer.train.pacing import Stopped
+from codetune_trainer.train.running import Run, record
+
+
+def mark(run: Run) -> None:
+    """Measure the model and save a checkpoint. Raises: Stopped, with the checkpoint saved all the same."""
+    began = time.monotonic()
+    try:
+        held_out = measure(run)
+    except Stopped as stopped:
+        save(run, None)
+        raise _safe(run) from stopped
+    _remember_best(run, held_out)
+    save(run, held_out)
+    run.pace.note_checkpoint(time.monotonic() - began)
+
+
+def mark_stop(run: Run) -> Stopped:
+    """Save what is not saved yet; returns what to raise."""
+    if run.state.step and (not run.saved or run.saved[-1].step < run.state.step):
+        save(run, None)
+    return _safe(run)
+
+
+def _safe(run: Run) -> Stopped:
+    if not run.saved:
+        return Stopped("SIGTERM came before the first step was done.")
+    return Stopped(f"SIGTERM came; the run goes on from the checkpoint {run.saved[-1].name}.")
+
+
+def measure(run: Run) -> float | None:
+    """Held-out loss of the model as it is; None when nothing is held out. Raises: Stopped."""
+    if run.held_out is None:
+        return None
+    precision = run.parameters.precision
+    return evaluating.mean_loss(run.model, run.held_out, run.micro_batch, precision, run.breathe)
+
+
+def _remember_best(run: Run, held_out: float | None) -> None:
+    state, stopping = run.state, run.parameters.early_stopping
+    state.measured_step = state.step
+    if held_out is None:
+        state.best_checkpoint = checkpoint_name(state.step)
+        return
+    least_fall = stopping.min_delta if stopping else 0.0
+    fell = state.best_loss is None or held_out < state.best_loss - least_fall
+    state.stale = 0 if fell else state.stale + 1
+    if state.best_loss is None or held_out < state.best_loss:
+        state.best_loss, state.best_checkpoint = held_out, checkpoint_name(state.step)
+
+
+def save(run: Run, held_out: float | None) -> None:
+    """Write a checkpoint of the state as it is, and remove those that need not be kept."""
+    state, name = run.state, checkpoint_name(run.state.step)
+    state.history = add_point(state.history, (state.step, state.loss, held_out), run.parameters.max_steps)
+    manifest = checkpoints.save(run.checkpoints, run.model, run.optimizer, state, run.identity, held_out)
+    names = {found.name for found in run.saved} | {name}
+    removed = checkpoints.choose_to_remove(names, run.config.checkpoints.keep, state.best_checkpoint)
+    checkpoints.remove(run.checkpoints, removed)
+    status = describe(run, manifest)
+    run.saved = [found for found in run.saved if found.name not in (*removed, name)] + [status]
+    run.reporter.emit(CheckpointEvent(checkpoint=status, removed=removed))
+    record(run, {"step": state.step, "loss": state.loss, "holdoutLoss": held_out, "tokens": state.tokens})
+
+
+def describe(run: Run, manifest: CheckpointManifest) -> CheckpointStatus:
+    """A checkpoint of this run as it stands in status."""
+    return checkpoints.describe(manifest, store_uri(checkpoint_folder(run.config.output, manifest.name)))

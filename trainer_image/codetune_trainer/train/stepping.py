@@ -1,0 +1,89 @@
+"""One optimizer step, exact whatever the size of the micro-batches."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from codetune_trainer.train.losses import sum_loss
+from codetune_trainer.train.modelling import DTYPES, Model, trainable_weights
+from codetune_trainer.train.packing import Packed
+
+CLIP_NORM = 0.5
+_CPU_ALLOCATION_FAILED = "can't allocate memory"
+"""What PyTorch's allocator for the CPU says, in a plain RuntimeError."""
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """Where the random number generators are: what dropout will drop next."""
+
+    cpu: torch.Tensor
+    cuda: torch.Tensor | None
+
+    @classmethod
+    def take(cls) -> "RandomState":
+        """Now."""
+        return cls(torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None)
+
+    def restore(self) -> None:
+        """Go back to it."""
+        torch.set_rng_state(self.cpu)
+        if self.cuda is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(self.cuda)
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Adapter weights stay in float32; their products are taken in the precision of the frozen weights."""
+    enabled = precision != "Float32"
+    return torch.autocast(device.type, dtype=DTYPES[precision] if enabled else torch.bfloat16, enabled=enabled)
+
+
+def accumulate(model: Model, batch: Packed, rows: int, precision: str, between: Callable[[], None]) -> float:
+    """Leave the gradients of the batch's mean loss in the weights; returns that loss, in nats per token.
+
+    Args:
+        model: A PEFT model in training mode, its gradients cleared.
+        batch: Sequences of one optimizer step.
+        rows: Sequences in one forward pass.
+        precision: As in `Parameters`.
+        between: Called before each forward pass; what it raises ends the step.
+    """
+    weights = trainable_weights(model)
+    device = weights[0].device
+    targets = max(batch.targets, 1)
+    total = torch.zeros((), device=device)
+    for start in range(0, len(batch), rows):
+        between()
+        with autocast(precision, device):
+            loss = sum_loss(model, batch.choose(slice(start, start + rows)).to(device))
+        loss.backward()
+        total += loss.detach()
+    # Sums are divided once, here and in float32: exact however the targets spread over the micro-batches, and no small
+    # factor meets half precision on the way.
+    for weight in weights:
+        if weight.grad is not None:
+            weight.grad.div_(targets)
+    return total.item() / targets
+
+
+def apply_gradients(model: Model, optimizer: torch.optim.Optimizer, rate: float) -> float:
+    """Clip, step, clear; returns the norm of the gradient before clipping."""
+    norm = torch.nn.utils.clip_grad_norm_(trainable_weights(model), CLIP_NORM)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm.item()
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """PyTorch's several ways to say that memory is short become one. Raises: torch.OutOfMemoryError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or _CPU_ALLOCATION_FAILED not in str(error):
+            raise
+        raise torch.OutOfMemoryError(str(error)) from error
