@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from codetune_trainer.errors import SourceUnavailable, UnsupportedSource
+from codetune_trainer.scan.volumes import read_file
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Workshop
@@ -186,3 +187,29 @@ def test_paths_of_a_volume_are_sorted_whatever_their_folders(workshop: "Workshop
     names = ["a/z.py", "a-b/x.py", "a.py", "a0/y.py", "B.py", "a/a/a.py", "\u00e9.py"]
     workshop.volume("disk", {name: f"x = {name!r}\n" for name in names})
     assert list(workshop.scan(workshop.from_volume("disk")).files) == sorted(f"disk/{name}" for name in names)
+
+
+@pytest.mark.parametrize(
+    ("expected", "path"),
+    [
+        pytest.param(b"a = 1\n", b"a.py", id="a-file"),
+        pytest.param(b"b = 1\n", b"deep/b.py", id="a-file-in-a-folder"),
+        pytest.param("it can't be opened", b"link.py", id="became-a-link"),
+        pytest.param("its folder became a link", b"out/secret.py", id="folder-became-a-link"),
+        pytest.param("its folder became a link", b"beside/secret.py", id="link-to-a-folder-of-like-name"),
+        pytest.param("no plain file any more", b"pipe.py", id="became-a-pipe"),
+        pytest.param("it can't be opened", b"gone.py", id="is-gone"),
+        pytest.param("it grew beyond 10 bytes", b"grown.py", id="grew"),
+    ],
+)
+def test_a_file_that_changed_since_it_was_listed_is_not_trusted(
+    workshop: "Workshop", expected: bytes | str, path: bytes
+) -> None:
+    folder = workshop.volume("disk", {"a.py": "a = 1\n", "deep/b.py": "b = 1\n", "grown.py": "x" * 11})
+    outside = workshop.volume("disk-of-others", {"secret.py": f"x = '{SECRET}'\n"})
+    (folder / "link.py").symlink_to(outside / "secret.py")
+    (folder / "out").symlink_to(outside)
+    (folder / "beside").symlink_to(folder.with_name("disk-of-others"))
+    os.mkfifo(folder / "pipe.py")
+    found = read_file(folder.resolve(), path, 10)
+    assert found == expected if isinstance(expected, bytes) else str(found).startswith(expected)

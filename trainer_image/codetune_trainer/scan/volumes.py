@@ -70,7 +70,7 @@ def read_file(root: Path, path: bytes, limit: int) -> bytes | str:
         limit: Bytes; a file that grew beyond them is not read.
     """
     full = os.path.join(os.fsencode(root), path)
-    if not os.path.realpath(os.path.dirname(full)).startswith(os.fsencode(root)):
+    if os.path.realpath(os.path.dirname(full)) != os.path.dirname(full):  # the root itself is resolved already
         return "its folder became a link"
     try:
         # Not blocking: a named pipe would wait for ever. No link: it could have become one since it was listed.
