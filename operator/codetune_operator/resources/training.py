@@ -144,6 +144,13 @@ def switch_training(built: Obj, live: Obj, *, suspend: bool) -> Obj:
 _FIXED_FIELDS = ("template", "completions", "parallelism", "podFailurePolicy", "podReplacementPolicy", "backoffLimit")
 
 
+# As many threads as cores were asked for: more than that wait for each other where others use the node's cores too.
+_THREADS = {
+    "name": "OMP_NUM_THREADS",
+    "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1"}},
+}
+
+
 def _pod_template(finetune: FineTune, name: str, model: ModelSource, settings: Settings) -> Obj:
     spec = finetune.spec
     config_mount = {"name": "config", "mountPath": CONFIG, "readOnly": True}
@@ -158,6 +165,7 @@ def _pod_template(finetune: FineTune, name: str, model: ModelSource, settings: S
         command=["python", "-m", "codetune_trainer", "train"],
         settings=settings,
         env={ENV_MODEL: model.path, "HF_HUB_OFFLINE": "1"},
+        more_env=[_THREADS] if spec.resources.cpu else [],
         mounts=mounts,
         resources=spec.resources,
     )

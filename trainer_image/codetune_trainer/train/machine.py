@@ -24,8 +24,10 @@ def find_device(kind: Literal["cpu", "cuda"]) -> torch.device:
 
 
 def count_threads(quota: Path = _CPU_QUOTA) -> int:
-    """CPU cores that this process may really use: its affinity, and its container's quota where there is one."""
+    """CPU cores to use: its affinity, at most what it was told (OMP_NUM_THREADS) and what its container may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    cores = min(cores, int(told)) if told.isdigit() and int(told) else cores
     try:
         granted, period = quota.read_text().split()
     except (OSError, ValueError):
