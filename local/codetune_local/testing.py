@@ -120,6 +120,11 @@ class _Serving(threading.Thread):
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        transports = [found.transport for found in (runner.server.connections if runner.server else [])]
         await runner.cleanup()
+        for transport in transports:  # a client that keeps its connection would hold up the end of TLS
+            if transport is not None:
+                transport.abort()
+        await asyncio.sleep(0.01)
         for task in done:
             task.result()

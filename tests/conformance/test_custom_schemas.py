@@ -1,5 +1,6 @@
 """What a CRD's schema does to an object: defaults, pruning, validation, rules; and what the two subresources do."""
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -320,3 +321,30 @@ def test_an_established_definition_says_so(api: "Api") -> None:
     conditions = {found["type"]: found["status"] for found in status["conditions"]}
     assert (conditions["NamesAccepted"], conditions["Established"]) == ("True", "True")
     assert (status["acceptedNames"]["kind"], status["storedVersions"]) == ("Widget", ["v1"])
+
+
+def test_a_definition_ends_when_the_last_of_its_objects_has_gone(api: "Api", namespace: str) -> None:
+    definition = make_definition(under_spec({"type": "object"}))
+    definition["spec"] |= {"group": "ending.example.com"}
+    definition["metadata"]["name"] = "trials.ending.example.com"
+    assert api.call("POST", DEFINITIONS, definition).status == 201
+    deadline = time.monotonic() + 30
+
+    def wait_for(path: str, *statuses: int) -> Obj:
+        while (reply := api.call("GET", path)).status not in statuses:
+            assert time.monotonic() < deadline, reply
+            time.sleep(0.05)
+        return reply.body if isinstance(reply.body, dict) else {}
+
+    path = f"/apis/ending.example.com/v1/namespaces/{namespace}/trials"
+    wait_for(path, 200)
+    held: Obj = {"apiVersion": "ending.example.com/v1", "kind": "Trial"}
+    held["metadata"] = {"name": "one", "finalizers": ["example.com/hold"]}
+    assert api.call("POST", path, held).status == 201
+    api.call("DELETE", f"{DEFINITIONS}/trials.ending.example.com")
+    while "deletionTimestamp" not in wait_for(f"{path}/one", 200)["metadata"]:
+        assert time.monotonic() < deadline
+    assert wait_for(f"{DEFINITIONS}/trials.ending.example.com", 200)["metadata"]["deletionTimestamp"]
+    api.call("PATCH", f"{path}/one", {"metadata": {"finalizers": None}}, content="merge")
+    wait_for(f"{DEFINITIONS}/trials.ending.example.com", 404)
+    wait_for(path, 404)

@@ -61,6 +61,8 @@ def check(info: ResourceInfo, obj: Obj, old: Obj | None) -> None:
     """Validate a whole object. Raises: ApiError (422) with everything that is wrong."""
     schema = schema_of(info)
     causes: list[Cause] = check_metadata(info, obj["metadata"]) + validate(_body(obj), _without_root(schema))
+    if info.custom is None:  # their list keys are checked one by one, e.g. a variable may be set twice
+        causes = [cause for cause in causes if cause[1] != "FieldValueDuplicate"]
     if not causes and info.custom is not None:
         before = _rule_view(old) if old else MISSING
         causes += check_rules(_rule_view(obj), before, resolve(schema), is_update=old is not None)

@@ -4,6 +4,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 from codetune_local.apiserver.catalog import ResourceInfo
 from codetune_local.apiserver.errors import ApiError, bad_request
@@ -34,7 +35,8 @@ async def forward(request: web.Request, info: ResourceInfo, target: Target, regi
         if info.key == "pods"
         else _service_address(target, name, port, registry)
     )
-    url = f"http://{address}{target.rest or '/'}"
+    # Not decoded and encoded again: what was sent arrives.
+    url = URL(f"http://{address}{_rest_of(request.raw_path)}", encoded=True)
     # The caller's own token was for the API server; as in a real one it goes no further.
     headers = {key: value for key, value in request.headers.items() if key.lower() not in _HOP}
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
@@ -44,7 +46,6 @@ async def forward(request: web.Request, info: ResourceInfo, target: Target, regi
             session.request(
                 request.method,
                 url,
-                params=request.query,
                 headers=headers,
                 data=request.content if request.can_read_body else None,
                 allow_redirects=False,
@@ -60,6 +61,13 @@ async def forward(request: web.Request, info: ResourceInfo, target: Target, regi
             return response
     except aiohttp.ClientConnectionError as error:
         raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: {error}") from error
+
+
+def _rest_of(path: str) -> str:
+    """Path and query after `/api/v1/namespaces/NAMESPACE/services/NAME/proxy`."""
+    plain, mark, query = path.partition("?")
+    parts = plain.split("/", 8)
+    return "/" + (parts[8] if len(parts) > 8 else "") + mark + query
 
 
 def _pod_address(info: ResourceInfo, target: Target, name: str, port: str, registry: Registry) -> str:

@@ -21,8 +21,6 @@ class Target:
     namespace: str | None = None
     name: str = ""
     subresource: str = ""
-    rest: str = ""
-    """What comes after a proxy subresource."""
 
     def verb(self, method: str, query: Mapping[str, str]) -> str:
         """The RBAC verb."""
@@ -86,8 +84,7 @@ def parse_path(path: str) -> Target:
     subresource = parts[2] if len(parts) > 2 else ""
     if len(parts) > 3 and subresource != "proxy":
         raise no_such_route()
-    rest = path.split(f"/{name}/proxy", 1)[1] if subresource == "proxy" else ""
-    return Target(group, version, parts[0], namespace, name, subresource, rest)
+    return Target(group, version, parts[0], namespace, name, subresource)
 
 
 def is_true(query: Mapping[str, str], key: str) -> bool:
