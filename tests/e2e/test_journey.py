@@ -25,7 +25,7 @@ from demo_model import main as make_model  # noqa: E402
 from demo_repository import make_repository  # noqa: E402
 from laptop import Laptop  # noqa: E402
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.journey, pytest.mark.timeout(600)]
 
 MODEL = "file:///SmolLM2-135M-Instruct"
 
