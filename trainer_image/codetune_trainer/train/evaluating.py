@@ -155,9 +155,7 @@ def _first_line(answer: str) -> str:
 def compare(base: EvaluationScores, tuned: EvaluationScores, held_out: HeldOut) -> Evaluation:
     """Both scores and what they mean."""
     improvement = (base.loss - tuned.loss) / base.loss if base.loss else 0.0
-    verb = "fell" if tuned.loss < base.loss else "rose"
-    judged = f"{abs(improvement):.1%} {'better' if improvement > 0 else 'worse'}"
-    text = f"Held-out loss {verb} from {base.loss:.3f} to {tuned.loss:.3f} ({judged}) "
+    text = f"Held-out loss {_say_change(base.loss, tuned.loss, improvement)} "
     text += f"on {held_out.files} files, {held_out.tokens} tokens"
     if base.exact_match is not None and tuned.exact_match is not None:
         count = len(held_out.questions)
@@ -170,3 +168,10 @@ def compare(base: EvaluationScores, tuned: EvaluationScores, held_out: HeldOut) 
         tokens=held_out.tokens,
         message=text + ".",
     )
+
+
+def _say_change(base: float, tuned: float, improvement: float) -> str:
+    if tuned == base:
+        return f"stayed at {base:.3f}"
+    verb, judged = ("fell", "better") if tuned < base else ("rose", "worse")
+    return f"{verb} from {base:.3f} to {tuned:.3f} ({abs(improvement):.1%} {judged})"

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from codetune_api.finetune import Parameters
+from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from codetune_trainer.errors import ModelNotFound, UnsupportedModel
 
@@ -29,9 +30,11 @@ def load_model_config(folder: Path, uri: str) -> Any:
         raise UnsupportedModel(text, "Choose a model with safetensors weights, or convert it.")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, StrictDataclassError) as error:
         raise _refuse_config(folder, uri, error) from error
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    # Encoders have a causal class too, which nobody ever trained.
+    is_encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or is_encoder:
         text = f"{uri} is a {config.model_type} model, which is not a causal language model."
         raise UnsupportedModel(text, "Choose a causal language model.")
     return config
@@ -84,8 +87,12 @@ def load_base(folder: Path, uri: str, precision: str, device: torch.device) -> M
 
 def linear_modules(config: Any, uri: str) -> list[str]:
     """Names of the model's linear layers but the output head; no weights are loaded. Raises: UnsupportedModel."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except ValueError as error:
+        text = f"{uri} can't be built from its configuration: {error}"
+        raise UnsupportedModel(text, "Check the config.json of the base model.") from error
     head = model.get_output_embeddings()
     found = {
         name.rsplit(".", 1)[-1]
