@@ -222,6 +222,9 @@ def widgets(api: Api) -> Iterator[None]:
     assert api.call("POST", path, definition).status == 201
     name = definition["metadata"]["name"]
     _wait_until(lambda: api.call("GET", f"/apis/{GROUP}/v1/widgets").status == 200, "the widgets to be served")
+    # Discovery and schemas follow a little later where other threads publish them.
+    published = f"/openapi/v3/apis/{GROUP}/v1"
+    _wait_until(lambda: '"Widget"' in str(api.call("GET", published).body).replace("'", '"'), "their schema")
     yield
     api.call("DELETE", f"{path}/{name}")
 

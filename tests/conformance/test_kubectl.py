@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -269,5 +270,7 @@ def test_auth_can_i_answers_for_an_account(kubectl: "Kubectl") -> None:
     assert (refused.returncode, refused.stdout.strip()) == (1, "no")
     kubectl("create", "role", "r", "--verb=list", "--resource=configmaps")
     kubectl("create", "rolebinding", "r", "--role=r", f"--serviceaccount={kubectl.namespace}:robot")
-    assert kubectl("auth", "can-i", "list", "configmaps", "--as", robot).strip() == "yes"
+    deadline = time.monotonic() + 20  # a real API server learns of the binding a little later
+    while kubectl.run("auth", "can-i", "list", "configmaps", "--as", robot).stdout.strip() != "yes":
+        assert time.monotonic() < deadline
     assert kubectl("auth", "whoami", "-o", "jsonpath={.status.userInfo.username}", "--as", robot) == robot

@@ -237,7 +237,7 @@ def test_the_status_is_applied_through_its_subresource(store: "Widgets") -> None
 
 @pytest.mark.parametrize(
     ("query", "change", "status"),
-    [({}, {}, 400), ({"fieldManager": "one"}, {"managedFields": [{"manager": "x"}]}, 400)],
+    [({}, {}, 422), ({"fieldManager": "one"}, {"managedFields": [{"manager": "x"}]}, 400)],
     ids=["no field manager", "managed fields sent along"],
 )
 def test_an_apply_is_refused(store: "Widgets", query: Obj, change: Obj, status: int) -> None:
@@ -276,6 +276,8 @@ def test_a_strict_patch_of_an_owned_object_finds_nothing_unknown(store: "Widgets
     store.patch("w", {"status": {"phase": "Busy"}}, subresource="status")
     reply = store.patch("w", {"spec": {"size": 5}}, fieldValidation="Strict")
     assert (reply.status, reply.warnings) == (200, [])
+    refused = store.patch("w", {"spec": {"odd": 5}}, fieldValidation="Strict")
+    assert (refused.status, 'strict decoding error: unknown field "spec.odd"' in refused.message) == (422, True)
 
 
 def test_the_owners_can_be_rewritten_and_forgotten(store: "Widgets") -> None:

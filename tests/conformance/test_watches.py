@@ -105,7 +105,7 @@ def test_a_version_that_was_never_there_is_too_large(store: "Widgets", api: "Api
 
 @pytest.mark.parametrize("version", ["abc", "-1"])
 def test_a_version_that_is_no_number_is_refused(store: "Widgets", api: "Api", version: str) -> None:
-    assert api.call("GET", store.path(), watch="true", resourceVersion=version, timeoutSeconds=5).status in (400, 422)
+    assert api.call("GET", store.path(), watch="true", resourceVersion=version, timeoutSeconds=5).status >= 400
 
 
 def test_events_can_be_metadata_only(store: "Widgets", api: "Api") -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import ssl
+from functools import partial
 from typing import Any
 
 import yaml
@@ -81,7 +82,7 @@ class Server:
             if request.method != "POST":
                 raise method_not_allowed()
             return reviews.answer(target, await read_body(request), user, self.registry, self.tokens)
-        call = Call(request, self._info(target), target, self.registry)
+        call = Call(request, self._info(target), target, self.registry, partial(self._authorize, user))
         if target.subresource in subresources.SEPARATE:
             return await subresources.answer(call, self.tokens, self.runtime)
         return await (read(call) if request.method in ("GET", "HEAD") else write(call))

@@ -1,6 +1,7 @@
 """One request for a resource: how its body is read and how its answer is shaped."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 from aiohttp import web
 
 from codetune_local.apiserver import preparing, protobuf, tables
+from codetune_local.apiserver.authorizing import Attributes
 from codetune_local.apiserver.catalog import ResourceInfo
 from codetune_local.apiserver.decoding import decode_json, find_duplicates
 from codetune_local.apiserver.errors import method_not_allowed
@@ -28,6 +30,8 @@ class Call:
     info: ResourceInfo
     target: Target
     registry: Registry
+    authorize: Callable[[Attributes], None]
+    """Raises: ApiError (403) when the caller may not do this as well."""
 
     @property
     def namespace(self) -> str:

@@ -1,5 +1,6 @@
 """The steps of a deletion: the mark, the finalizers, and when an object may go. Pure; objects are changed in place."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from codetune_local.apiserver.catalog import ResourceInfo
@@ -14,12 +15,17 @@ def mark_deleted(info: ResourceInfo, obj: Obj, *, propagation: str, grace: int |
     _set_finalizers(obj["metadata"], propagation)
     metadata, seconds = obj["metadata"], _grace_seconds(info, obj, grace)
     if "deletionTimestamp" not in metadata:
-        metadata["deletionTimestamp"] = now
+        metadata["deletionTimestamp"] = _later(now, seconds)
         metadata["deletionGracePeriodSeconds"] = seconds
     else:
         metadata["deletionGracePeriodSeconds"] = min(seconds, metadata.get("deletionGracePeriodSeconds", seconds))
     if info.kind == "Namespace":
         obj.setdefault("status", {})["phase"] = "Terminating"
+
+
+def _later(now: str, seconds: int) -> str:
+    """When the object is to be gone, which is what the field tells."""
+    return (datetime.fromisoformat(now) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _set_finalizers(metadata: Obj, propagation: str) -> None:

@@ -1,8 +1,12 @@
 """Structural schemas: pruning, defaulting and validation of objects, as the API server does them. Pure."""
 
+import base64
 import copy
+import ipaddress
 import re
-from datetime import datetime
+import uuid
+from collections.abc import Callable
+from datetime import date, datetime
 from typing import Any
 
 from codetune_local.apiserver.schemas import Schema, list_map_keys, resolve
@@ -151,16 +155,35 @@ def _validate_string(value: str, schema: Schema, path: str) -> list[Cause]:
         causes.append(_wrong(path, value, f"should be at least {schema['minLength']} chars long"))
     if "pattern" in schema and not re.search(schema["pattern"], value):
         causes.append(_wrong(path, value, f"should match '{schema['pattern']}'"))
-    if schema.get("format") == "date-time" and not _is_time(value):
-        causes.append(_wrong(path, value, f'must be of type date-time: "{value}"'))
+    form = schema.get("format", "")
+    if form in _FORMATS and not _FORMATS[form](value):
+        why = f'Invalid value: {_show(value)}: {path} in body must be of type {form}: "{value}"'
+        causes.append((path, TYPE_REASON, why))
     return causes
 
 
 def _is_time(value: str) -> bool:
-    try:
-        return datetime.fromisoformat(value).tzinfo is not None
-    except ValueError:
-        return False
+    return datetime.fromisoformat(value).tzinfo is not None
+
+
+def _reads(parse: Callable[[str], Any]) -> Callable[[str], bool]:
+    def check(value: str) -> bool:
+        try:
+            return parse(value) is not False
+        except ValueError:
+            return False
+
+    return check
+
+
+_FORMATS: dict[str, Callable[[str], bool]] = {
+    "date-time": _reads(_is_time),
+    "date": _reads(date.fromisoformat),
+    "byte": _reads(lambda value: base64.b64decode(value, validate=True)),
+    "uuid": _reads(uuid.UUID),
+    "ipv4": _reads(ipaddress.IPv4Address),
+    "ipv6": _reads(ipaddress.IPv6Address),
+}
 
 
 def _validate_number(value: float, schema: Schema, path: str) -> list[Cause]:

@@ -6,6 +6,7 @@ import yaml
 from aiohttp import web
 
 from codetune_local.apiserver import patching, preparing, watching
+from codetune_local.apiserver.authorizing import Attributes
 from codetune_local.apiserver.calls import APPLY, Call, read_body, read_checked, reply
 from codetune_local.apiserver.decoding import decode_json, find_duplicates
 from codetune_local.apiserver.errors import ApiError, bad_request, forbidden, invalid, method_not_allowed
@@ -59,7 +60,11 @@ async def _patch(call: Call, warnings: list[str]) -> tuple[Obj, bool]:
     def change(live: Obj) -> Obj:
         shown = call.registry.present(call.info, live)
         result = _patched(call, kind, shown, patch)
-        call.check_fields(result, warnings, duplicates)
+        try:
+            call.check_fields(result, warnings, duplicates)
+        except ApiError as error:  # the body was in order, what came of it is not
+            why = f"Invalid value: {error.message}"
+            raise invalid("", "", "", [("patch", "FieldValueInvalid", why)]) from error
         return result
 
     options: dict[str, Any] = {"manager": call.manager, "dry_run": call.dry_run}
@@ -94,10 +99,15 @@ def _apply(call: Call, raw: bytes, warnings: list[str]) -> tuple[Obj, bool]:
     body = yaml.safe_load(raw)
     if not query.get("fieldManager"):
         why = "Required value: is required for apply patch"
-        text = invalid("PatchOptions", "meta.k8s.io", "", [("fieldManager", "FieldValueRequired", why)]).message
-        raise bad_request(text)
+        raise invalid("PatchOptions", "meta.k8s.io", "", [("fieldManager", "FieldValueRequired", why)])
     preparing.check_type(call.info, body)
     call.check_fields(body, warnings, [])
+    info, name = call.info, call.target.name
+    if (
+        not call.target.subresource
+        and call.registry.storage.get(call.registry.store_key(info), call.namespace, name) is None
+    ):
+        call.authorize(Attributes("create", info.group, info.plural, call.namespace, name))
     options: dict[str, Any] = {"manager": query["fieldManager"], "force": is_true(query, "force")}
     options |= {"subresource": call.target.subresource, "dry_run": call.dry_run}
     return call.registry.apply(call.info, call.namespace, call.target.name, body, **options)
