@@ -233,6 +233,12 @@ def _check_improvement(adapter: AdapterSpec, finetune: FineTune) -> None:
     if adapter.min_improvement is None:
         return
     name, evaluation = finetune.metadata.name, finetune.status.evaluation
+    if evaluation is None and finetune.status.phase == "Succeeded":
+        message = (
+            f"FineTune {name!r} was not evaluated, because its project holds no file out: set holdout.fraction of the "
+            "project and train again, or remove minImprovement."
+        )
+        raise _Blocked("Held", "AdapterHeld", message)
     if evaluation is None:
         raise _unfinished(finetune, "its improvement is known when it has finished")
     if evaluation.improvement < adapter.min_improvement:

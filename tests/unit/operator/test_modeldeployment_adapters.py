@@ -173,6 +173,14 @@ BLOCKED = [
         "Held", "AdapterHeld", ["10.00%", "20.00%"], by_finetune(minImprovement=0.2), make_finetune(), id="not enough"
     ),
     pytest.param(
+        "Held",
+        "AdapterHeld",
+        ["not evaluated", "holdout.fraction"],
+        by_finetune(minImprovement=0.2),
+        make_finetune(improvement=None),
+        id="never evaluated",
+    ),
+    pytest.param(
         "Failed",
         "AdapterUnsupported",
         ["codetune-artifacts"],
