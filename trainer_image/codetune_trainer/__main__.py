@@ -29,8 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, text in _PROGRAMS.items():
         commands.add_parser(name, help=text, description=text)
     program = parser.parse_args(arguments).program
-    if program != "train":  # which ends with a checkpoint, in its own time
-        signal.signal(signal.SIGTERM, _end)
+    # Also while the libraries load: as the first process of a container it would not hear of SIGTERM otherwise.
+    # `train` takes over from here to end with a checkpoint.
+    signal.signal(signal.SIGTERM, _end)
     return run_to_exit_code(lambda: _load(program)(), termination_log())
 
 

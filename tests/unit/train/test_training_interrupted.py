@@ -25,7 +25,8 @@ class Process:
 
     def __init__(self, store: "Store", config: TrainConfig) -> None:
         path = store.root / "config.json"
-        path.write_text(config.model_dump_json(by_alias=True, exclude_none=True))
+        if not path.exists():
+            path.write_text(config.model_dump_json(by_alias=True, exclude_none=True))
         self.termination = store.root / "termination"
         places = {
             ENV_CONFIG: path,
@@ -99,6 +100,18 @@ def test_after_sigkill_a_run_goes_on_from_the_last_whole_checkpoint(store: "Stor
     cut = store.losses()
     store.train(config.model_copy(update={"output": "whole"}))
     assert cut == pytest.approx(store.losses("whole"), abs=1e-6)
+
+
+def test_sigterm_before_the_recipe_begins_ends_the_process_by_its_own_doing(
+    store: "Store", config: TrainConfig
+) -> None:
+    pipe = store.root / "config.json"
+    os.mkfifo(pipe)
+    process = Process(store, config)
+    # Opens once the process wants to read its configuration: libraries are loaded, nothing has begun.
+    with pipe.open("w"):
+        assert process.end(signal.SIGTERM) == 143
+    assert not (store.root / "run").exists()
 
 
 def test_a_failure_is_in_the_termination_log_and_in_the_runs_own_log(store: "Store", tmp_path: Path) -> None:
