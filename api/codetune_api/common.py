@@ -106,6 +106,8 @@ FailureReason = Literal[
     "EmptyRepository",
     "UnsupportedModel",
     "UnsupportedSource",
+    "DigestMismatch",
+    "InvalidArchive",
     "InvalidParameters",
     "DatasetMissing",
     "InternalError",

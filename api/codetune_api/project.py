@@ -32,8 +32,11 @@ class ArchiveSource(ApiModel):
     """A zip or tar archive behind a direct link."""
 
     url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s]+$")]
+    """Direct link to a zip, tar, tar.gz, tar.bz2, tar.xz or tar.zst; what it is shows its content, not its name. No
+    credentials in it: use `credentialsSecretRef`."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    """Expected digest of the archive, in hex."""
+    """Expected digest of the archive, in hex: any other archive is refused, and one that is here is not asked for
+    again. Empty: whatever the link gives."""
 
 
 class UploadSource(ApiModel):
@@ -73,7 +76,8 @@ class Source(ApiModel):
     volume: VolumeSource | None = None
     credentials_secret_ref: SecretRef | None = None
     """For git: a `kubernetes.io/ssh-auth` Secret (optionally with `known_hosts`) or a `kubernetes.io/basic-auth`
-    one."""
+    one. For an archive: a `kubernetes.io/basic-auth` Secret, or an Opaque one with `token` (sent as
+    `Authorization: Bearer`) or keys `header.NAME` (each sent as the HTTP header NAME)."""
 
 
 Pattern = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -123,6 +127,8 @@ class SourceStatus(ApiModel):
     name: str
     commit: str = ""
     """The git commit that was scanned."""
+    digest: Digest | None = None
+    """SHA-256 of the archive that was scanned; of archives only."""
     files: int = 0
     bytes: int = 0
     synced_at: Timestamp | None = None

@@ -3,6 +3,7 @@
     TrainerError                 a run can't go on; carries reason, message and hint
     ├── SourceError              one source of a Project can't be used; a scan goes on with the others
     │   ├── SourceUnavailable, RevisionNotFound, AuthenticationFailed, EmptyRepository, UnsupportedSource
+    │   ├── DigestMismatch, InvalidArchive
     ├── EmptyDataset             no file is left to train on
     ├── DatasetMissing           the dataset that a run pins is not in the store, or not whole
     ├── InvalidParameters        the configuration can't be carried out as it stands
@@ -45,6 +46,8 @@ _PERMANENT: frozenset[FailureReason] = frozenset(
         "AuthenticationFailed",
         "EmptyRepository",
         "UnsupportedSource",
+        "DigestMismatch",
+        "InvalidArchive",
     }
 )
 _HUMAN_LINE_CHARACTERS = 2000
@@ -103,6 +106,18 @@ class UnsupportedSource(SourceError):
     """A kind of source, or a form of URL, that this version or this cluster does not take."""
 
     reason = "UnsupportedSource"
+
+
+class DigestMismatch(SourceError):
+    """What the server gives does not have the digest that the spec asks for."""
+
+    reason = "DigestMismatch"
+
+
+class InvalidArchive(SourceError):
+    """What the server gives is no archive, is damaged, or is beyond a limit."""
+
+    reason = "InvalidArchive"
 
 
 class EmptyDataset(TrainerError):

@@ -13,6 +13,7 @@ from itertools import islice
 
 from codetune_api.project import FileRules, Holdout
 
+from codetune_trainer.scan.archive_pack import read_packed
 from codetune_trainer.scan.git_objects import BlobReader
 from codetune_trainer.scan.records import Found, Judged
 from codetune_trainer.scan.rules import READ_LIMIT_BYTES, Judge
@@ -60,6 +61,8 @@ class Worker:
             if source.name not in self._blobs:
                 self._blobs[source.name] = BlobReader(source.root, source.environment or {})
             return self._blobs[source.name].read([found.key for found in wanted])
+        if source.kind == "archive":
+            return read_packed(source.root, [found.key for found in wanted])
         return (read_file(source.root, found.key, READ_LIMIT_BYTES) for found in wanted)
 
 

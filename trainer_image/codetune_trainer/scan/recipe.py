@@ -129,6 +129,7 @@ def _describe_sources(
         status = SourceStatus(
             name=source.name,
             commit=found.commit,
+            digest=found.digest,
             files=number,
             bytes=size,
             synced_at=synced_at,

@@ -10,6 +10,9 @@ from codetune_api.project import GitSource, Source, VolumeSource
 
 from codetune_trainer.config import Places
 from codetune_trainer.errors import AuthenticationFailed, SourceError, SourceUnavailable, UnsupportedSource
+from codetune_trainer.scan.archive_fetching import fetch_archive
+from codetune_trainer.scan.archive_pack import list_pack
+from codetune_trainer.scan.archive_shelf import prune_archives
 from codetune_trainer.scan.git_environment import build_environment, check_credentials
 from codetune_trainer.scan.git_mirror import Mirror
 from codetune_trainer.scan.git_objects import list_commit
@@ -26,19 +29,23 @@ class Readable:
 
     name: str
     kind: str
-    """`git` or `volume`."""
+    """`git`, `archive` or `volume`."""
     root: Path
-    """The bare repository, or the folder on the volume."""
+    """The bare repository, the pack of the archive, or the folder on the volume."""
     commit: str = ""
     environment: Mapping[str, str] | None = None
     """git's."""
     warning: str = ""
     """What a person should know about it though it could be read."""
+    digest: str | None = None
+    """`sha256:…` of the archive."""
 
     def list(self) -> Iterator[Found]:
         """Every file, in the order of their paths' bytes."""
         if self.kind == "git":
             return list_commit(self.root, self.commit, self.environment or {})
+        if self.kind == "archive":
+            return list_pack(self.root)
         return list_folder(self.root)
 
 
@@ -55,10 +62,13 @@ def prepare(source: Source, cache: Path, places: Places) -> Readable:
     """
     if source.git is not None:
         return _prepare_git(source, source.git, cache, places)
+    if source.archive is not None:
+        fetched = fetch_archive(source, source.archive, cache, places)
+        return Readable(source.name, "archive", fetched.pack, warning=fetched.warning, digest=fetched.digest)
     if source.volume is not None:
         return _prepare_volume(source.name, source.volume, places)
-    kind = "archive" if source.archive is not None else "upload" if source.upload is not None else "unknown"
-    hint = "Use git or volume; archive and upload come with a later version of Codetune."
+    kind = "upload" if source.upload is not None else "unknown"
+    hint = "Use git, archive or volume; upload comes with a later version of Codetune."
     raise UnsupportedSource(f"Source {source.name!r} is of kind {kind!r}, which this version can't fetch.", hint)
 
 
@@ -72,6 +82,7 @@ def prune_cache(sources: list[Source], cache: Path) -> None:
             shutil.rmtree(folder)
         else:
             folder.unlink()
+    prune_archives(sources, cache)
 
 
 def _prepare_volume(name: str, volume: VolumeSource, places: Places) -> Readable:

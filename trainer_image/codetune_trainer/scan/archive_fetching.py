@@ -1,0 +1,107 @@
+"""Makes an archive source ready to be read: secret, download, proof, pack; the last good archive when that fails."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from codetune_api.project import ArchiveSource, Source
+
+from codetune_trainer.config import Places
+from codetune_trainer.errors import AuthenticationFailed, DigestMismatch, SourceError
+from codetune_trainer.scan.archive_credentials import read_headers
+from codetune_trainer.scan.archive_download import Download
+from codetune_trainer.scan.archive_formats import read_entries
+from codetune_trainer.scan.archive_limits import LIMITS, Limits
+from codetune_trainer.scan.archive_pack import read_about, write_pack
+from codetune_trainer.scan.archive_shelf import Shelf, hash_file
+from codetune_trainer.scan.archive_urls import read_link
+
+
+@dataclass(frozen=True)
+class FetchedArchive:
+    """An archive that can be read."""
+
+    pack: Path
+    digest: str
+    """`sha256:…` of the archive as it was downloaded."""
+    warning: str = ""
+    """What a person should know about it though it could be read."""
+
+
+def fetch_archive(
+    source: Source, archive: ArchiveSource, cache: Path, places: Places, limits: Limits = LIMITS
+) -> FetchedArchive:
+    """Have an archive in the store, read and proven.
+
+    Args:
+        source: As in spec.
+        archive: Its `archive`.
+        cache: Folder in the store for what is fetched.
+        places: The pod's folders.
+        limits: What is allowed.
+
+    Raises:
+        SourceError: It can't be used, and no former one may stand in for it.
+    """
+    link = read_link(archive.url)
+    headers = read_headers(source.name, _find_secret(source, places))
+    shelf = Shelf.of(cache, archive.url)
+    warning = ""
+    with shelf.locked():
+        try:
+            sha256 = _sync(shelf, Download(shelf.folder, link, headers, limits), archive.sha256, limits)
+        except SourceError as error:
+            last = shelf.current()
+            # With a digest in spec a former archive is what the person does not want.
+            if last is None or archive.sha256 is not None:
+                raise
+            # A server that is away must not take away data that is here.
+            sha256 = last.sha256
+            warning = f"The archive of the last scan (sha256 {sha256[:12]}…) is used. {error.message} {error.hint}"
+        about = read_about(shelf.pack(sha256))
+    if about is not None and about.replaced:
+        said = f"{about.replaced} entries have a name that comes again, such as {about.example!r}: the last one counts."
+        warning = f"{warning} {said}".strip()
+    return FetchedArchive(shelf.pack(sha256), f"sha256:{sha256}", warning)
+
+
+def _sync(shelf: Shelf, download: Download, expected: str | None, limits: Limits) -> str:
+    """Have the current archive's pack; returns the archive's SHA-256."""
+    if expected is not None and shelf.has(expected):
+        return expected  # whatever the link gives by now
+    held = shelf.current()
+    validators = download.fetch(held.validators if held is not None else None)
+    if held is not None and validators is None:
+        download.discard()  # half of a version that the server took back
+        _check(held.sha256, expected, download)
+        return held.sha256
+    assert validators is not None
+    sha256 = hash_file(download.file)
+    try:
+        _check(sha256, expected, download)
+        if not shelf.has(sha256):
+            with download.file.open("rb") as file:
+                write_pack(shelf.pack(sha256), read_entries(file, limits), limits)
+    except SourceError:
+        download.discard()  # were it damaged on its way, going on with it would never end well
+        raise
+    shelf.settle(sha256, validators)
+    download.discard()
+    return sha256
+
+
+def _check(sha256: str, expected: str | None, download: Download) -> None:
+    if expected is None or sha256 == expected:
+        return
+    message = f"{download.link.shown} has sha256 {sha256}, and archive.sha256 asks for {expected}."
+    hint = "If the new content is meant, set archive.sha256 to its digest; otherwise somebody changed the file."
+    raise DigestMismatch(message, hint)
+
+
+def _find_secret(source: Source, places: Places) -> Path | None:
+    if source.credentials_secret_ref is None:
+        return None
+    folder = places.credentials / source.name if places.credentials is not None else None
+    if folder is None or not folder.is_dir():
+        hint = "Make the Secret that credentialsSecretRef names in this namespace."
+        raise AuthenticationFailed(f"The Secret of source {source.name!r} is not mounted.", hint)
+    return folder
