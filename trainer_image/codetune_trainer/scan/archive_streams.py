@@ -195,7 +195,7 @@ class PackedStream:
         if self._decoder.eof:
             self._begin_next()
             return
-        if self._decoder.needs_input and not self._fill():
+        if self._decoder.needs_input and not self._input and not self._fill():
             raise self._damaged("it ends in the middle")
         data, self._input = self._input, b""
         try:

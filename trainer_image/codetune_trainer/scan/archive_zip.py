@@ -57,7 +57,7 @@ def read_zip(file: BinaryIO, limits: Limits) -> Iterator[Entry]:
     bounds = Bounds(limits)
     ends = [member.offset for member in directory.members[1:]] + [directory.start]
     for member, end in zip(directory.members, ends, strict=True):
-        if member.offset + _LOCAL.size + len(member.name) + member.packed > end:
+        if member.offset + _LOCAL.size + len(member.raw_name) + member.packed > end:
             raise damaged(f"entry {_show(member)} shares bytes with another one, as in a zip bomb")
         obstacle = _find_obstacle(member)
         if obstacle or _is_folder(member):
