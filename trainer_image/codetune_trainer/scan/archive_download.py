@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import httpx2
 
@@ -30,7 +31,6 @@ FETCH_SECONDS = 3 * 3600.0
 """For all attempts of a scan together."""
 STRETCH_BYTES = 8 * 2**20
 """Bytes between two syncs."""
-_CHUNK = 1 << 18
 
 
 @dataclass
@@ -127,7 +127,7 @@ class Download:
 
     def _receive(self, response: httpx2.Response, offset: int, until: float) -> None:
         """Write the body behind what is there, synced a stretch at a time."""
-        with self.file.open("r+b" if offset else "wb", buffering=0) as file:
+        with self.file.open("r+b" if offset else "wb") as file:
             file.truncate(offset)
             file.seek(offset)
             for chunk in _read_body(response):
@@ -136,11 +136,11 @@ class Download:
                     file.write(piece)
                     offset += len(piece)
                     if offset % STRETCH_BYTES == 0:
-                        os.fsync(file.fileno())
+                        _sync(file)
                 self._check_size(offset)
                 if time.monotonic() > until:
                     raise Interrupted(f"it did not end within {FETCH_SECONDS:.0f} s", attempts=1)
-            os.fsync(file.fileno())
+            _sync(file)
 
     def _check_size(self, size: int) -> None:
         if size > self.limits.archive_bytes:
@@ -170,6 +170,11 @@ class Download:
         return SourceUnavailable(f"{self.link.shown} can't be fetched: {cut}{times}.", hint)
 
 
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
 def _split(data: bytes, size: int) -> Iterator[bytes]:
     for start in range(0, len(data), size):
         yield data[start : start + size]
@@ -178,7 +183,8 @@ def _split(data: bytes, size: int) -> Iterator[bytes]:
 def _read_body(response: httpx2.Response) -> Iterator[bytes]:
     """The body as it is sent. Raises: Interrupted when it ends too early."""
     with _interruptions():
-        yield from response.iter_raw(_CHUNK)
+        # Whatever came is given at once: of pieces of one size the last one would be lost in a cut.
+        yield from response.iter_raw()
 
 
 @contextmanager

@@ -180,15 +180,24 @@ class SiteHandler(BaseHTTPRequestHandler):
         """Nothing: the test's output is not for it."""
 
 
+class SiteServer(ThreadingHTTPServer):
+    """Says nothing about clients that were killed."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def serve(host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[Site]:
     """A running site."""
     site = Site()
     handler = type("Handler", (SiteHandler,), {"site": site})
-    with ThreadingHTTPServer((host, 0), handler) as running:
+    with SiteServer((host, 0), handler) as running:
         if tls is not None:
             running.socket = tls.wrap_socket(running.socket, server_side=True)
-        running.daemon_threads = True
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         site.url = f"{'https' if tls else 'http'}://{host}:{running.server_address[1]}"

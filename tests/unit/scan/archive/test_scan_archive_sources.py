@@ -1,4 +1,4 @@
-"""What comes out of an archive: the same dataset whatever its form, its digest in status, its paths as in a repository."""
+"""What comes out of an archive: the same dataset whatever its form, paths as in a repository, its digest in status."""
 
 import gzip
 import hashlib
@@ -154,6 +154,6 @@ def test_what_the_standard_library_packs_is_read_back(
         write_pack(folder / "pack", read_entries(file, LIMITS), LIMITS)
     found = list(list_pack(folder / "pack"))
     assert [entry.path for entry in found] == sorted(entry.path for entry in found)
-    contents = dict(zip((entry.path for entry in found), read_packed(folder / "pack", [e.key for e in found])))
+    contents = read_packed(folder / "pack", [entry.key for entry in found])
     expected = tree if len({path.partition("/")[0] for path in files}) == 1 else files
-    assert contents == expected
+    assert dict(zip((entry.path for entry in found), contents, strict=True)) == expected

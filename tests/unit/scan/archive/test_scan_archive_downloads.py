@@ -1,0 +1,402 @@
+"""Downloads: only what changed, on from where they were cut, proven; a failure keeps the last good archive."""
+
+import hashlib
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from codetune_api.project import Source
+from codetune_trainer.config import Places
+from codetune_trainer.errors import DigestMismatch, InvalidArchive, SourceError, SourceUnavailable
+from codetune_trainer.scan import archive_asking, archive_download
+from codetune_trainer.scan.archive_fetching import FetchedArchive, fetch_archive
+from codetune_trainer.scan.archive_pack import list_pack
+from codetune_trainer.scan.sources import prune_cache
+
+if TYPE_CHECKING:
+    from unit.scan.archive.conftest import Site
+    from unit.scan.conftest import Workshop
+
+CODE = {"a.py": "def a(x):\n    return x\n", "b.py": "def b(x):\n    return x\n"}
+LONG_AGO = "Thu, 01 Jan 2026 00:00:00 GMT"
+
+
+def noisy(site: "Site", seed: int = 1) -> bytes:
+    """An archive that packing makes no smaller."""
+    return site.tar({**CODE, "noise.bin": random.Random(seed).randbytes(200_000)})
+
+
+def cache(workshop: "Workshop") -> Path:
+    return workshop.places.store / "team/projects/code/sources"
+
+
+def kept(workshop: "Workshop", ending: str) -> list[str]:
+    return sorted(path.name for path in cache(workshop).rglob(f"*{ending}"))
+
+
+@pytest.mark.parametrize(
+    ("etag", "modified", "condition"),
+    [
+        pytest.param('"v1"', "", "if-none-match", id="etag"),
+        pytest.param('W/"v1"', "", "if-none-match", id="weak-etag"),
+        pytest.param("", LONG_AGO, "if-modified-since", id="time-of-change"),
+    ],
+)
+def test_what_did_not_change_is_not_fetched_again(
+    etag: str, modified: str, condition: str, workshop: "Workshop", site: "Site"
+) -> None:
+    site.put("/code", site.zip(CODE), etag=etag, modified=modified)
+    first, second = (workshop.scan(site.source("/code")).result for _ in range(2))
+    assert [asked.status for asked in site.asked] == [200, 304]
+    assert condition in site.asked[1].headers
+    assert (first.revision, first.sources[0].digest) == (second.revision, second.sources[0].digest)
+    assert second.sources[0].message == ""
+
+
+def test_what_changed_is_fetched_and_what_it_replaced_goes_at_the_time_after(
+    workshop: "Workshop", site: "Site"
+) -> None:
+    for number in range(4):
+        site.put("/code", site.zip({**CODE, "c.py": f"c = {number}\n"}), etag=f'"{number}"')
+        files = workshop.scan(site.source("/code")).files
+        assert files["app/c.py"]["text"] == f"c = {number}\n"
+    assert len(kept(workshop, ".pack")) == 2
+    assert kept(workshop, "download") == []
+
+
+def test_an_archive_without_any_validator_is_fetched_each_time(workshop: "Workshop", site: "Site") -> None:
+    site.put("/code", site.zip(CODE), etag="")
+    for _ in range(2):
+        workshop.scan(site.source("/code"))
+    assert [asked.status for asked in site.asked] == [200, 200]
+
+
+def test_a_download_that_is_cut_goes_on_where_it_was(workshop: "Workshop", site: "Site") -> None:
+    content = noisy(site)
+    site.put("/code", content, cuts=[50_000, 70_000])
+    scanned = workshop.scan(site.source("/code"))
+    assert [asked.headers.get("range") for asked in site.asked] == [None, "bytes=50000-", "bytes=120000-"]
+    assert [asked.status for asked in site.asked] == [200, 206, 206]
+    assert sum(asked.sent for asked in site.asked) == len(content)
+    assert scanned.result.sources[0].digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+@pytest.mark.parametrize(
+    ("file", "ranges"),
+    [
+        pytest.param({"ranges": False}, [None, "bytes=50000-"], id="a-server-without-ranges"),
+        pytest.param({"etag": 'W/"1"'}, [None, None], id="a-weak-etag-proves-no-bytes"),
+        pytest.param({"etag": ""}, [None, None], id="nothing-proves-it"),
+        pytest.param({"etag": "", "modified": LONG_AGO}, [None, "bytes=50000-"], id="a-time-long-ago-proves-it"),
+        pytest.param({"chunked": True}, [None, "bytes=50000-"], id="a-length-that-is-not-told"),
+    ],
+)
+def test_a_download_that_is_cut_ends_well_whatever_the_server_can(
+    file: dict[str, Any], ranges: list[str | None], workshop: "Workshop", site: "Site"
+) -> None:
+    site.put("/code", noisy(site), cuts=[50_000], **file)
+    assert set(workshop.scan(site.source("/code")).files) == {"app/a.py", "app/b.py"}
+    assert [asked.headers.get("range") for asked in site.asked] == ranges
+
+
+def test_a_file_that_changed_meanwhile_is_not_put_together_from_two(workshop: "Workshop", site: "Site") -> None:
+    old = site.put("/code", noisy(site), cuts=[50_000], etag='"old"')
+    site.stall = threading.Event()
+    new = noisy(site, seed=2)
+    with ThreadPoolExecutor(1) as pool:
+        scanning = pool.submit(workshop.scan, site.source("/code"))
+        assert site.stalled.wait(30)
+        old.content, old.etag = new, '"new"'
+        site.stall.set()
+        digest = scanning.result(60).result.sources[0].digest
+    assert digest == f"sha256:{hashlib.sha256(new).hexdigest()}"
+    assert [asked.status for asked in site.asked] == [200, 200]
+
+
+def run_fetch(source: dict[str, Any], root: Path, file_bytes: int) -> None:
+    """The body of a process of its own: fetch, where no file may become larger than that."""
+    if file_bytes:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    archive_download.STRETCH_BYTES = 20_000
+    fetch(Source.from_wire(source), root)
+
+
+def fetch(source: Source, root: Path) -> FetchedArchive:
+    assert source.archive is not None
+    places = Places(store=root / "store", scratch=root / "scratch")
+    return fetch_archive(source, source.archive, root / "store/team/projects/code/sources", places)
+
+
+def start(source: dict[str, Any], root: Path, file_bytes: int = 0) -> Any:
+    process = multiprocessing.get_context("fork").Process(target=run_fetch, args=(source, root, file_bytes))
+    process.start()
+    return process
+
+
+def test_a_killed_download_is_gone_on_with_by_the_next_scan(
+    workshop: "Workshop", site: "Site", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_download, "STRETCH_BYTES", 20_000)
+    content = noisy(site)
+    site.put("/code", content, cuts=[150_000])
+    site.stall = threading.Event()
+    process = start(site.source("/code"), workshop.root)
+    assert site.stalled.wait(30)
+    while not any(path.stat().st_size > 140_000 for path in cache(workshop).rglob("download")):
+        os.sched_yield()
+    process.kill()
+    process.join(30)
+    assert process.exitcode == -signal.SIGKILL
+    site.stall.set()
+    scanned = workshop.scan(site.source("/code"))
+    assert site.asked[-1].headers["range"] == "bytes=140000-"
+    assert scanned.result.sources[0].digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
+    assert kept(workshop, "download") == []
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(lambda site: site.tar({"c.py": random.Random(7).randbytes(200_000)}), id="in-the-download"),
+        pytest.param(lambda site: site.tar({"c.py": "c = 1\n" * 40_000}, "w:gz"), id="in-the-pack"),
+    ],
+)
+def test_a_full_disk_leaves_the_last_good_archive_as_it_was(build: Any, workshop: "Workshop", site: "Site") -> None:
+    site.put("/code", site.zip(CODE), etag='"good"')
+    good = workshop.scan(site.source("/code")).result
+    content = build(site)
+    site.put("/code", content, etag='"large"')
+    process = start(site.source("/code"), workshop.root, file_bytes=60_000)
+    process.join(60)
+    assert process.exitcode == 1
+    assert [name for name in kept(workshop, "") if name.startswith(".")] == []
+    site.files.clear()
+    assert workshop.scan(site.source("/code")).result.revision == good.revision
+    site.put("/code", content, etag='"large"')
+    expected = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    assert fetch(Source.from_wire(site.source("/code")), workshop.root).digest == expected
+
+
+def test_two_scans_at_once_fetch_once_and_agree(workshop: "Workshop", site: "Site") -> None:
+    site.put("/code", noisy(site))
+    source = Source.from_wire(site.source("/code"))
+    with ThreadPoolExecutor(6) as pool:
+        fetched = list(pool.map(lambda _: fetch(source, workshop.root), range(6)))
+    assert len({(one.pack, one.digest) for one in fetched}) == 1
+    assert sorted(asked.status for asked in site.asked) == [200, 304, 304, 304, 304, 304]
+    assert [found.path for found in list_pack(fetched[0].pack)] == ["a.py", "b.py", "noise.bin"]
+
+
+def break_server(site: "Site") -> None:
+    site.files.clear()
+
+
+def cut_always(site: "Site") -> None:
+    site.put("/code", noisy(site), etag="", cuts=[1000] * 20)
+
+
+def damage(site: "Site") -> None:
+    site.put("/code", site.zip(CODE)[:-30], etag='"bad"')
+
+
+def serve_a_page(site: "Site") -> None:
+    site.put("/code", b"<!doctype html>Down for maintenance", etag="")
+
+
+def refuse(site: "Site") -> None:
+    site.files["/code"].needs = {"authorization": "Basic x"}
+
+
+def stay_busy(site: "Site") -> None:
+    site.statuses["/code"] = [(503, {"Retry-After": "0"})] * 20
+
+
+FAULTS = [
+    pytest.param("does not exist", break_server, id="gone"),
+    pytest.param("can't be fetched", cut_always, id="always-cut"),
+    pytest.param("no directory at its end", damage, id="damaged"),
+    pytest.param("web page", serve_a_page, id="a-page"),
+    pytest.param("asks for credentials", refuse, id="credentials"),
+    pytest.param("status 503", stay_busy, id="busy"),
+]
+
+
+@pytest.mark.parametrize(("said", "fault"), FAULTS)
+def test_a_failing_source_keeps_its_last_good_data_and_says_so(
+    said: str, fault: Any, workshop: "Workshop", site: "Site"
+) -> None:
+    workshop.volume("disk", {"d.py": workshop.code("d")})
+    site.put("/code", site.zip(CODE))
+    sources = (site.source("/code"), workshop.from_volume("disk"))
+    good = workshop.scan(*sources).result
+    fault(site)
+    bad = workshop.scan(*sources).result
+    assert bad.revision == good.revision
+    archive, disk = bad.sources
+    assert archive.digest == good.sources[0].digest
+    assert said in archive.message
+    assert "last scan" in archive.message
+    assert disk.message == ""
+
+
+@pytest.mark.parametrize(("said", "fault"), FAULTS)
+def test_a_source_that_never_worked_says_why_and_stops_no_other(
+    said: str, fault: Any, workshop: "Workshop", site: "Site"
+) -> None:
+    workshop.volume("disk", {"d.py": workshop.code("d")})
+    site.put("/code", site.zip(CODE))
+    fault(site)
+    scanned = workshop.scan(site.source("/code"), workshop.from_volume("disk"))
+    assert list(scanned.files) == ["disk/d.py"]
+    archive = scanned.result.sources[0]
+    assert (archive.digest, said in archive.message) == (None, True)
+
+
+def test_a_server_that_is_busy_is_asked_again(workshop: "Workshop", site: "Site") -> None:
+    site.put("/code", site.zip(CODE))
+    site.statuses["/code"] = [(503, {}), (429, {"Retry-After": "0"})]
+    assert set(workshop.scan(site.source("/code")).files) == {"app/a.py", "app/b.py"}
+
+
+def test_a_server_that_falls_silent_does_not_hold_up_the_scan_for_ever(
+    workshop: "Workshop", site: "Site", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_asking, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(archive_download, "ATTEMPTS", 2)
+    site.put("/code", noisy(site), cuts=[1000, 1000])
+    site.stall = threading.Event()
+    with pytest.raises(SourceUnavailable, match="tried 2 times"):
+        workshop.scan(site.source("/code"))
+
+
+def test_a_server_that_gives_little_at_a_time_does_not_hold_up_the_scan_for_ever(
+    workshop: "Workshop", site: "Site", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_download, "FETCH_SECONDS", -1.0)
+    site.put("/code", noisy(site))
+    with pytest.raises(SourceUnavailable, match="did not end within"):
+        workshop.scan(site.source("/code"))
+
+
+@pytest.mark.parametrize(
+    "value", [b"bytes 0-9/10", b"bytes 50000-199999/7", b"bytes */10", b"", b"bytes 99999999999999999999-1/1"]
+)
+def test_a_part_that_was_not_asked_for_is_thrown_away(
+    value: bytes, workshop: "Workshop", site: "Site", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.put("/code", noisy(site), cuts=[50_000])
+    site.statuses["/code"] = []
+    give = site.statuses.setdefault("/code", [])
+    original = archive_download.ask
+
+    def ask(*arguments: Any) -> Any:
+        if len(site.asked) == 1:
+            give.append((206, {"Content-Range": value.decode()}))
+        return original(*arguments)
+
+    monkeypatch.setattr(archive_download, "ask", ask)
+    assert set(workshop.scan(site.source("/code")).files) == {"app/a.py", "app/b.py"}
+    assert [asked.status for asked in site.asked] == [200, 206, 200]
+
+
+def test_a_digest_that_fits_is_proven_and_then_not_asked_for_again(workshop: "Workshop", site: "Site") -> None:
+    content = site.zip(CODE)
+    sha256 = hashlib.sha256(content).hexdigest()
+    site.put("/code", content, etag="")
+    first = workshop.scan(site.source("/code", sha256=sha256)).result
+    site.files.clear()
+    second = workshop.scan(site.source("/code", sha256=sha256)).result
+    assert len(site.asked) == 1
+    assert first.revision == second.revision
+    assert second.sources[0].digest == f"sha256:{sha256}"
+    assert second.sources[0].message == ""
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["at-first", "after-a-good-scan"])
+def test_another_digest_than_asked_for_is_refused_and_nothing_stands_in(
+    before: bool, workshop: "Workshop", site: "Site"
+) -> None:
+    content = site.zip(CODE)
+    site.put("/code", content)
+    if before:
+        workshop.scan(site.source("/code"))
+    with pytest.raises(DigestMismatch) as failure:
+        workshop.scan(site.source("/code", sha256="0" * 64))
+    assert hashlib.sha256(content).hexdigest() in failure.value.message
+    assert "0" * 64 in failure.value.message
+    assert "archive.sha256" in failure.value.hint
+
+
+def test_a_pinned_archive_stays_while_the_link_moves_on(workshop: "Workshop", site: "Site") -> None:
+    old = site.zip(CODE)
+    pinned = site.source("/code", name="pinned", sha256=hashlib.sha256(old).hexdigest())
+    for number in range(4):
+        content = old if number == 0 else site.zip({"c.py": f"c = {number}\n"})
+        site.put("/code", content, etag=f'"{number}"')
+        files = workshop.scan(pinned, site.source("/code", name="z-moving")).files
+        assert {path for path in files if path.startswith("pinned/")} == {"pinned/a.py", "pinned/b.py"}
+    assert len(kept(workshop, ".pack")) == 3
+
+
+def test_damage_in_the_store_is_found_and_mended_by_the_next_attempt(workshop: "Workshop", site: "Site") -> None:
+    site.put("/code", site.zip(CODE))
+    good = workshop.scan(site.source("/code")).result
+    (name,) = kept(workshop, ".pack")
+    (pack,) = cache(workshop).rglob(name)
+    data = bytearray(pack.read_bytes())
+    data[data.index(b"return x")] ^= 1
+    pack.write_bytes(data)
+    with pytest.raises(SourceError, match="damaged; it was removed"):
+        workshop.scan(site.source("/code"))
+    assert workshop.scan(site.source("/code")).result.revision == good.revision
+
+
+@pytest.mark.parametrize("keep", [0, 5, 40, 100])
+def test_a_pack_that_is_not_whole_is_made_anew(keep: int, workshop: "Workshop", site: "Site") -> None:
+    site.put("/code", site.zip(CODE))
+    good = workshop.scan(site.source("/code")).result
+    (pack,) = cache(workshop).rglob("*.pack")
+    pack.write_bytes(pack.read_bytes()[:keep])
+    assert workshop.scan(site.source("/code")).result.revision == good.revision
+    assert [asked.status for asked in site.asked] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    "notes", ["", "{", "[]", '{"sha256": "../../../etc/passwd", "validators": {}, "previous": ""}']
+)
+def test_notes_that_can_not_be_read_make_the_archive_fetched_anew(
+    notes: str, workshop: "Workshop", site: "Site"
+) -> None:
+    site.put("/code", site.zip(CODE))
+    good = workshop.scan(site.source("/code")).result
+    (path,) = cache(workshop).rglob("current.json")
+    path.write_text(notes)
+    assert workshop.scan(site.source("/code")).result.revision == good.revision
+    assert [asked.status for asked in site.asked] == [200, 200]
+
+
+def test_what_was_fetched_for_a_link_goes_with_its_source(workshop: "Workshop", site: "Site") -> None:
+    site.put("/code", site.zip(CODE))
+    site.put("/more", site.zip(CODE))
+    workshop.scan(site.source("/code"), site.source("/more", name="more"))
+    assert len([path for path in cache(workshop).iterdir() if path.is_dir()]) == 2
+    workshop.scan(site.source("/more", name="more"))
+    assert len([path for path in cache(workshop).iterdir() if path.is_dir()]) == 1
+    prune_cache([], cache(workshop))
+    assert list(cache(workshop).iterdir()) == []
+
+
+def test_a_truncated_archive_is_not_kept(workshop: "Workshop", site: "Site") -> None:
+    site.put("/code", site.tar(CODE, "w:gz")[:-20])
+    with pytest.raises(InvalidArchive):
+        workshop.scan(site.source("/code"))
+    assert kept(workshop, ".pack") == []
+    assert kept(workshop, "download") == []
