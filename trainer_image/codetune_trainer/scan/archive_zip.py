@@ -55,7 +55,7 @@ def read_zip(file: BinaryIO, limits: Limits) -> Iterator[Entry]:
     """
     directory = read_directory(file, limits)
     bounds = Bounds(limits)
-    ends = [member.offset for member in directory.members[1:]] + [directory.start]
+    ends = [*(member.offset for member in directory.members), directory.start][1:]
     for member, end in zip(directory.members, ends, strict=True):
         if member.offset + _LOCAL.size + len(member.raw_name) + member.packed > end:
             raise damaged(f"entry {_show(member)} shares bytes with another one, as in a zip bomb")

@@ -1,11 +1,11 @@
 """Downloads: only what changed, on from where they were cut, proven; a failure keeps the last good archive."""
 
 import hashlib
-import multiprocessing
+import json
 import os
 import random
-import resource
-import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -120,25 +120,33 @@ def test_a_file_that_changed_meanwhile_is_not_put_together_from_two(workshop: "W
     assert [asked.status for asked in site.asked] == [200, 200]
 
 
-def run_fetch(source: dict[str, Any], root: Path, file_bytes: int) -> None:
-    """The body of a process of its own: fetch, where no file may become larger than that."""
-    if file_bytes:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
-    archive_download.STRETCH_BYTES = 20_000
-    fetch(Source.from_wire(source), root)
-
-
 def fetch(source: Source, root: Path) -> FetchedArchive:
     assert source.archive is not None
     places = Places(store=root / "store", scratch=root / "scratch")
     return fetch_archive(source, source.archive, root / "store/team/projects/code/sources", places)
 
 
-def start(source: dict[str, Any], root: Path, file_bytes: int = 0) -> Any:
-    process = multiprocessing.get_context("fork").Process(target=run_fetch, args=(source, root, file_bytes))
-    process.start()
-    return process
+FETCH = """
+import json, resource, signal, sys
+from pathlib import Path
+from codetune_api.project import Source
+from codetune_trainer.config import Places
+from codetune_trainer.scan import archive_download
+from codetune_trainer.scan.archive_fetching import fetch_archive
+
+source, root, most = Source.from_wire(json.loads(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+archive_download.STRETCH_BYTES = 20_000
+places = Places(store=root / "store", scratch=root / "scratch")
+fetch_archive(source, source.archive, root / "store/team/projects/code/sources", places)
+"""
+"""The body of a process of its own, where no file may become larger than is said."""
+
+
+def start(source: dict[str, Any], root: Path, file_bytes: int = 2**30) -> "subprocess.Popen[bytes]":
+    line = [sys.executable, "-c", FETCH, json.dumps(source), str(root), str(file_bytes)]
+    return subprocess.Popen(line, stderr=subprocess.PIPE)
 
 
 def test_a_killed_download_is_gone_on_with_by_the_next_scan(
@@ -148,13 +156,11 @@ def test_a_killed_download_is_gone_on_with_by_the_next_scan(
     content = noisy(site)
     site.put("/code", content, cuts=[150_000])
     site.stall = threading.Event()
-    process = start(site.source("/code"), workshop.root)
-    assert site.stalled.wait(30)
-    while not any(path.stat().st_size > 140_000 for path in cache(workshop).rglob("download")):
-        os.sched_yield()
-    process.kill()
-    process.join(30)
-    assert process.exitcode == -signal.SIGKILL
+    with start(site.source("/code"), workshop.root) as process:
+        assert site.stalled.wait(60)
+        while not any(path.stat().st_size > 140_000 for path in cache(workshop).rglob("download")):
+            os.sched_yield()
+        process.kill()
     site.stall.set()
     scanned = workshop.scan(site.source("/code"))
     assert site.asked[-1].headers["range"] == "bytes=140000-"
@@ -174,9 +180,9 @@ def test_a_full_disk_leaves_the_last_good_archive_as_it_was(build: Any, workshop
     good = workshop.scan(site.source("/code")).result
     content = build(site)
     site.put("/code", content, etag='"large"')
-    process = start(site.source("/code"), workshop.root, file_bytes=60_000)
-    process.join(60)
-    assert process.exitcode == 1
+    with start(site.source("/code"), workshop.root, file_bytes=60_000) as process:
+        _, said = process.communicate(timeout=60)
+    assert b"File too large" in said
     assert [name for name in kept(workshop, "") if name.startswith(".")] == []
     site.files.clear()
     assert workshop.scan(site.source("/code")).result.revision == good.revision

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from backports import zstd
+from codetune_trainer.errors import EmptyDataset
 from codetune_trainer.scan.archive_formats import read_entries
 from codetune_trainer.scan.archive_limits import LIMITS
 from codetune_trainer.scan.archive_pack import list_pack, read_packed, write_pack
@@ -100,6 +101,13 @@ def test_a_single_folder_around_everything_is_left_out_of_the_paths(
     with (tmp_path / "archive").open("rb") as file:
         write_pack(tmp_path / "pack", read_entries(file, LIMITS), LIMITS)
     assert [found.path for found in list_pack(tmp_path / "pack")] == expected
+
+
+@pytest.mark.parametrize("form", ["tar", "zip"])
+def test_an_empty_archive_has_no_files(form: str, workshop: "Workshop", site: "Site") -> None:
+    site.put("/code", getattr(site, form)({}))
+    with pytest.raises(EmptyDataset, match="no file at all"):
+        workshop.scan(site.source("/code"))
 
 
 def test_a_large_archive_is_read_by_several_processes_alike(workshop: "Workshop", site: "Site") -> None:
