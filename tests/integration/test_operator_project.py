@@ -106,7 +106,7 @@ def test_an_empty_repository_is_told_and_the_project_heals_when_it_is_filled(tea
 
 def test_a_source_that_is_not_supported_yet_says_so(team: "Team") -> None:
     project = make_project("file:///x")
-    project["spec"]["sources"] = [{"name": "zip", "archive": {"url": "https://example.org/code.zip"}}]
+    project["spec"]["sources"] = [{"name": "sent", "upload": {}}]
     team.apply(project)
 
     status = team.wait_for_phase("cproj", "shop", "Failed")["status"]
