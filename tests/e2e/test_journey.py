@@ -7,7 +7,6 @@ with SIGKILL, in the middle of its work.
 import json
 import os
 import signal
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,13 +16,9 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "hack"))
-
-from demo_model import main as make_model  # noqa: E402
-from demo_repository import make_repository  # noqa: E402
-from laptop import Laptop  # noqa: E402
+from demo_model import main as make_model
+from demo_repository import make_repository
+from laptop import Laptop
 
 pytestmark = [pytest.mark.e2e, pytest.mark.journey, pytest.mark.timeout(600)]
 
