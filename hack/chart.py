@@ -39,7 +39,7 @@ def apply_chart(
     for found in definitions:
         kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{found['metadata']['name']}")
     others = [found for found in objects if found not in definitions]
-    kubectl("apply", "--server-side", "-n", namespace, "-f", "-", text=yaml.safe_dump_all(others))
+    kubectl("apply", "--server-side", "-f", "-", text=yaml.safe_dump_all(others))
     (settings,) = [found["data"]["settings.yaml"] for found in others if found["kind"] == "ConfigMap"]
     return str(settings)
 
