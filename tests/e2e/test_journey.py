@@ -51,8 +51,8 @@ def finetune(name: str, **spec: Any) -> dict[str, Any]:
         "projectRef": {"name": "pluggy"},
         "baseModel": MODEL,
         "training": training,
-        "checkpoints": {"everySteps": 2},
-        "resources": {"gpus": 0},
+        "checkpoints": {"everySteps": 3},
+        "resources": {"gpus": 0, "cpu": "2"},
     }
     return resource("FineTune", name, {**common, **spec})
 
@@ -112,7 +112,7 @@ def test_a_fine_tune_waits_for_its_project_and_then_trains(laptop: Laptop) -> No
     status = get(laptop, "project", "pluggy")["status"]
     assert status["revision"].startswith("sha256:")
     assert status["files"]["trained"] > 0 < status["files"]["heldOut"]
-    wait_for(120, "the first checkpoint", lambda: checkpoints(laptop, "pluggy"))
+    wait_for(300, "the first checkpoint", lambda: checkpoints(laptop, "pluggy"))
 
 
 def phase(laptop: Laptop, name: str) -> str:
@@ -131,7 +131,7 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint_and_a_killed_operator_make
     os.killpg(laptop.operator.pid, signal.SIGKILL)
     laptop.operator.wait()
     laptop.start_operator(laptop.state / "settings.yaml")
-    laptop.kubectl("wait", "--for=condition=Ready", "--timeout=240s", "finetune/pluggy")
+    laptop.kubectl("wait", "--for=condition=Ready", "--timeout=400s", "finetune/pluggy")
     status = get(laptop, "finetune", "pluggy")["status"]
     assert (status["phase"], status["restarts"], status["progress"]["percent"]) == ("Succeeded", 1, 100)
     jobs = json.loads(laptop.kubectl("get", "jobs", "-l", "codetune.dev/finetune=pluggy", "-o", "json"))["items"]
@@ -158,7 +158,7 @@ def test_base_and_tuned_model_answer_and_a_wrong_adapter_is_named(laptop: Laptop
         "servedModelName": "base",
         "adapters": adapters[:1],
         "engine": {"maxModelLen": 512},
-        "resources": {"gpus": 0},
+        "resources": {"gpus": 0, "cpu": "2"},
     }
     apply(laptop, other, resource("ModelDeployment", "coder", spec))
     laptop.kubectl("wait", "--for=condition=Ready", "--timeout=240s", "modeldeployment/coder")
