@@ -20,7 +20,7 @@ from demo_model import main as make_model
 from demo_repository import make_repository
 from laptop import Laptop
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 MODEL = "file:///SmolLM2-135M-Instruct"
 
@@ -109,11 +109,11 @@ def test_a_fine_tune_waits_for_its_project_and_then_trains(laptop: Laptop) -> No
     apply(laptop, finetune("pluggy"))
     wait_for(30, "waiting for data", lambda: phase(laptop, "pluggy") == "WaitingForData")
     apply(laptop, project("pluggy"))
-    laptop.kubectl("wait", "--for=condition=Ready", "--timeout=90s", "project/pluggy")
+    laptop.kubectl("wait", "--for=condition=Ready", "--timeout=300s", "project/pluggy")
     status = get(laptop, "project", "pluggy")["status"]
     assert status["revision"].startswith("sha256:")
     assert status["files"]["trained"] > 0 < status["files"]["heldOut"]
-    wait_for(300, "the first checkpoint", lambda: checkpoints(laptop, "pluggy"))
+    wait_for(600, "the first checkpoint", lambda: checkpoints(laptop, "pluggy"))
 
 
 def phase(laptop: Laptop, name: str) -> str:
@@ -132,7 +132,7 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint_and_a_killed_operator_make
     os.killpg(laptop.operator.pid, signal.SIGKILL)
     laptop.operator.wait()
     laptop.start_operator(laptop.state / "settings.yaml")
-    laptop.kubectl("wait", "--for=condition=Ready", "--timeout=400s", "finetune/pluggy")
+    laptop.kubectl("wait", "--for=condition=Ready", "--timeout=600s", "finetune/pluggy")
     status = get(laptop, "finetune", "pluggy")["status"]
     assert (status["phase"], status["restarts"], status["progress"]["percent"]) == ("Succeeded", 1, 100)
     jobs = json.loads(laptop.kubectl("get", "jobs", "-l", "codetune.dev/finetune=pluggy", "-o", "json"))["items"]
@@ -162,16 +162,16 @@ def test_base_and_tuned_model_answer_and_a_wrong_adapter_is_named(laptop: Laptop
         "resources": {"gpus": 0, "cpu": "2"},
     }
     apply(laptop, other, resource("ModelDeployment", "coder", spec))
-    laptop.kubectl("wait", "--for=condition=Ready", "--timeout=240s", "modeldeployment/coder")
+    laptop.kubectl("wait", "--for=condition=Ready", "--timeout=600s", "modeldeployment/coder")
     prompt = "class PluginManager:\n    def register("
     assert complete(laptop, "base", prompt) != complete(laptop, "tuned", prompt)
 
     apply(laptop, resource("ModelDeployment", "coder", {**spec, "adapters": adapters}))
-    wait_for(60, "AdapterIncompatible", lambda: adapter_state(laptop, "foreign").get("reason") == "AdapterIncompatible")
+    wait_for(120, "AdapterIncompatible", lambda: adapter_state(laptop, "foreign").get("reason") == "AdapterIncompatible")
     assert adapter_state(laptop, "tuned")["phase"] == "Ready"
     assert complete(laptop, "tuned", prompt)
     apply(laptop, resource("ModelDeployment", "coder", spec))
-    laptop.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "modeldeployment/coder")
+    laptop.kubectl("wait", "--for=condition=Ready", "--timeout=120s", "modeldeployment/coder")
 
 
 def adapter_state(laptop: Laptop, name: str) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def test_a_killed_server_comes_back_with_its_adapter(laptop: Laptop) -> None:
     for process in processes("vllm.entrypoints"):
         process.kill()
     wait_for(60, "not ready", lambda: get(laptop, "modeldeployment", "coder")["status"].get("readyReplicas", 0) == 0)
-    laptop.kubectl("wait", "--for=condition=Ready", "--timeout=180s", "modeldeployment/coder")
+    laptop.kubectl("wait", "--for=condition=Ready", "--timeout=600s", "modeldeployment/coder")
     assert complete(laptop, "tuned", "def ")
 
 
