@@ -3,6 +3,7 @@
 import os
 import stat
 import subprocess
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -80,26 +81,39 @@ def list_folder(folder: Path, left_out: defaultdict[str, list[str]]) -> Iterator
 
 
 def _ask_git(folder: Path) -> list[str] | None:
-    """What git lists in a folder; None outside of repositories, and where there is no git."""
-    # A folder's own configuration must not run programs; variables of a hook that this runs in must not mislead.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")} | {"LC_ALL": "C"}
-    command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", "ls-files", "-z"]
+    """What git lists in a folder, as if it were a repository where it is none; None where there is no git."""
     try:
-        done = subprocess.run(
-            [*command, "--cached", "--others", "--exclude-standard"],
-            env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False,
-        )  # fmt: skip
+        listed = _run_git(["-C", str(folder), *_LIST])
+        if listed is None:
+            with tempfile.TemporaryDirectory(prefix="codetune-git-") as empty:
+                _run_git(["init", "--quiet", "--bare", empty])
+                listed = _run_git(["-C", str(folder), f"--git-dir={empty}", "--work-tree=.", *_LIST])
     except FileNotFoundError:
         return None
+    return sorted({os.fsdecode(path) for path in (listed or b"").split(b"\0") if path})
+
+
+# A folder's own configuration must not run programs.
+_LIST = ["-c", "core.fsmonitor=false", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+
+
+def _run_git(arguments: Sequence[str]) -> bytes | None:
+    """git's output; None outside of repositories. Raises: FileNotFoundError, CliError."""
+    # Variables of a hook that this runs in must not mislead.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")} | {"LC_ALL": "C"}
+    done = subprocess.run(
+        ["git", *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
         if "not a git repository" in said:
             return None
-        raise CliError(f"git can't list the files of {folder}: {said}")
-    return sorted({os.fsdecode(path) for path in done.stdout.split(b"\0") if path})
+        raise CliError(f"git can't list the files: {said}")
+    return done.stdout
 
 
 def _walk(folder: Path, prefix: str, specs: Specs, left_out: defaultdict[str, list[str]]) -> Iterator[str]:
+    """The same without git, but for rules that ignore all and take folders back (`*` and then `!*/`)."""
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)

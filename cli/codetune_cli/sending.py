@@ -1,7 +1,6 @@
 """Sends what the store service lacks, in pieces that each can be sent again, so a cut costs one piece at most."""
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from codetune_api.uploads import PACK_HEADER_BYTES, UploadHead, pack_header
 from codetune_cli.errors import CliError, StoreRefused
 from codetune_cli.listing import Listing
 from codetune_cli.storing import StoreClient
-from codetune_cli.waiting import Pause, Say, insist
+from codetune_cli.waiting import Pause, Say, insist, sleep
 
 T = TypeVar("T")
 
@@ -32,7 +31,7 @@ class Sender:
     source: str
     listing: Listing
     say: Say
-    pause: Pause = time.sleep
+    pause: Pause = sleep
 
     def send(self, begin: Callable[[int, int], None], sent: Callable[[int], None]) -> UploadHead:
         """Bring all of it to the service and make it count.

@@ -146,7 +146,7 @@ class StoreClient:
 def read_pieces(answer: Answer) -> Iterator[bytes]:
     """The body of an answer as it comes. Raises: Interrupted."""
     try:
-        while piece := answer.read(_PIECE):
+        while piece := answer.read1(_PIECE):
             yield piece
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise Interrupted(f"The answer broke off: {error}") from error

@@ -21,7 +21,12 @@ _LOOK_SECONDS = 1.0
 _SELECTOR = f"app.kubernetes.io/instance={STORE_SERVICE}"
 
 
-def insist(attempt: Callable[[], T], say: Say, pause: Pause = time.sleep) -> T:
+def sleep(seconds: float) -> None:
+    """Do nothing for a while."""
+    time.sleep(seconds)
+
+
+def insist(attempt: Callable[[], T], say: Say, pause: Pause = sleep) -> T:
     """Try again while the connection is broken. Raises: CliError, also after the last attempt."""
     for number in range(ATTEMPTS):
         try:
@@ -35,7 +40,7 @@ def insist(attempt: Callable[[], T], say: Say, pause: Pause = time.sleep) -> T:
     raise AssertionError("the last attempt returns or raises")
 
 
-def wait_for_store(store: StoreClient, seconds: float, say: Say, pause: Pause = time.sleep) -> None:
+def wait_for_store(store: StoreClient, seconds: float, say: Say, pause: Pause = sleep) -> None:
     """Wait until the store service answers, and tell what it waits for.
 
     Raises:
