@@ -26,17 +26,8 @@ CODE = {
     "build/made.py": "MADE = 1\n",
     "token.secret": "not to be sent\n",
 }
-RULES = [
-    {"apiGroups": ["codetune.dev"], "resources": ["projects"], "verbs": ["get", "list", "patch"]},
-    {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["codetune-store-token"], "verbs": ["get"]},
-    {
-        "apiGroups": [""],
-        "resources": ["services/proxy"],
-        "resourceNames": ["http:codetune-store:8080"],
-        "verbs": ["get", "create", "update"],
-    },
-]
-"""The smallest role that docs/uploads.md names."""
+ROLE = Path(__file__).parents[2] / "examples" / "uploads" / "role.yaml"
+"""The smallest role that will do."""
 
 
 def make_project(*sources: Obj, name: str = "shop") -> Obj:
@@ -54,14 +45,15 @@ class Person:
 
     def __init__(self, team: "Team", folder: Path) -> None:
         self.team, self.folder = team, folder
-        binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "person"}}
+        role = yaml.safe_load(ROLE.read_text())
         team.apply(
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "person"}},
-            {**binding, "kind": "Role", "rules": RULES},
+            role,
             {
-                **binding,
+                "apiVersion": role["apiVersion"],
                 "kind": "RoleBinding",
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "person"},
+                "metadata": {"name": "person"},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role["metadata"]["name"]},
                 "subjects": [{"kind": "ServiceAccount", "name": "person", "namespace": team.name}],
             },
         )
@@ -130,6 +122,11 @@ def test_an_upload_becomes_a_dataset_that_can_be_browsed(team: "Team", person: P
     person.do("upload", "shop", str(folder))
     team.wait_until(lambda: team.status("cproj", "shop")["files"]["accepted"] == 4, "the new file is in the dataset")
 
+    kept = team.store() / team.name / "projects/shop"
+    assert (kept / "uploads/code/CURRENT.json").exists()
+    team.kubectl("delete", "cproj", "shop", "--timeout=60s")
+    assert not kept.exists()
+
 
 def test_the_store_service_is_there_only_while_it_is_needed(team: "Team", person: Person) -> None:
     git = {"name": "app", "git": {"url": team.repository("app", CODE)}}
@@ -170,9 +167,9 @@ def test_a_mistake_is_told_with_its_cure(team: "Team", person: Person) -> None:
 def test_nobody_gets_at_uploads_without_the_right(team: "Team", person: Person) -> None:
     team.apply(make_project())
     person.do("upload", "shop", str(person.write(CODE)))
-    team.kubectl("patch", "role", "person", "--type=json", "-p", '[{"op": "remove", "path": "/rules/2"}]')
+    team.kubectl("patch", "role", "codetune-upload", "--type=json", "-p", '[{"op": "remove", "path": "/rules/2"}]')
     proxied = person.run("files", "shop")
-    team.kubectl("patch", "role", "person", "--type=json", "-p", '[{"op": "remove", "path": "/rules/1"}]')
+    team.kubectl("patch", "role", "codetune-upload", "--type=json", "-p", '[{"op": "remove", "path": "/rules/1"}]')
     secret = person.run("upload", "shop", str(person.folder / "work"))
     assert "services/proxy" in proxied.stderr
     assert "codetune-store-token" in secret.stderr
