@@ -5,6 +5,7 @@ the old version or the new one. The version before stays, because a scan may be 
 """
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from codetune_store.appending import sync, write_whole
 from codetune_store.contents import is_stored
 from codetune_store.errors import NotFound, UploadIncomplete
 from codetune_store.sessions import Session, Upload, end, find, open_sessions, read_contents
+
+SYNC_THREADS = 32
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +88,11 @@ def _force_to_disk(session: Session, head: UploadHead | None) -> None:
     folder = session.upload.folder
     before = _contents_of(folder / tree_path(head.revision)) if head is not None else frozenset()
     new = [folder / blob_path(digest.hex()) for digest in session.contents() if digest not in before]
-    for path in new:
-        sync(path)
-    for parent in {path.parent for path in new}:
-        sync(parent)
+    # Many at once: the file system then writes its journal once for all of them.
+    with ThreadPoolExecutor(SYNC_THREADS) as pool:
+        for paths in (new, {path.parent for path in new}):
+            for _ in pool.map(sync, paths):
+                pass
 
 
 def _contents_of(tree: Path) -> frozenset[bytes]:
