@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PACKAGES := api operator trainer_image server_image cli local
 SOURCES  := $(PACKAGES) hack tests
 
-.PHONY: help install demo test journey lint check format generate images clean
+.PHONY: help install demo test lint check format generate images clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,11 +24,8 @@ $(VENV)/.installed: requirements/lock.txt $(wildcard $(addsuffix /pyproject.toml
 demo: install ## Train and serve on this machine: code in, tuned completion out (about 10 minutes; KEEP=1 leaves it running)
 	$(BIN)/python hack/demo.py $(if $(KEEP),--keep)
 
-test: install lint ## Everything but the demo and the journey
-	$(BIN)/pytest -q -m "not journey"
-
-journey: install ## The demo's story as a test, with kills in the middle (minutes)
-	$(BIN)/pytest -q tests/e2e/test_journey.py
+test: install lint ## Everything but the demo (about 15 minutes on two cores)
+	$(BIN)/pytest -q
 
 lint: install ## Style, types, layers, generated files
 	$(BIN)/ruff check $(SOURCES)

@@ -72,7 +72,7 @@ async def start(cluster: Cluster, settings: Settings) -> Runtime:
     for kind in (*RECONCILED, DEPLOYMENT):
         for obj in store.everything(kind):
             watcher.wake(obj)
-    return Runtime(queue, logs, watcher, loop.create_task(resync.run(watcher), name="resync"))
+    return Runtime(queue, logs, watcher, loop.create_task(resync.run(watcher.wake), name="resync"))
 
 
 async def _insist(attempt: Callable[[], Awaitable[T]]) -> T:

@@ -132,8 +132,14 @@ class Executor:
             logger.warning("Event %s about %s is lost: %s", event.reason, live["metadata"]["name"], error)
 
     async def _delete(self, namespace: str, child: ChildRef) -> None:
-        await delete(self.cluster, namespace=namespace, child=child)
+        there = await delete(self.cluster, namespace=namespace, child=child)
         self._applied.pop((child.kind, namespace, child.name), None)
+        if there or child.kind not in _WATCHED:
+            return
+        # The plan came from a snapshot that holds it, so its end was missed: no watch will tell of it any more.
+        known = self.store.get(kind_of(child.api_version, child.kind), namespace, child.name)
+        if known is not None and child.uid in (None, known["metadata"]["uid"]) and self.store.remove(known):
+            self.wake(known)
 
     async def _add_finalizer(self, live: Obj) -> Obj:
         present = live["metadata"].get("finalizers") or []

@@ -1,18 +1,14 @@
 """The chart as real Helm renders it: least rights, restricted pods, settings that the operator reads."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chart import CHART, render_chart
 from codetune_operator.settings import parse_settings
 from helm_python import HelmError, lint
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(REPOSITORY / "hack"))
-
-from laptop import CHART, render_chart  # noqa: E402
-
 Objects = list[dict[str, Any]]
 
 
