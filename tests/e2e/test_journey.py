@@ -167,7 +167,9 @@ def test_base_and_tuned_model_answer_and_a_wrong_adapter_is_named(laptop: Laptop
     assert complete(laptop, "base", prompt) != complete(laptop, "tuned", prompt)
 
     apply(laptop, resource("ModelDeployment", "coder", {**spec, "adapters": adapters}))
-    wait_for(120, "AdapterIncompatible", lambda: adapter_state(laptop, "foreign").get("reason") == "AdapterIncompatible")
+    wait_for(
+        120, "AdapterIncompatible", lambda: adapter_state(laptop, "foreign").get("reason") == "AdapterIncompatible"
+    )
     assert adapter_state(laptop, "tuned")["phase"] == "Ready"
     assert complete(laptop, "tuned", prompt)
     apply(laptop, resource("ModelDeployment", "coder", spec))

@@ -80,7 +80,7 @@ class Executor:
         if plan.status is not None:
             live = await self.write_status(live, plan.status.to_wire())
         for event in plan.events:
-            await self._record(live, event)
+            await self.record(live, event)
         if plan.finalizer == "Remove":
             await self._remove_finalizer(live)
         return news
@@ -124,7 +124,7 @@ class Executor:
         seen = self.store.get(kind_of(obj["apiVersion"], obj["kind"]), place[1], place[2])
         return seen is not None and _project(seen) == applied.live
 
-    async def _record(self, live: Obj, event: EventSpec) -> None:
+    async def record(self, live: Obj, event: EventSpec) -> None:
         """An Event that is refused must hold nothing up: what it says is in status too."""
         try:
             await self.recorder.record(about=live, event=event)
