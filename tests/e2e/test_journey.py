@@ -95,7 +95,7 @@ def complete(laptop: Laptop, model: str, prompt: str) -> str:
     request = urllib.request.Request(
         f"{endpoint}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=120) as answer:
+    with urllib.request.urlopen(request, timeout=600) as answer:
         text: str = json.load(answer)["choices"][0]["text"]
     return text
 
