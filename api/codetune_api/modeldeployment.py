@@ -91,6 +91,15 @@ class AdapterSelector(ApiModel):
 class Engine(ApiModel):
     """vLLM's own options, under its own names in camelCase."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.maxCpuLoras) || self.maxCpuLoras >= self.maxLoras",
+                "maxCpuLoras must not be smaller than maxLoras: active adapters are in main memory too",
+            )
+        )
+    )
+
     max_model_len: Annotated[int, Field(ge=64, le=10_000_000)] | None = None
     """Longest sequence, in tokens; unset: the model's own limit."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope
 
+from codetune_server.authenticating import ApiKeys
 from codetune_server.bodies import BodyTooLarge, read_body
 from codetune_server.draining import DRAIN, Traffic
 from codetune_server.keeping import AdapterKeeper
@@ -56,8 +57,11 @@ class TokenFile:
 class AdminRoutes:
     """Answers the routes that are ours."""
 
-    def __init__(self, keeper: AdapterKeeper, token: TokenFile, traffic: Traffic, problem: str = "") -> None:
+    def __init__(
+        self, keeper: AdapterKeeper, token: TokenFile, keys: ApiKeys, traffic: Traffic, problem: str = ""
+    ) -> None:
         self._keeper = keeper
+        self._keys = keys
         self._token = token
         self._traffic = traffic
         self._problem = problem
@@ -98,7 +102,8 @@ class AdminRoutes:
         return JSONResponse({"inFlight": self._traffic.in_flight})
 
     def _report(self) -> Response:
-        return JSONResponse(self._keeper.report().to_wire())
+        report = self._keeper.report().model_copy(update={"api_keys": self._keys.count()})
+        return JSONResponse(report.to_wire())
 
     async def _replace(self, scope: Scope, receive: Receive) -> Response:
         try:

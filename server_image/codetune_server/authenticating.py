@@ -26,6 +26,10 @@ class ApiKeys:
         """Whether requests need a key."""
         return self._folder is not None
 
+    def count(self) -> int | None:
+        """How many keys are valid now; None where none is asked for."""
+        return len(self._read()) if self.are_asked_for else None
+
     def admit(self, authorization: str) -> bool:
         """Whether an Authorization header carries one of the keys; where none can be read, nobody is admitted."""
         scheme, _, given = authorization.partition(" ")

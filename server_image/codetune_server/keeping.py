@@ -82,6 +82,7 @@ class AdapterKeeper:
             phase="Failed" if refusal else "Ready" if is_wanted and is_settled else "Loading",
             reason=refusal.reason if refusal else "",
             message=refusal.message if refusal else "",
+            rank=refusal.rank if refusal else None,
         )
 
     async def run(self) -> None:

@@ -80,7 +80,8 @@ class AdapterMiddleware:
             self._keeper = AdapterKeeper(vllm, verifier)
             desired, problem = read_desired(settings.adapters_file)
             self._keeper.want(desired)
-            self._admin = AdminRoutes(self._keeper, TokenFile(settings.token_file), self._traffic, problem)
+            token = TokenFile(settings.token_file)
+            self._admin = AdminRoutes(self._keeper, token, self._keys, self._traffic, problem)
             self._task = asyncio.create_task(self._keeper.run(), name="codetune-adapters")
             self._task.add_done_callback(self._note_end)
         return self._keeper

@@ -2,9 +2,10 @@
 
 
 class Refused(Exception):
-    """An adapter can't be served; `reason` is one of `AdapterReport.reason`."""
+    """An adapter can't be served; `reason` is one of `AdapterReport.reason`, `rank` what it would need."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, *, rank: int | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.rank = rank

@@ -113,6 +113,7 @@ class AdapterVerifier:
                 "RankTooHigh",
                 f"the adapter has rank {rank}, the server was started for ranks up to {self._max_rank}: "
                 "start it with a higher --max-lora-rank",
+                rank=rank,
             )
 
 

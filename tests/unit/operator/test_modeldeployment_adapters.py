@@ -9,12 +9,11 @@ from codetune_api.modeldeployment import ModelDeploymentSpec
 from codetune_operator.reconcile.adapters import (
     ALLOWED_RANKS,
     ResolvedAdapter,
-    adapter_states,
     desired_set,
-    is_settled,
     max_lora_rank,
     resolve_adapters,
 )
+from codetune_operator.reconcile.adapterstates import adapter_states, is_settled
 from hypothesis import given
 from hypothesis import strategies as st
 

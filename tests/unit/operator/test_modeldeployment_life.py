@@ -11,7 +11,7 @@ from codetune_api.modeldeployment import ModelDeployment, ModelDeploymentStatus
 from codetune_operator.reconcile.modeldeployment import LOOK_AGAIN_SECONDS, SETTLE_SECONDS, reconcile
 from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import Plan
-from codetune_operator.resources.serving import adapter_token, pod_selector
+from codetune_operator.resources.servingnames import adapter_token, pod_selector
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]
