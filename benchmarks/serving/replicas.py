@@ -60,7 +60,8 @@ class Replica:
         deadline = time.monotonic() + START_SECONDS
         while not self.is_ready():
             if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self.url} did not become ready:\n{self.log.read_text()[-4000:]}")
+                state = "is not ready in time" if self.process and self.process.poll() is None else "has ended"
+                raise RuntimeError(f"{self.url} {state}:\n{self.log.read_text()[-4000:]}")
             time.sleep(0.05)
 
     def is_ready(self) -> bool:

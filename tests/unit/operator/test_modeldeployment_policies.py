@@ -1,8 +1,11 @@
 """What surrounds serving pods: disruption budget, autoscaler and network policy, as whole objects."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from codetune_api.metadata import labels
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_operator.resources.models import ModelSource, locate_model
 from codetune_operator.resources.servingpolicies import build_policies
@@ -105,3 +108,15 @@ def test_pods_call_nobody_but_where_the_model_is_fetched(expected: list[Obj], ba
 
 def test_the_network_policy_can_be_turned_off() -> None:
     assert "NetworkPolicy" not in build(networkPolicy={"enabled": False})
+
+
+def test_the_documented_monitors_fit_what_is_built() -> None:
+    folder = Path(__file__).parents[3] / "docs" / "monitoring"
+    found = {path.stem: yaml.safe_load(path.read_text()) for path in folder.glob("*.yaml")}
+    assert found.keys() == {"podmonitor", "scaledobject"}
+    marks = {"app.kubernetes.io/part-of": "codetune", "app.kubernetes.io/component": "server"}
+    assert found["podmonitor"]["spec"]["selector"]["matchLabels"] == marks
+    assert marks.items() <= labels("server", "coder", {}).items()
+    assert [endpoint["port"] for endpoint in found["podmonitor"]["spec"]["podMetricsEndpoints"]] == ["http"]
+    target = build(autoscaling={"maxReplicas": 2})["HorizontalPodAutoscaler"]["scaleTargetRef"]
+    assert found["scaledobject"]["spec"]["scaleTargetRef"] == target
