@@ -214,8 +214,10 @@ class AdapterReport(Contract):
     desired_digest: Digest | None = None
     phase: Literal["Loading", "Ready", "Failed"]
     reason: str = ""
-    """DigestMismatch, AdapterNotFound, BaseModelMismatch, RankTooHigh, InvalidAdapter, LoadFailed."""
+    """DigestMismatch, AdapterNotFound, BaseModelMismatch, RankTooHigh, InvalidAdapter, CacheFull, LoadFailed."""
     message: str = ""
+    rank: int | None = None
+    """The adapter's rank, where it is too high for the server as it was started."""
 
 
 class ServerReport(Contract):
@@ -226,6 +228,8 @@ class ServerReport(Contract):
     adapters: list[AdapterReport]
     models: list[str]
     """Stable names that answer now, the base model's first."""
+    api_keys: int | None = None
+    """How many API keys are valid now; None: none is asked for."""
 
 
 class Terminated(Failure):

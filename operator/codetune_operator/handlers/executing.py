@@ -13,7 +13,7 @@ from codetune_operator.cluster.applying import apply
 from codetune_operator.cluster.connecting import Cluster
 from codetune_operator.cluster.deleting import delete
 from codetune_operator.cluster.eventing import EventRecorder
-from codetune_operator.cluster.kinds import CLAIM, DEPLOYMENT, JOB, SERVICE, kind_of
+from codetune_operator.cluster.kinds import CLAIM, DEPLOYMENT, JOB, POLICIES, SERVICE, kind_of
 from codetune_operator.cluster.patching import patch_finalizers, patch_status
 from codetune_operator.cluster.pushing import push_adapters
 from codetune_operator.errors import MissingError, OperatorError
@@ -27,7 +27,7 @@ SETTLE_WAIT_SECONDS = 5.0
 """How long a serving pod may take to load adapters before the plan goes on without it."""
 TRUST_SECONDS = 600.0
 """How long an object that is not watched counts as being as it was applied."""
-_WATCHED = frozenset({JOB.name, DEPLOYMENT.name, SERVICE.name, CLAIM.name})
+_WATCHED = frozenset(kind.name for kind in (JOB, DEPLOYMENT, SERVICE, CLAIM, *POLICIES))
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,25 @@ from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.project import Project
 from pydantic import ValidationError
 
-from codetune_operator.cluster.kinds import CLAIM, DEPLOYMENT, FINETUNE, JOB, NODE, POD, PROJECT, SERVICE
+from codetune_operator.cluster.kinds import (
+    CLAIM,
+    DEPLOYMENT,
+    FINETUNE,
+    JOB,
+    MODELDEPLOYMENT,
+    NODE,
+    POD,
+    POLICIES,
+    PROJECT,
+    SERVICE,
+)
 from codetune_operator.handlers.asking import ServingReports
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.tracking import LogTracker
+from codetune_operator.reconcile.holding import find_holders
 from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentView, ProjectView, StoreView
 from codetune_operator.resources.scan import scan_nonce
-from codetune_operator.resources.serving import adapter_token
+from codetune_operator.resources.servingnames import adapter_token
 from codetune_operator.runs.report import RunReport, from_status
 
 Obj = dict[str, Any]
@@ -61,6 +73,7 @@ class Observer:
             finetune=finetune,
             report=self.logs.report(finetune_slot(finetune)) or from_status(finetune.status),
             project=self._find_project(namespace, finetune.spec.project_ref.name),
+            held_by=find_holders(finetune.metadata.name, self.store.select(MODELDEPLOYMENT, namespace)),
             jobs=self.store.select(JOB, namespace, own),
             pods=self.store.select(POD, namespace, own),
             claim=self.store.get(CLAIM, namespace, ARTIFACTS_CLAIM),
@@ -72,7 +85,8 @@ class Observer:
         """Raises: pydantic.ValidationError."""
         deployment = ModelDeployment.from_wire(raw)
         namespace, name = deployment.metadata.namespace, deployment.metadata.name
-        pods = self.store.select(POD, namespace, {LABEL_MODELDEPLOYMENT: name})
+        own = {LABEL_MODELDEPLOYMENT: name}
+        pods = self.store.select(POD, namespace, own)
         token = adapter_token(self.operator_key, deployment)
         return ModelDeploymentView(
             modeldeployment=deployment,
@@ -80,6 +94,7 @@ class Observer:
             finetunes=self._finetunes(namespace),
             deployment=self.store.get(DEPLOYMENT, namespace, name),
             service=self.store.get(SERVICE, namespace, name),
+            policies=tuple(obj for kind in POLICIES for obj in self.store.select(kind, namespace, own)),
             pods=pods,
             claim=self.store.get(CLAIM, namespace, ARTIFACTS_CLAIM),
             nodes=self.store.select(NODE),

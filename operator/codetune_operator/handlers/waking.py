@@ -8,6 +8,7 @@ from codetune_api.metadata import LABEL_COMPONENT, LABEL_FINETUNE, LABEL_MODELDE
 from codetune_operator.cluster.kinds import CLAIM, FINETUNE, MODELDEPLOYMENT, NODE, POD, PROJECT
 from codetune_operator.handlers.keys import Key, key_of, store_key
 from codetune_operator.handlers.storing import Store
+from codetune_operator.reconcile.holding import find_holders
 from codetune_operator.resources.store import COMPONENT
 
 Obj = dict[str, Any]
@@ -62,7 +63,8 @@ def _owners(obj: Obj) -> Iterator[Key]:
 
 
 def _dependents(obj: Obj, store: Store) -> Iterator[Key]:
-    """Others that look at this resource: runs on a Project; deployments that serve a FineTune."""
+    """Others that look at this resource: runs on a Project; deployments that serve a FineTune, and the other way round
+    FineTunes that a deployment keeps from going."""
     namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
     if obj["kind"] == PROJECT.name:
         for finetune in store.select(FINETUNE, namespace):
@@ -70,6 +72,9 @@ def _dependents(obj: Obj, store: Store) -> Iterator[Key]:
                 yield key_of(finetune)
     elif obj["kind"] == FINETUNE.name:
         for deployment in store.select(MODELDEPLOYMENT, namespace):
-            adapters = (deployment.get("spec") or {}).get("adapters") or []
-            if any((adapter.get("fineTuneRef") or {}).get("name") == name for adapter in adapters):
+            if (deployment.get("spec") or {}).get("adapterSelector") or find_holders(name, [deployment]):
                 yield key_of(deployment)
+    elif obj["kind"] == MODELDEPLOYMENT.name:
+        for finetune in store.select(FINETUNE, namespace):
+            if finetune["metadata"].get("deletionTimestamp"):
+                yield key_of(finetune)

@@ -1,7 +1,8 @@
 """Deletion of what has artifacts in the store: stop its Jobs, purge, let go. Pure, for Projects and FineTunes alike.
 
 The finalizer can't hang a namespace: it goes when the purge is done, when it failed for good, when there is no store,
-and when nothing can be made any more because the namespace itself goes away.
+and when nothing can be made any more because the namespace itself goes away. What a ModelDeployment serves stays until
+that lets go of it.
 """
 
 from datetime import datetime
@@ -17,6 +18,10 @@ from codetune_operator.reconcile.plan import ChildRef, EventSpec, Obj, Plan
 from codetune_operator.reconcile.workloads import job_of, living_pods, read_job
 from codetune_operator.resources.purge import artifact_folder, build_purge, purge_job_name
 from codetune_operator.settings import Settings
+
+IN_USE = "InUse"
+PURGING = "Purging"
+"""Reasons of Ready while a resource waits for those who use its artifacts, and while these are removed."""
 
 
 class _View(Protocol):
@@ -37,7 +42,8 @@ def reconcile_deletion(view: ProjectView | FineTuneView, settings: Settings, now
     resource = view.project if isinstance(view, ProjectView) else view.finetune
     if FINALIZER not in resource.metadata.finalizers:
         return Plan()
-    if _has_nothing_to_purge(resource, view):
+    held_by = _find_holders(view)
+    if not held_by and _has_nothing_to_purge(resource, view):
         return Plan(finalizer="Remove")
     name = purge_job_name(resource)
     purge = next((job for job in view.jobs if job["metadata"]["name"] == name), None)
@@ -52,8 +58,10 @@ def reconcile_deletion(view: ProjectView | FineTuneView, settings: Settings, now
     if view.jobs or at_work:
         # Whoever still writes would bring back what the purge removes.
         return Plan(delete=others, status=_say(resource, "StoppingJobs", "Its Jobs are being stopped.", now))
+    if held_by:
+        return _wait_for_holders(resource, held_by, now)
     message = "Its artifacts are being removed from the store."
-    return Plan(apply=build_purge(resource, settings), status=_say(resource, "Purging", message, now))
+    return Plan(apply=build_purge(resource, settings), status=_say(resource, PURGING, message, now))
 
 
 def _has_nothing_to_purge(resource: Project | FineTune, view: _View) -> bool:
@@ -61,11 +69,29 @@ def _has_nothing_to_purge(resource: Project | FineTune, view: _View) -> bool:
     return retained or view.namespace_terminating or view.claim is None
 
 
+def _find_holders(view: ProjectView | FineTuneView) -> tuple[str, ...]:
+    """Who serves what lies in the store; nobody where that goes away in any case."""
+    if isinstance(view, ProjectView) or view.namespace_terminating or view.claim is None:
+        return ()
+    return view.held_by
+
+
+def _wait_for_holders(resource: Project | FineTune, held_by: tuple[str, ...], now: datetime) -> Plan:
+    message = (
+        f"Its adapter is served by {', '.join(f'ModelDeployment {name!r}' for name in held_by)}: it goes when that no "
+        "longer refers to it, or is deleted."
+    )
+    told = conditions.find(resource.status.conditions, "Ready")
+    news = told is None or (told.reason, told.message) != (IN_USE, message)
+    events = (EventSpec("Normal", IN_USE, message),) if news else ()
+    return Plan(status=_say(resource, IN_USE, message, now), events=events)
+
+
 def _await_purge(resource: Project | FineTune, purge: Obj, now: datetime) -> Plan:
     finished = read_job(purge).finished
     if finished is None:
         message = "Its artifacts are being removed from the store."
-        return Plan(status=_say(resource, "Purging", message, now))
+        return Plan(status=_say(resource, PURGING, message, now))
     name = purge["metadata"]["name"]
     config = ChildRef("v1", "ConfigMap", name)
     if finished == "Complete":

@@ -37,6 +37,8 @@ class FineTuneView:
     """What the run said so far, over all its attempts."""
     project: Project | None = None
     """The Project that `projectRef` names, when it exists."""
+    held_by: tuple[str, ...] = ()
+    """ModelDeployments that serve it."""
     jobs: tuple[Obj, ...] = ()
     pods: tuple[Obj, ...] = ()
     claim: Obj | None = None
@@ -57,6 +59,8 @@ class ModelDeploymentView:
     """FineTunes of the namespace, by name."""
     deployment: Obj | None = None
     service: Obj | None = None
+    policies: tuple[Obj, ...] = ()
+    """Disruption budget, autoscaler and network policy that are there."""
     pods: tuple[Obj, ...] = ()
     claim: Obj | None = None
     """The namespace's artifact store."""
