@@ -53,7 +53,8 @@ def _owners(obj: Obj) -> Iterator[Key]:
 
 
 def _dependents(obj: Obj, store: Store) -> Iterator[Key]:
-    """Others that look at this resource: runs on a Project; deployments that serve a FineTune."""
+    """Others that look at this resource: runs on a Project; deployments that serve a FineTune; a Project that waits
+    for its runs so that it can go."""
     namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
     if obj["kind"] == PROJECT.name:
         for finetune in store.select(FINETUNE, namespace):
@@ -64,3 +65,6 @@ def _dependents(obj: Obj, store: Store) -> Iterator[Key]:
             adapters = (deployment.get("spec") or {}).get("adapters") or []
             if any((adapter.get("fineTuneRef") or {}).get("name") == name for adapter in adapters):
                 yield key_of(deployment)
+        project = store.get(PROJECT, namespace, (obj.get("spec") or {}).get("projectRef", {}).get("name", ""))
+        if project is not None and project["metadata"].get("deletionTimestamp"):
+            yield key_of(project)
