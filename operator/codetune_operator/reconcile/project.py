@@ -28,6 +28,8 @@ from codetune_operator.reconcile.schedules import InvalidSchedule, Schedule, fin
 from codetune_operator.reconcile.sourcestatus import (
     SHORTEST_RETRY_SECONDS,
     TRANSIENT_REASONS,
+    is_of_a_source,
+    say_how_to_ask,
     seconds_to_retry,
     seconds_to_source_retry,
 )
@@ -139,15 +141,23 @@ def _rest(view: ProjectView, job: Obj | None, schedule: Schedule | None, now: da
 def _rest_failed(view: ProjectView, failure: Failure, job: Obj | None, now: datetime) -> ScanDecision:
     """A scan that failed: its Job stays to be looked at until the next attempt."""
     name = scan_job_name(view.project)
-    kept = ScanDecision("Failed", failure.reason, failure.message, failure=failure, job_name=name)
+    message = _say_failure(view.project, failure)
+    kept = ScanDecision("Failed", failure.reason, message, failure=failure, job_name=name)
     if failure.reason not in TRANSIENT_REASONS:
         return kept
     left = _seconds_to_retry(view.project, job, now)
     if left > 0:
-        message = f"{failure.message} It is tried again by itself."
-        return replace(kept, message=message, retrying=True, requeue_after=left)
+        return replace(kept, retrying=True, requeue_after=left)
     message = f"The last scan failed ({failure.reason}); it is tried again."
     return ScanDecision("Scanning", "Retrying", message, again=True)
+
+
+def _say_failure(project: Project, failure: Failure) -> str:
+    """Why there is no new dataset, and what becomes of it or what a person is to do."""
+    if failure.reason in TRANSIENT_REASONS:
+        return f"{failure.message} It is tried again by itself."
+    ask = say_how_to_ask(project.metadata.name) if is_of_a_source(failure) else ""
+    return " ".join(filter(None, (failure.message, failure.hint, ask)))
 
 
 def _seconds_to_retry(project: Project, job: Obj | None, now: datetime) -> float:
@@ -188,11 +198,12 @@ def _watch(view: ProjectView, job: Obj, now: datetime) -> ScanDecision:
             message = "The scan is done; its result is being read from the log."
             return ScanDecision("Scanning", "ReadingResult", message, requeue_after=left)
         return _fail(
+            view.project,
             Failure(
                 reason="InternalError",
                 message="The scan is complete, but its log was gone before its result could be read.",
                 hint="Nothing is to be done: the scan is started again by itself.",
-            )
+            ),
         )
     pods = pods_of(job["metadata"]["name"], view.pods)
     if state.finished == "Failed":
@@ -201,15 +212,15 @@ def _watch(view: ProjectView, job: Obj, now: datetime) -> ScanDecision:
             message="The scan Job failed, and neither it nor its pod says why.",
             hint=f"See `kubectl describe job {job['metadata']['name']}`.",
         )
-        return _fail(failure)
+        return _fail(view.project, failure)
     return _watch_pod(view, current_pod(pods), now)
 
 
-def _fail(failure: Failure) -> ScanDecision:
+def _fail(project: Project, failure: Failure) -> ScanDecision:
     return ScanDecision(
         "Failed",
         failure.reason,
-        failure.message,
+        _say_failure(project, failure),
         failure=failure,
         finished=True,
         retrying=failure.reason in TRANSIENT_REASONS,

@@ -74,7 +74,7 @@ def build_scan_status(view: ProjectView, decision: ScanDecision, now: datetime) 
     news = decision.result is not None or decision.finished
     known = conditions.find(before.conditions, CONDITION)
     if news:
-        wanted |= describe_sources(status.sources)
+        wanted |= describe_sources(project.metadata.name, status.sources)
     updated = conditions.update(before.conditions, wanted, project.metadata.generation, now)
     # What a former scan found out about the sources is not about a newer spec, so it is not marked as such.
     kept = [known] if known is not None and not news else []

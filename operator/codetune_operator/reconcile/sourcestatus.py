@@ -37,8 +37,13 @@ _NOT_OF_A_SOURCE = frozenset(
 _SHOWN = 5
 
 
-def describe_sources(sources: Sequence[SourceStatus]) -> conditions.Wanted:
-    """The condition SourcesReady: how many sources failed, which, why, and the cure; nothing before the first scan."""
+def describe_sources(project: str, sources: Sequence[SourceStatus]) -> conditions.Wanted:
+    """The condition SourcesReady: how many sources failed, which, why, and the cure; nothing before the first scan.
+
+    Args:
+        project: Name of the Project.
+        sources: `status.sources`.
+    """
     failing = [source for source in sources if source.reason]
     if not sources:
         return {}
@@ -47,15 +52,28 @@ def describe_sources(sources: Sequence[SourceStatus]) -> conditions.Wanted:
         return {CONDITION: ("True", "AllRead", "The source was read." if number == 1 else f"All {number} were read.")}
     told = [f"{source.name}: {source.message}" for source in failing[:_SHOWN]]
     more = [f"{len(failing) - _SHOWN} more: see status.sources"] if len(failing) > _SHOWN else []
-    again = " This is tried again by itself." if any(map(_is_transient, failing)) else ""
-    message = f"{len(failing)} of {len(sources)} sources can't be read. {' '.join([*told, *more])}{again}"
+    again = "This is tried again by itself." if any(map(_is_transient, failing)) else say_how_to_ask(project)
+    message = f"{len(failing)} of {len(sources)} sources can't be read. {' '.join([*told, *more])} {again}"
     return {CONDITION: ("False", failing[0].reason, message)}
+
+
+def say_how_to_ask(project: str) -> str:
+    """What to do when the cure lies outside of the Project, where nobody sees it: the operator reads no Secrets."""
+    return (
+        "An edit of the Project starts another scan; after a change elsewhere (a Secret, the repository) ask for one: "
+        f"kubectl annotate project {project} --overwrite codetune.dev/rescan=$(date +%s)"
+    )
+
+
+def is_of_a_source(failure: Failure) -> bool:
+    """Whether a failure of a scan is about its sources."""
+    return failure.reason not in _NOT_OF_A_SOURCE
 
 
 def blame(project: Project, failure: Failure | None) -> list[SourceStatus]:
     """A scan's failure at the sources that it names; what each source had before stays."""
     before = {source.name: source for source in project.status.sources}
-    if failure is None or failure.reason in _NOT_OF_A_SOURCE:
+    if failure is None or not is_of_a_source(failure):
         return list(project.status.sources)
     said = failure.message
     names = [source.name for source in project.spec.sources]

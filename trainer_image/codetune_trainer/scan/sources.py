@@ -151,8 +151,9 @@ def prepare_all(
         except SourceError as error:
             failed[source.name] = error
     trained = {source.name for source in sources if source.use == "Train"}
-    if not any(source.name in trained for source in ready):
-        raise _sum_up({name: error for name, error in failed.items() if name in trained} or failed)
+    lacking = {name: error for name, error in failed.items() if name in trained or not ready}
+    if lacking and not any(source.name in trained for source in ready):
+        raise _sum_up(lacking)
     return sorted(ready, key=lambda source: f"{source.name}/"), failed
 
 
