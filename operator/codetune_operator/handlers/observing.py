@@ -30,6 +30,7 @@ from codetune_operator.cluster.kinds import (
 from codetune_operator.handlers.asking import ServingReports
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.tracking import LogTracker
+from codetune_operator.reconcile.datasets import read_uses
 from codetune_operator.reconcile.holding import find_holders
 from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentView, ProjectView, StoreView
 from codetune_operator.resources.scan import scan_nonce
@@ -60,6 +61,7 @@ class Observer:
             report=self.logs.report(project_slot(project)) or RunReport(),
             jobs=self.store.select(JOB, namespace, own),
             pods=self.store.select(POD, namespace, own),
+            uses=read_uses(project.metadata.name, self.store.select(FINETUNE, namespace)),
             claim=self.store.get(CLAIM, namespace, ARTIFACTS_CLAIM),
             nodes=self.store.select(NODE),
             namespace_terminating=namespace in self.terminating,

@@ -12,6 +12,7 @@ from codetune_api.finetune import DatasetStatus, FineTunePhase
 from codetune_api.metadata import FINALIZER
 from codetune_api.project import Project
 
+from codetune_operator.reconcile.datasets import is_current
 from codetune_operator.reconcile.deletion import reconcile_deletion
 from codetune_operator.reconcile.durations import seconds_until
 from codetune_operator.reconcile.failures import classify
@@ -140,6 +141,9 @@ def _find_dataset(view: FineTuneView) -> DatasetStatus | Decision:
 
 def _why_not_ready(project: Project) -> str:
     name, status = project.metadata.name, project.status
+    if status.phase == "Failed" and is_current(project):
+        # A rescan that failed takes nothing away: this is the data of the very sources and rules that spec has.
+        return ""
     if status.phase == "Failed":
         told = f": {status.failure.message} {status.failure.hint}".rstrip() if status.failure else ""
         return f"Project {name!r} failed{told}"

@@ -8,6 +8,7 @@ from codetune_api.finetune import FineTune
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.project import Project
 
+from codetune_operator.reconcile.datasets import DatasetUse
 from codetune_operator.reconcile.plan import Obj
 from codetune_operator.runs.report import RunReport
 
@@ -21,6 +22,8 @@ class ProjectView:
     """What the current scan said so far."""
     jobs: tuple[Obj, ...] = ()
     pods: tuple[Obj, ...] = ()
+    uses: tuple[DatasetUse, ...] = ()
+    """FineTunes that were made on a dataset of this Project."""
     claim: Obj | None = None
     """The namespace's artifact store."""
     nodes: tuple[Obj, ...] = ()
