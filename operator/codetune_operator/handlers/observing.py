@@ -59,6 +59,7 @@ class Observer:
         return ProjectView(
             project=project,
             report=self.logs.report(project_slot(project)) or RunReport(),
+            read_logs=self.logs.read_logs(project_slot(project)),
             jobs=self.store.select(JOB, namespace, own),
             pods=self.store.select(POD, namespace, own),
             uses=read_uses(project.metadata.name, self.store.select(FINETUNE, namespace)),
@@ -74,6 +75,7 @@ class Observer:
         return FineTuneView(
             finetune=finetune,
             report=self.logs.report(finetune_slot(finetune)) or from_status(finetune.status),
+            read_logs=self.logs.read_logs(finetune_slot(finetune)),
             project=self._find_project(namespace, finetune.spec.project_ref.name),
             held_by=find_holders(finetune.metadata.name, self.store.select(MODELDEPLOYMENT, namespace)),
             jobs=self.store.select(JOB, namespace, own),

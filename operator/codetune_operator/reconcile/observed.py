@@ -20,6 +20,8 @@ class ProjectView:
     project: Project
     report: RunReport = field(default_factory=RunReport)
     """What the current scan said so far."""
+    read_logs: frozenset[tuple[str, str]] = frozenset()
+    """Pod and container of the logs that nothing more is to be expected from."""
     jobs: tuple[Obj, ...] = ()
     pods: tuple[Obj, ...] = ()
     uses: tuple[DatasetUse, ...] = ()
@@ -38,6 +40,8 @@ class FineTuneView:
     finetune: FineTune
     report: RunReport = field(default_factory=RunReport)
     """What the run said so far, over all its attempts."""
+    read_logs: frozenset[tuple[str, str]] = frozenset()
+    """Pod and container of the logs that nothing more is to be expected from."""
     project: Project | None = None
     """The Project that `projectRef` names, when it exists."""
     held_by: tuple[str, ...] = ()

@@ -46,7 +46,8 @@ from codetune_operator.resources.scan import CONTAINER, build_scan, scan_digest,
 from codetune_operator.settings import Settings
 
 RESULT_SECONDS = 120
-"""How long the log of a finished scan may take to be read before its result counts as lost."""
+"""How long the log of a finished scan may take to appear before its result counts as lost. A log that is there is
+read to its end first, however long ago that was: the operator may have been down."""
 VOLUME_SECONDS = 45
 """How long a pod may wait for its volumes before a person is told what it waits for."""
 
@@ -194,9 +195,10 @@ def _watch(view: ProjectView, job: Obj, now: datetime) -> ScanDecision:
         return ScanDecision("Ready", "Scanned", "", result=result)
     if state.finished == "Complete":
         left = seconds_until(state.finished_at, RESULT_SECONDS, now) if state.finished_at else RESULT_SECONDS
-        if left > 0:
+        unread = any((follow.pod, follow.container) not in view.read_logs for follow in _follow(view))
+        if left > 0 or unread:
             message = "The scan is done; its result is being read from the log."
-            return ScanDecision("Scanning", "ReadingResult", message, requeue_after=left)
+            return ScanDecision("Scanning", "ReadingResult", message, requeue_after=left if left > 0 else None)
         return _fail(
             view.project,
             Failure(

@@ -170,6 +170,25 @@ LIFE = [
         id="result lost",
     ),
     pytest.param(
+        ("Scanning", "ReadingResult", "being read"),
+        view(
+            NEW,
+            jobs=(make_job(condition="Complete", at=LONG_AGO),),
+            pods=(make_pod({"terminated": {"exitCode": 0}}, phase="Succeeded"),),
+        ),
+        id="done while the operator was down, log still to be read",
+    ),
+    pytest.param(
+        ("Failed", "InternalError", "log was gone"),
+        view(
+            NEW,
+            jobs=(make_job(condition="Complete", at=LONG_AGO),),
+            pods=(make_pod({"terminated": {"exitCode": 0}}, phase="Succeeded"),),
+            read_logs=frozenset({("p1", "scan")}),
+        ),
+        id="done while the operator was down, no result in the log",
+    ),
+    pytest.param(
         ("Failed", "RevisionNotFound", "no branch x"),
         view(NEW, jobs=(make_job(condition="Failed"),), pods=(make_pod(NO_REPOSITORY, phase="Failed"),)),
         id="failed for good",
