@@ -254,7 +254,7 @@ def test_openais_client_knows_every_error(fleet: Fleet) -> None:
         client.completions.create(model="nobody", prompt=PROMPT)
     with pytest.raises(openai.NotFoundError, match="does not exist"):
         client.models.retrieve("nobody")
-    with pytest.raises(openai.BadRequestError, match="max_model_len|context length"):
+    with pytest.raises(openai.BadRequestError, match=r"max_model_len|context length"):
         client.completions.create(model="a", prompt=PROMPT, max_tokens=100_000)
     with pytest.raises(openai.BadRequestError):
         client.completions.create(model="a", prompt=PROMPT, temperature=-1)
