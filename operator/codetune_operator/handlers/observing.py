@@ -4,7 +4,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from codetune_api.finetune import FineTune
-from codetune_api.metadata import ARTIFACTS_CLAIM, LABEL_FINETUNE, LABEL_MODELDEPLOYMENT, LABEL_PROJECT
+from codetune_api.metadata import (
+    ARTIFACTS_CLAIM,
+    LABEL_FINETUNE,
+    LABEL_MODELDEPLOYMENT,
+    LABEL_PROJECT,
+    STORE_SERVICE,
+)
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.project import Project
 from pydantic import ValidationError
@@ -25,7 +31,7 @@ from codetune_operator.handlers.asking import ServingReports
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.tracking import LogTracker
 from codetune_operator.reconcile.holding import find_holders
-from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentView, ProjectView
+from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentView, ProjectView, StoreView
 from codetune_operator.resources.scan import scan_nonce
 from codetune_operator.resources.servingnames import adapter_token
 from codetune_operator.runs.report import RunReport, from_status
@@ -93,6 +99,18 @@ class Observer:
             claim=self.store.get(CLAIM, namespace, ARTIFACTS_CLAIM),
             nodes=self.store.select(NODE),
             server_reports=await self.serving.collect(namespace, pods, token),
+        )
+
+    def view_store(self, namespace: str) -> StoreView:
+        """What decides about a namespace's store service."""
+        projects = (_read(Project, raw) for raw in self.store.select(PROJECT, namespace))
+        return StoreView(
+            namespace=namespace,
+            operator_key=self.operator_key,
+            projects=tuple(project for project in projects if project is not None),
+            finetunes=tuple(self._finetunes(namespace).values()),
+            deployment=self.store.get(DEPLOYMENT, namespace, STORE_SERVICE),
+            service=self.store.get(SERVICE, namespace, STORE_SERVICE),
         )
 
     def _find_project(self, namespace: str, name: str) -> Project | None:

@@ -252,7 +252,10 @@ def _watch_pod(view: FineTuneView, pod: Obj, state: JobState) -> Decision:
     if is_unscheduled(pod):
         message = failure.message if failure else f"Pod {name} is held back by a scheduling gate."
         return Decision("Queued", "Unschedulable", message, failure=failure)
-    if pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}:
+    ended = container_state(pod, CONTAINER).get("terminated")
+    if ended is not None and ended.get("exitCode") == 0:
+        return Decision("Running", "Finishing", "The run is done; its Job ends.")
+    if ended is not None or pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}:
         why = f": {failure.reason}: {failure.message}" if failure else ""
         message = f"The last attempt ended{why} ({state.failed_pods} of {view.finetune.spec.retries} retries used)."
         return Decision("Starting", "Restarting", message)

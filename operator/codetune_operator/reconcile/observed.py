@@ -67,3 +67,16 @@ class ModelDeploymentView:
     nodes: tuple[Obj, ...] = ()
     server_reports: Mapping[str, ServerReport | str] = field(default_factory=dict)
     """Pod name → what it last said, or why it could not be asked."""
+
+
+@dataclass(frozen=True)
+class StoreView:
+    """A namespace and who may need its store service."""
+
+    namespace: str
+    operator_key: bytes = field(default=b"", repr=False)
+    """Key that the service's token is derived from."""
+    projects: tuple[Project, ...] = ()
+    finetunes: tuple[FineTune, ...] = ()
+    deployment: Obj | None = None
+    service: Obj | None = None

@@ -237,6 +237,16 @@ LIFE = [
         id="between two attempts",
     ),
     pytest.param(
+        ("Starting", "Restarting", "boom (0 of 3 retries used)"),
+        view(MINE, jobs=(make_job(MINE),), pods=(make_pod(MINE, CRASHED),)),
+        id="crashed a moment ago",
+    ),
+    pytest.param(
+        ("Running", "Finishing", "its Job ends"),
+        view(MINE, jobs=(make_job(MINE),), pods=(make_pod(MINE, {"terminated": {"exitCode": 0}}, phase="Succeeded"),)),
+        id="done, though its Job does not know",
+    ),
+    pytest.param(
         ("Starting", "Resuming", "last checkpoint"),
         view(MINE, jobs=(make_job(MINE, suspend=True),)),
         id="let go on",

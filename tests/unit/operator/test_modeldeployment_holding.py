@@ -137,5 +137,5 @@ def test_a_finetune_wakes_who_serves_it_or_may_find_it_by_its_labels() -> None:
     for obj in (make_mdep("named", ["backend"]), make_mdep("serving", [], ["backend"]), make_mdep("not", ["x"])):
         store.put(obj)
     store.put(selecting)
-    woken = concerned(finetune("backend"), store) - {key("FineTune", "backend")}
-    assert woken == {key("ModelDeployment", name) for name in ("named", "serving", "selecting")}
+    woken = {found.name for found in concerned(finetune("backend"), store) if found.kind == "ModelDeployment"}
+    assert woken == {"named", "serving", "selecting"}

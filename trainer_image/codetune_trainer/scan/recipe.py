@@ -19,6 +19,7 @@ from codetune_trainer.scan.records import Judged
 from codetune_trainer.scan.rules import Judge
 from codetune_trainer.scan.sources import Readable, prepare_all, prune_cache
 from codetune_trainer.scan.summing import count_files, count_rejections, count_source, count_types
+from codetune_trainer.scan.upload_tree import prune_uploads
 from codetune_trainer.scan.writing import FILES, REPORT, Texts, publish, work_folder, write_files, write_report
 
 _SECONDS_BETWEEN_EVENTS = 2.0
@@ -50,6 +51,7 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
     cache = inside(places.store, config.cache, "cache")
     sources, failed = prepare_all(config.sources, cache, places, lambda text: reporter.stage("Fetching", text))
     prune_cache(config.sources, cache)
+    prune_uploads(config.sources, cache.parent / "uploads")
     synced_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     with work_folder(inside(places.store, config.output, "output")) as work, Texts(work / "texts") as texts:
         files = _judge(config, sources, texts, workers, _Ticker(reporter))

@@ -15,6 +15,7 @@ from codetune_trainer.scan.git_mirror import Mirror
 from codetune_trainer.scan.git_objects import list_commit
 from codetune_trainer.scan.git_urls import Remote, read_url
 from codetune_trainer.scan.records import Found
+from codetune_trainer.scan.upload_tree import UploadPlace, find_version, list_version
 from codetune_trainer.scan.volumes import find_root, list_folder
 
 _MIRROR_PREFIX = "git-"
@@ -26,10 +27,11 @@ class Readable:
 
     name: str
     kind: str
-    """`git` or `volume`."""
+    """`git`, `upload` or `volume`."""
     root: Path
-    """The bare repository, or the folder on the volume."""
+    """The bare repository, the upload's folder in the store, or the folder on the volume."""
     commit: str = ""
+    """git's commit, or the upload's version."""
     environment: Mapping[str, str] | None = None
     """git's."""
     warning: str = ""
@@ -39,6 +41,8 @@ class Readable:
         """Every file, in the order of their paths' bytes."""
         if self.kind == "git":
             return list_commit(self.root, self.commit, self.environment or {})
+        if self.kind == "upload":
+            return list_version(self.root, self.commit)
         return list_folder(self.root)
 
 
@@ -57,8 +61,11 @@ def prepare(source: Source, cache: Path, places: Places) -> Readable:
         return _prepare_git(source, source.git, cache, places)
     if source.volume is not None:
         return _prepare_volume(source.name, source.volume, places)
-    kind = "archive" if source.archive is not None else "upload" if source.upload is not None else "unknown"
-    hint = "Use git or volume; archive and upload come with a later version of Codetune."
+    if source.upload is not None:
+        place = UploadPlace.beside(cache, source.name)
+        return Readable(source.name, "upload", place.folder.resolve(), find_version(place))
+    kind = "archive" if source.archive is not None else "unknown"
+    hint = "Use git, upload or volume; archive comes with a later version of Codetune."
     raise UnsupportedSource(f"Source {source.name!r} is of kind {kind!r}, which this version can't fetch.", hint)
 
 
