@@ -8,6 +8,7 @@ large as it can be. Each server computes on one core. Prints a table in Markdown
 
 import argparse
 import asyncio
+import signal
 import statistics
 import sys
 import tempfile
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=8, help="streaming clients (8)")
     parser.add_argument("--pairs", type=int, default=100, help="pairs of requests for the latency (100)")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server stays behind
     with tempfile.TemporaryDirectory() as folder:
         return run(Path(folder), options)
 

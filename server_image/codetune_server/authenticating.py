@@ -10,7 +10,8 @@ logger = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 1 << 20
 """A Secret's own limit."""
-Signature = tuple[tuple[str, int, int, int], ...]
+Signature = str | tuple[tuple[str, int, int, int], ...]
+"""What tells whether the files have changed."""
 
 
 class ApiKeys:
@@ -43,9 +44,9 @@ class ApiKeys:
         if self._folder is None:
             return ()
         try:
-            files, signature = _look(self._folder)
+            signature = _sign(self._folder)
             if signature != self._signature:
-                self._digests, self._signature = _digest_keys(files), signature
+                self._digests, self._signature = _digest_keys(self._folder), signature
                 logger.info("%d API keys are valid from now on", len(self._digests))
         except OSError as error:
             logger.error("the API keys can't be read, nobody is admitted: %s", error)
@@ -53,19 +54,24 @@ class ApiKeys:
         return self._digests
 
 
-def _look(folder: Path) -> tuple[list[Path], Signature]:
-    """The files of a mounted Secret, and what tells whether they have changed. Raises: OSError."""
-    # Kubernetes keeps the files in `..2026_…` and the link `..data`, and swaps that link.
-    names = sorted(name for name in os.listdir(folder) if not name.startswith(".."))
-    found = [(name, os.stat(folder / name)) for name in names]
-    signature = tuple((name, stat.st_ino, stat.st_mtime_ns, stat.st_size) for name, stat in found)
-    return [folder / name for name in names], signature
+def _sign(folder: Path) -> Signature:
+    """Raises: OSError."""
+    try:
+        # Kubernetes keeps the files in `..2026_…` and swaps the link `..data`: one look at it is enough.
+        return os.readlink(f"{folder}/..data")
+    except FileNotFoundError:
+        found = [(name, os.stat(folder / name)) for name in _names(folder)]
+        return tuple((name, stat.st_ino, stat.st_mtime_ns, stat.st_size) for name, stat in found)
 
 
-def _digest_keys(files: list[Path]) -> tuple[bytes, ...]:
+def _names(folder: Path) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if not name.startswith(".."))
+
+
+def _digest_keys(folder: Path) -> tuple[bytes, ...]:
     """SHA-256 of every key. Raises: OSError."""
     lines: list[bytes] = []
-    for path in files:
-        with path.open("rb") as file:
+    for name in _names(folder):
+        with (folder / name).open("rb") as file:
             lines += file.read(MAX_FILE_BYTES).splitlines()
     return tuple(hashlib.sha256(line.strip()).digest() for line in lines if line.strip())

@@ -131,6 +131,16 @@ def test_every_line_of_every_file_is_a_key(expected: set[str], data: dict[str, s
     assert {key for key in ("", "a", "b", "c", " ", "..data") if keys.admit(f"Bearer {key}")} == expected
 
 
+def test_plain_files_are_read_again_too(tmp_path: Path) -> None:
+    (tmp_path / "team").write_text(KEY)
+    keys = ApiKeys(tmp_path)
+    assert keys.admit(f"Bearer {KEY}")
+    (tmp_path / "team").write_text(f"{OTHER}-longer")
+    assert not keys.admit(f"Bearer {KEY}")
+    (tmp_path / "more").write_text(KEY)
+    assert keys.admit(f"Bearer {KEY}")
+
+
 def test_where_the_keys_cannot_be_read_nobody_is_admitted(tmp_path: Path) -> None:
     mount(tmp_path / "keys", {"x": KEY})
     keys = ApiKeys(tmp_path / "keys")
