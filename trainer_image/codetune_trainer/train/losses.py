@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from codetune_trainer.train.kernels import attention
 from codetune_trainer.train.packing import IGNORED, Packed
 
 CHUNK = 512
@@ -50,14 +51,20 @@ class FrozenHeadLoss(torch.autograd.Function):
         return gradient * upstream[0].to(gradient.dtype), None, None, None
 
 
+def _build_mask(causal: Any, batch: Packed) -> torch.Tensor:
+    """Shape [rows, 1, length, length] where documents share a sequence; else the model's own mask knows more."""
+    if causal.config._attn_implementation == attention.NAME:
+        return attention.tell_spans(batch.mask(), batch.spans())
+    return batch.mask() if batch.is_shared else (batch.segments >= 0).long()
+
+
 def sum_loss(model: Any, batch: Packed) -> torch.Tensor:
     """Sum over all targets of the batch, in nats; `model` is a PEFT model. Shape []."""
     causal = model.get_base_model()
     inputs = {
         "input_ids": batch.tokens,
         "position_ids": batch.positions,
-        # Shape [rows, 1, length, length] where documents share a sequence; else the model's own mask knows more.
-        "attention_mask": batch.mask() if batch.is_shared else (batch.segments >= 0).long(),
+        "attention_mask": _build_mask(causal, batch),
         "use_cache": False,
     }
     if any(getattr(causal.config, name, None) is not None for name in _LOGIT_SETTINGS):

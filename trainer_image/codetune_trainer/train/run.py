@@ -22,6 +22,7 @@ from codetune_trainer.train.encoding import Encoder, build_encoder
 from codetune_trainer.train.feeding import Corpus
 from codetune_trainer.train.fitting import fit, out_of_memory
 from codetune_trainer.train.infilling import find_fim_tokens
+from codetune_trainer.train.kernels.installing import speed_up_base
 from codetune_trainer.train.logbook import keeping_log
 from codetune_trainer.train.pacing import Stopped, StopSignal
 from codetune_trainer.train.resuming import resume
@@ -91,6 +92,7 @@ def set_up(
     _announce(config, parameters, corpus, reporter, folder)
     torch.manual_seed(parameters.seed)
     model = modelling.load_base(model_folder, config.base_model, parameters.precision, device)
+    speed_up_base(model, shared=corpus.shared)
     model = modelling.add_adapter(model, parameters, config.base_model)
     stop.check()
     optimizer = _build_optimizer(model, parameters)
