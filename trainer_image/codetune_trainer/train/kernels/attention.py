@@ -5,6 +5,7 @@ blocks; query heads that share a key-value head become rows of one product inste
 only query, key and value are kept for the backward pass, in which a block's probabilities are computed again.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -50,7 +51,7 @@ class DocumentAttention(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value = ctx.saved_tensors
         # [b, n, heads, d]: as the projections before them want it.
@@ -104,10 +105,16 @@ def _place(target: torch.Tensor, span: Span, start: int, block: torch.Tensor, le
 def _probabilities(wanted: torch.Tensor, keys: torch.Tensor, length: int) -> torch.Tensor:
     """Softmax of the scores of a block's `length` queries, the last of which stand beside the last keys."""
     scores = torch.bmm(wanted, keys.transpose(1, 2))
-    later = torch.ones(length, length, dtype=torch.bool).triu_(1)
+    # [k, h / k, m, m]: only among the block's own positions can a key be later than a query.
     corner = scores.view(scores.shape[0], -1, length, scores.shape[-1])[..., scores.shape[-1] - length :]
-    corner.masked_fill_(later, -torch.inf)
+    corner.add_(_forbid_later(length, scores.dtype))
     return torch.softmax(scores, -1)
+
+
+@functools.cache
+def _forbid_later(length: int, dtype: torch.dtype) -> torch.Tensor:
+    """Zero where a query (row) may look at a key (column), minus infinity above: adding is faster than filling."""
+    return torch.full((length, length), -torch.inf, dtype=dtype).triu_(1)
 
 
 def attend(
@@ -125,7 +132,7 @@ def attend(
     spans = getattr(attention_mask, _SPANS, None)
     unknown = any(value is not None for name, value in options.items() if name not in _HARMLESS)
     if spans is None or unknown or dropout or (sliding_window or key.shape[2]) < key.shape[2]:
-        return sdpa_attention_forward(  # type: ignore[no-any-return]
+        return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, sliding_window=sliding_window, **options
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling

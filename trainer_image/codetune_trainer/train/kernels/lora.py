@@ -1,4 +1,4 @@
-"""A linear layer with its LoRA as one operation: no intermediate result is kept but `x` and `x A^T`, which has few columns.
+"""A linear layer with its LoRA as one operation, which keeps nothing but `x` and `x A^T`, which has few columns.
 
 y = x W^T + b + s · drop(x) A^T B^T (arXiv:2106.09685). W and b are frozen: their gradients are never computed.
 """
@@ -15,7 +15,8 @@ from torch.nn import functional
 class LoraProduct(torch.autograd.Function):
     """x: [n, in]; weight: [out, in]; bias: [out] or None; down: [r, in]; up: [out, r]; returns [n, out].
 
-    Backward, with g the gradient of y and e = s · g B: dx = g W + drop'(e A), dA = e^T drop(x), dB = s · g^T (drop(x) A^T).
+    Backward, with g the gradient of y and e = s · g B: dx = g W + drop(e A), dA = e^T drop(x) and
+    dB = s · g^T (drop(x) A^T), where drop is the one of the forward pass.
     """
 
     @staticmethod
@@ -39,12 +40,13 @@ class LoraProduct(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, down, up, narrow, keep = ctx.saved_tensors
         gradient = upstream[0]
         narrow_gradient = (gradient @ up).mul_(ctx.scaling)
-        of_down = narrow_gradient.t() @ _drop(x, keep, ctx.dropout)
+        # Its transpose: a product with few columns is faster than one with few rows.
+        of_down = (_drop(x, keep, ctx.dropout).t() @ narrow_gradient).t()
         of_up = (gradient.t() @ narrow).mul_(ctx.scaling)
         of_x = None
         if ctx.needs_input_grad[0]:
@@ -61,7 +63,7 @@ def _drop(x: torch.Tensor, keep: torch.Tensor | None, dropout: float) -> torch.T
     return x if keep is None else (x * keep).mul_(1 / (1 - dropout))
 
 
-class FusedLinear(lora.Linear):  # type: ignore[misc]
+class FusedLinear(lora.Linear):
     """PEFT's LoRA layer with the product above where it says the same; PEFT's own forward pass everywhere else."""
 
     def forward(self, x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
@@ -70,7 +72,7 @@ class FusedLinear(lora.Linear):  # type: ignore[misc]
         if name is None or arguments or options:
             stock: torch.Tensor = super().forward(x, *arguments, **options)
             return stock
-        base = self.get_base_layer()
+        base: Any = self.get_base_layer()
         result: torch.Tensor = LoraProduct.apply(  # type: ignore[no-untyped-call]
             x.reshape(-1, x.shape[-1]).to(base.weight.dtype),
             base.weight,
@@ -78,20 +80,20 @@ class FusedLinear(lora.Linear):  # type: ignore[misc]
             self.lora_A[name].weight,
             self.lora_B[name].weight,
             self.scaling[name],
-            self.lora_dropout[name].p if self.training and isinstance(self.lora_dropout[name], nn.Dropout) else 0.0,
+            getattr(self.lora_dropout[name], "p", 0.0) if self.training else 0.0,
         )
         return result.view(*x.shape[:-1], result.shape[-1])
 
     def _sole_adapter(self) -> str | None:
         """The adapter in use, when it is one plain LoRA that is neither off nor merged."""
-        active = [name for name in self.active_adapters if name in self.lora_A]
+        active: list[str] = [name for name in self.active_adapters if name in self.lora_A]
         if self.disable_adapters or self.merged or len(active) != 1 or active[0] in self.lora_variant:
             return None
         return active[0]
 
 
 def fuse_lora(model: nn.Module) -> int:
-    """Let the LoRA layers of a PEFT model compute as one operation; returns how many do. Repeating it changes nothing."""
+    """Let the LoRA layers of a PEFT model compute as one operation; returns how many were changed."""
     found = [module for module in model.modules() if type(module) is lora.Linear and _is_plain(module)]
     for module in found:
         module.__class__ = FusedLinear  # same weights, same names: only the forward pass is another
