@@ -27,6 +27,7 @@ from codetune_trainer.train.logbook import keeping_log
 from codetune_trainer.train.pacing import Stopped, StopSignal
 from codetune_trainer.train.resuming import resume
 from codetune_trainer.train.running import Run
+from codetune_trainer.train.sizing import choose_size
 from codetune_trainer.train.stepping import memory_errors
 
 EXIT_STOPPED = 143
@@ -79,6 +80,7 @@ def set_up(
         text = f"resources.gpus is {config.gpus}, but this version trains on one GPU."
         raise InvalidParameters(text, "Set resources.gpus to 1.")
     device = machine.find_device(config.device)
+    machine.keep_freed_memory()
     torch.set_num_threads(machine.count_threads())
     model_config = modelling.load_model_config(model_folder, config.base_model)
     encoder = build_encoder(modelling.load_tokenizer(model_folder, config.base_model))
@@ -96,7 +98,9 @@ def set_up(
     model = modelling.add_adapter(model, parameters, config.base_model)
     stop.check()
     optimizer = _build_optimizer(model, parameters)
-    micro_batch = _choose_micro_batch(parameters, device)
+    micro_batch = _choose_micro_batch(model, parameters, device)
+    recomputing = bool(model.get_base_model().is_gradient_checkpointing)
+    parameters = parameters.model_copy(update={"gradient_checkpointing": recomputing})
     return Run(
         config, parameters, encoder, model, optimizer, corpus, held_out, folder, reporter, stop, micro_batch
     )  # fmt: skip
@@ -161,9 +165,9 @@ def _build_optimizer(model: modelling.Model, parameters: Parameters) -> torch.op
     )
 
 
-def _choose_micro_batch(parameters: Parameters, device: torch.device) -> int:
-    """Sequences at once: enough to fill the device; the batch is cut evenly. Less when memory turns out to be short."""
-    sequences = parameters.batch_tokens // parameters.sequence_length
-    tokens = 4096 if device.type == "cpu" else 16_384
-    most = max(1, min(sequences, tokens // parameters.sequence_length))
-    return next(size for size in range(most, 0, -1) if sequences % size == 0)
+def _choose_micro_batch(model: modelling.Model, parameters: Parameters, device: torch.device) -> int:
+    """Sequences at once, as measured; with activations computed twice when not even one fits otherwise."""
+    sizing = choose_size(model, parameters, machine.free_memory(device))
+    if sizing.checkpointing and not parameters.gradient_checkpointing:
+        modelling.enable_checkpointing(model)
+    return sizing.rows
