@@ -167,6 +167,7 @@ def test_a_mistake_is_told_with_its_cure(team: "Team", person: Person) -> None:
 def test_nobody_gets_at_uploads_without_the_right(team: "Team", person: Person) -> None:
     team.apply(make_project())
     person.do("upload", "shop", str(person.write(CODE)))
+    team.wait_for_phase("cproj", "shop", "Ready", 120)
     team.kubectl("patch", "role", "codetune-upload", "--type=json", "-p", '[{"op": "remove", "path": "/rules/2"}]')
     proxied = person.run("files", "shop")
     team.kubectl("patch", "role", "codetune-upload", "--type=json", "-p", '[{"op": "remove", "path": "/rules/1"}]')

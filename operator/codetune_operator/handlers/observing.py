@@ -30,6 +30,7 @@ from codetune_operator.cluster.kinds import (
 from codetune_operator.handlers.asking import ServingReports
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.tracking import LogTracker
+from codetune_operator.reconcile.datasets import read_uses
 from codetune_operator.reconcile.holding import find_holders
 from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentView, ProjectView, StoreView
 from codetune_operator.resources.scan import scan_nonce
@@ -58,8 +59,10 @@ class Observer:
         return ProjectView(
             project=project,
             report=self.logs.report(project_slot(project)) or RunReport(),
+            read_logs=self.logs.read_logs(project_slot(project)),
             jobs=self.store.select(JOB, namespace, own),
             pods=self.store.select(POD, namespace, own),
+            uses=read_uses(project.metadata.name, self.store.select(FINETUNE, namespace)),
             claim=self.store.get(CLAIM, namespace, ARTIFACTS_CLAIM),
             nodes=self.store.select(NODE),
             namespace_terminating=namespace in self.terminating,
@@ -72,6 +75,7 @@ class Observer:
         return FineTuneView(
             finetune=finetune,
             report=self.logs.report(finetune_slot(finetune)) or from_status(finetune.status),
+            read_logs=self.logs.read_logs(finetune_slot(finetune)),
             project=self._find_project(namespace, finetune.spec.project_ref.name),
             held_by=find_holders(finetune.metadata.name, self.store.select(MODELDEPLOYMENT, namespace)),
             jobs=self.store.select(JOB, namespace, own),

@@ -129,7 +129,11 @@ class Reconciler:
         status = raw.get("status") or {}
         wanted = conditions.stalled(reason, message)
         updated = conditions.update(_read_conditions(status), wanted, raw["metadata"]["generation"], datetime.now(UTC))
-        told = {**status, "conditions": [condition.to_wire() for condition in updated]}
+        told = {
+            **status,
+            "observedGeneration": raw["metadata"]["generation"],
+            "conditions": [condition.to_wire() for condition in updated],
+        }
         try:
             await self.executor.write_status(raw, told)
         except MissingError:

@@ -63,8 +63,8 @@ def _owners(obj: Obj) -> Iterator[Key]:
 
 
 def _dependents(obj: Obj, store: Store) -> Iterator[Key]:
-    """Others that look at this resource: runs on a Project; deployments that serve a FineTune, and the other way round
-    FineTunes that a deployment keeps from going."""
+    """Others that look at this resource: runs on a Project; deployments that serve a FineTune; and who waits for it so
+    that it can go itself: a Project for its runs, a FineTune for the deployments that serve it."""
     namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
     if obj["kind"] == PROJECT.name:
         for finetune in store.select(FINETUNE, namespace):
@@ -74,6 +74,9 @@ def _dependents(obj: Obj, store: Store) -> Iterator[Key]:
         for deployment in store.select(MODELDEPLOYMENT, namespace):
             if (deployment.get("spec") or {}).get("adapterSelector") or find_holders(name, [deployment]):
                 yield key_of(deployment)
+        project = store.get(PROJECT, namespace, (obj.get("spec") or {}).get("projectRef", {}).get("name", ""))
+        if project is not None and project["metadata"].get("deletionTimestamp"):
+            yield key_of(project)
     elif obj["kind"] == MODELDEPLOYMENT.name:
         for finetune in store.select(FINETUNE, namespace):
             if finetune["metadata"].get("deletionTimestamp"):

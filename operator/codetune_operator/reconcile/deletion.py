@@ -13,6 +13,7 @@ from codetune_api.metadata import FINALIZER
 from codetune_api.project import Project, ProjectStatus
 
 from codetune_operator.reconcile import conditions
+from codetune_operator.reconcile.datasets import say_holders
 from codetune_operator.reconcile.observed import FineTuneView, ProjectView
 from codetune_operator.reconcile.plan import ChildRef, EventSpec, Obj, Plan
 from codetune_operator.reconcile.workloads import job_of, living_pods, read_job
@@ -45,19 +46,16 @@ def reconcile_deletion(view: ProjectView | FineTuneView, settings: Settings, now
     held_by = _find_holders(view)
     if not held_by and _has_nothing_to_purge(resource, view):
         return Plan(finalizer="Remove")
+    if isinstance(view, ProjectView) and (waits := say_holders(view.uses)):
+        return _await_users(view, waits, now)
     name = purge_job_name(resource)
     purge = next((job for job in view.jobs if job["metadata"]["name"] == name), None)
     if purge is not None:
         return _await_purge(resource, purge, now)
-    others = tuple(
-        ChildRef("batch/v1", "Job", job["metadata"]["name"], job["metadata"].get("uid"))
-        for job in view.jobs
-        if not job["metadata"].get("deletionTimestamp")
-    )
     at_work = [pod for pod in living_pods(view.pods) if job_of(pod) != name]
     if view.jobs or at_work:
         # Whoever still writes would bring back what the purge removes.
-        return Plan(delete=others, status=_say(resource, "StoppingJobs", "Its Jobs are being stopped.", now))
+        return Plan(delete=_jobs(view), status=_say(resource, "StoppingJobs", "Its Jobs are being stopped.", now))
     if held_by:
         return _wait_for_holders(resource, held_by, now)
     message = "Its artifacts are being removed from the store."
@@ -87,6 +85,26 @@ def _wait_for_holders(resource: Project | FineTune, held_by: tuple[str, ...], no
     return Plan(status=_say(resource, IN_USE, message, now), events=events)
 
 
+def _await_users(view: ProjectView, message: str, now: datetime) -> Plan:
+    """Runs that still read a dataset of the Project go first. A FineTune that is being deleted itself holds nothing up,
+    so neither does one of a namespace that goes away."""
+    before = conditions.find(view.project.status.conditions, "Ready")
+    news = before is None or before.message != message
+    return Plan(
+        delete=_jobs(view),
+        status=_say(view.project, "DatasetInUse", message, now),
+        events=(EventSpec("Warning", "DatasetInUse", message),) if news else (),
+    )
+
+
+def _jobs(view: _View) -> tuple[ChildRef, ...]:
+    return tuple(
+        ChildRef("batch/v1", "Job", job["metadata"]["name"], job["metadata"].get("uid"))
+        for job in view.jobs
+        if not job["metadata"].get("deletionTimestamp")
+    )
+
+
 def _await_purge(resource: Project | FineTune, purge: Obj, now: datetime) -> Plan:
     finished = read_job(purge).finished
     if finished is None:
@@ -108,4 +126,7 @@ def _await_purge(resource: Project | FineTune, purge: Obj, now: datetime) -> Pla
 def _say(resource: Project | FineTune, reason: str, message: str, now: datetime) -> ProjectStatus | FineTuneStatus:
     wanted = conditions.reconciling(reason, message)
     changed = conditions.update(resource.status.conditions, wanted, resource.metadata.generation, now)
-    return resource.status.model_copy(update={"conditions": changed})
+    told: dict[str, object] = {"conditions": changed, "observed_generation": resource.metadata.generation}
+    if isinstance(resource, Project):
+        told |= {"phase": "Deleting", "next_scan_at": None}
+    return resource.status.model_copy(update=told)

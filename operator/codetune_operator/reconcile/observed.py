@@ -8,6 +8,7 @@ from codetune_api.finetune import FineTune
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.project import Project
 
+from codetune_operator.reconcile.datasets import DatasetUse
 from codetune_operator.reconcile.plan import Obj
 from codetune_operator.runs.report import RunReport
 
@@ -19,8 +20,12 @@ class ProjectView:
     project: Project
     report: RunReport = field(default_factory=RunReport)
     """What the current scan said so far."""
+    read_logs: frozenset[tuple[str, str]] = frozenset()
+    """Pod and container of the logs that nothing more is to be expected from."""
     jobs: tuple[Obj, ...] = ()
     pods: tuple[Obj, ...] = ()
+    uses: tuple[DatasetUse, ...] = ()
+    """FineTunes that were made on a dataset of this Project."""
     claim: Obj | None = None
     """The namespace's artifact store."""
     nodes: tuple[Obj, ...] = ()
@@ -35,6 +40,8 @@ class FineTuneView:
     finetune: FineTune
     report: RunReport = field(default_factory=RunReport)
     """What the run said so far, over all its attempts."""
+    read_logs: frozenset[tuple[str, str]] = frozenset()
+    """Pod and container of the logs that nothing more is to be expected from."""
     project: Project | None = None
     """The Project that `projectRef` names, when it exists."""
     held_by: tuple[str, ...] = ()

@@ -238,6 +238,7 @@ async def test_a_resource_that_can_not_be_read_says_so_and_is_left(api: "Api") -
 
     assert world.ready()["reason"] == "InvalidSpec"
     assert "spec.sources.0.name" in world.ready()["message"]
+    assert world.live["status"]["observedGeneration"] == world.live["metadata"]["generation"]
     assert world.writes == [f"PATCH {BASE}/status"]
 
 

@@ -262,6 +262,27 @@ LIFE = [
         id="done, result lost",
     ),
     pytest.param(
+        ("Running", "ReadingResult", "being read"),
+        view(
+            MINE,
+            jobs=(make_job(MINE, condition="Complete", at=LONG_AGO),),
+            pods=(make_pod(MINE, {"terminated": {"exitCode": 0}}, phase="Succeeded"),),
+            report=AT_WORK,
+        ),
+        id="done while the operator was down, log still to be read",
+    ),
+    pytest.param(
+        ("Failed", "InternalError", "log is gone"),
+        view(
+            MINE,
+            jobs=(make_job(MINE, condition="Complete", at=LONG_AGO),),
+            pods=(make_pod(MINE, {"terminated": {"exitCode": 0}}, phase="Succeeded"),),
+            report=AT_WORK,
+            read_logs=frozenset({("p1", "train")}),
+        ),
+        id="done while the operator was down, no result in the log",
+    ),
+    pytest.param(
         ("Succeeded", "Succeeded", "10 % better."),
         view(MINE, jobs=(make_job(MINE, condition="Complete"),), report=replace(AT_WORK, result=RESULT)),
         id="done, result read",

@@ -19,6 +19,8 @@ from codetune_trainer.scan.upload_tree import UploadPlace, find_version, list_ve
 from codetune_trainer.scan.volumes import find_root, list_folder
 
 _MIRROR_PREFIX = "git-"
+_TOLD = 3
+"""Sources whose trouble is told in full when none can be used."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Readable:
     """git's."""
     warning: str = ""
     """What a person should know about it though it could be read."""
+    reason: str = ""
+    """Why what is read is not what the source has now; empty when it is."""
 
     def list(self) -> Iterator[Found]:
         """Every file, in the order of their paths' bytes."""
@@ -89,7 +93,7 @@ def _prepare_volume(name: str, volume: VolumeSource, places: Places) -> Readable
 def _prepare_git(source: Source, git: GitSource, cache: Path, places: Places) -> Readable:
     remote = read_url(git.url, places.file_root)
     mirror = _open_mirror(source, git, remote, cache, places)
-    warning = " ".join(_unsupported_options(git))
+    warning, reason = " ".join(_unsupported_options(git)), ""
     try:
         commit = mirror.sync(git.revision)
     except (SourceUnavailable, AuthenticationFailed) as error:
@@ -98,8 +102,8 @@ def _prepare_git(source: Source, git: GitSource, cache: Path, places: Places) ->
             raise
         # A server that is away must not take away data that is here.
         warning = f"It could not be fetched; commit {last[:12]} of the last scan is used. {error.message} {error.hint}"
-        commit = last
-    return Readable(source.name, "git", mirror.folder, commit, mirror.environment, warning)
+        commit, reason = last, error.reason
+    return Readable(source.name, "git", mirror.folder, commit, mirror.environment, warning, reason)
 
 
 def _open_mirror(source: Source, git: GitSource, remote: Remote, cache: Path, places: Places) -> Mirror:
@@ -143,7 +147,7 @@ def prepare_all(
         Those that can be read, in the order in which their files' full paths sort; and why the others can't.
 
     Raises:
-        SourceError: None of them can be used; the first one's trouble.
+        SourceError: None that is to be trained on can be used; the first one's trouble, and what ails the others.
     """
     ready: list[Readable] = []
     failed: dict[str, SourceError] = {}
@@ -153,6 +157,19 @@ def prepare_all(
             ready.append(prepare(source, cache, places))
         except SourceError as error:
             failed[source.name] = error
-    if not ready:
-        raise next(iter(failed.values()))
+    trained = {source.name for source in sources if source.use == "Train"}
+    lacking = {name: error for name, error in failed.items() if name in trained or not ready}
+    if lacking and not any(source.name in trained for source in ready):
+        raise _sum_up(lacking)
     return sorted(ready, key=lambda source: f"{source.name}/"), failed
+
+
+def _sum_up(failed: Mapping[str, SourceError]) -> SourceError:
+    """One error for several: of the first one's kind, and naming each source."""
+    first, *others = failed.items()
+    if not others:
+        return first[1]
+    told = [f"Source {name!r}: {error.reason}: {error.message}" for name, error in (first, *others[: _TOLD - 1])]
+    more = [f"Source {name!r}: {error.reason}." for name, error in others[_TOLD - 1 :]]
+    message = f"None of the {len(failed)} sources to train on can be read. {' '.join([*told, *more])}"
+    return type(first[1])(message, first[1].hint)
