@@ -19,7 +19,7 @@ from codetune_api.digests import FileEntry, digest_files
 
 TOKEN = "a-token-of-the-operator"
 BASE_URI = "hf://org/tiny@main"
-START_SECONDS = 180.0
+START_SECONDS = 300.0
 STOP_SECONDS = 60.0
 
 
@@ -103,8 +103,8 @@ class Replica:
             return -signal.SIGKILL
 
 
-def make_replica(root: Path, name: str, model: Path, arguments: list[str], *, core: int = 0) -> Replica:
-    """A replica of ours, not started yet, on one core; `root` holds the store and the API keys of all."""
+def make_replica(root: Path, name: str, model: Path, arguments: list[str]) -> Replica:
+    """A replica of ours, not started yet, with one thread; `root` holds the store and the API keys of all."""
     folder = root / name
     folder.mkdir(parents=True)
     (folder / "token").write_text(TOKEN)
@@ -122,7 +122,7 @@ def make_replica(root: Path, name: str, model: Path, arguments: list[str], *, co
         "CODETUNE_BASE_MODEL": BASE_URI,
         "CODETUNE_BIND_HOST": "127.0.0.1",
         "CODETUNE_DEVICE": "cpu",
-        **one_core(core),
+        **one_thread(),
     }
     if (root / "keys").is_dir():
         replica.environment["CODETUNE_API_KEYS"] = str(root / "keys")
@@ -130,10 +130,12 @@ def make_replica(root: Path, name: str, model: Path, arguments: list[str], *, co
     return replica
 
 
-def one_core(number: int) -> dict[str, str]:
-    """A small model is computed faster by one thread than by several that wait for each other on shared cores."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-    return {"VLLM_CPU_OMP_THREADS_BIND": str(cores[number % len(cores)]), "VLLM_CPU_KVCACHE_SPACE": "1"}
+def one_thread() -> dict[str, str]:
+    """A small model is computed faster by one thread than by several that wait for each other on shared cores.
+
+    It is bound to no core, so that whatever else the machine does can't starve it.
+    """
+    return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
 
 
 def desire(store: Path, versions: Mapping[str, str]) -> DesiredAdapters:

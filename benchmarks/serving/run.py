@@ -3,7 +3,7 @@
     nice python benchmarks/serving/run.py --swaps 50
 
 Without `--model` the end-to-end tests' tiny random model is used: it answers so fast that the middleware's share is as
-large as it can be. Each server computes on one core. Prints a table in Markdown.
+large as it can be. Each server computes with one thread. Prints a table in Markdown.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import httpx
 from load import PROMPT, TOKENS, Load, Timeline, ask
 from middleware_cost import measure_middleware
 from oracle import listen
-from replicas import BASE_URI, Replica, desire, free_port, make_replica, one_core
+from replicas import BASE_URI, Replica, desire, free_port, make_replica, one_thread
 from swaps import tell_swaps
 from tiny import make_adapter, make_model
 
@@ -47,8 +47,8 @@ def run(root: Path, options: argparse.Namespace) -> int:
     model = options.model or make_model(root / "model")
     for seed, version in enumerate(VERSIONS):
         make_adapter(model, root / "store" / version, seed=seed, base_model=BASE_URI)
-    servers = [make_replica(root, name, model, ARGUMENTS, core=core) for core, name in enumerate(("first", "second"))]
-    servers.append(make_stock(root, model, core=2))
+    servers = [make_replica(root, name, model, ARGUMENTS) for name in ("first", "second")]
+    servers.append(make_stock(root, model))
     for server in servers[:2]:
         server.remember(desire(root / "store", START))
     for server in servers:
@@ -72,7 +72,7 @@ def run(root: Path, options: argparse.Namespace) -> int:
     return 1 if load.tally.faults else 0
 
 
-def make_stock(root: Path, model: Path, *, core: int) -> Replica:
+def make_stock(root: Path, model: Path) -> Replica:
     """Bare vLLM with one of the adapters from its start on, and otherwise the same options."""
     (root / "stock").mkdir()
     port = free_port()
@@ -81,7 +81,7 @@ def make_stock(root: Path, model: Path, *, core: int) -> Replica:
         *("--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager", "--enable-lora", *ARGUMENTS),
         *("--lora-modules", f"a={root / 'store' / START['a']}"),
     ]
-    environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", **one_core(core)}
+    environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", **one_thread()}
     return Replica(root / "stock", command, port, environment=environment)
 
 
