@@ -108,6 +108,7 @@ FailureReason = Literal[
     "UnsupportedSource",
     "DigestMismatch",
     "InvalidArchive",
+    "UploadMissing",
     "InvalidParameters",
     "DatasetMissing",
     "InternalError",

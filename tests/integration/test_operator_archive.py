@@ -1,4 +1,4 @@
-"""Archive sources, from `kubectl apply` to the dataset: the real operator and scan, an archive served on the loopback."""
+"""Archive sources from `kubectl apply` to the dataset: the real operator and scan, archives served on the loopback."""
 
 import base64
 import hashlib
@@ -127,10 +127,10 @@ def test_a_wrong_digest_is_told_on_its_source_and_stops_no_other(team: "Team", d
 
     status = team.wait_for_phase("cproj", "shop", "Ready")["status"]
 
-    messages = {source["name"]: source.get("message", "") for source in status["sources"]}
-    assert messages["zip"].startswith("DigestMismatch: ")
-    assert depot.sha256 in messages["zip"]
-    assert messages["app"] == ""
+    told = {source["name"]: (source.get("reason", ""), source.get("message", "")) for source in status["sources"]}
+    assert told["zip"][0] == "DigestMismatch"
+    assert depot.sha256 in told["zip"][1]
+    assert told["app"] == ("", "")
     assert status["files"]["accepted"] == 2
 
 

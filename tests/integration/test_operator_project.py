@@ -94,7 +94,7 @@ def test_an_empty_repository_is_told_and_the_project_heals_when_it_is_filled(tea
     team.apply(make_project(url))
     failed = team.wait_for_phase("cproj", "shop", "Failed")
     assert failed["status"]["failure"]["reason"] == "EmptyRepository"
-    assert [entry["type"] for entry in failed["status"]["conditions"]] == ["Ready", "Stalled"]
+    assert {entry["type"] for entry in failed["status"]["conditions"]} == {"Ready", "Stalled", "SourcesReady"}
 
     team.repository("shop", CODE)
     team.kubectl("annotate", "cproj", "shop", "codetune.dev/rescan=now")
@@ -102,17 +102,6 @@ def test_an_empty_repository_is_told_and_the_project_heals_when_it_is_filled(tea
     healed = team.wait_for_phase("cproj", "shop", "Ready")
     assert "failure" not in healed["status"]
     assert healed["status"]["sources"][0].get("message", "") == ""
-
-
-def test_a_source_that_is_not_supported_yet_says_so(team: "Team") -> None:
-    project = make_project("file:///x")
-    project["spec"]["sources"] = [{"name": "sent", "upload": {}}]
-    team.apply(project)
-
-    status = team.wait_for_phase("cproj", "shop", "Failed")["status"]
-
-    assert status["failure"]["reason"] == "UnsupportedSource"
-    assert status["sources"][0]["message"]
 
 
 def test_a_failed_rescan_keeps_the_data_that_is_there(team: "Team") -> None:

@@ -2,8 +2,8 @@
 
     TrainerError                 a run can't go on; carries reason, message and hint
     ├── SourceError              one source of a Project can't be used; a scan goes on with the others
-    │   ├── SourceUnavailable, RevisionNotFound, AuthenticationFailed, EmptyRepository, UnsupportedSource
-    │   ├── DigestMismatch, InvalidArchive
+    │   ├── SourceUnavailable, RevisionNotFound, AuthenticationFailed, EmptyRepository, UnsupportedSource,
+    │   └── UploadMissing, DigestMismatch, InvalidArchive
     ├── EmptyDataset             no file is left to train on
     ├── DatasetMissing           the dataset that a run pins is not in the store, or not whole
     ├── InvalidParameters        the configuration can't be carried out as it stands
@@ -48,6 +48,7 @@ _PERMANENT: frozenset[FailureReason] = frozenset(
         "UnsupportedSource",
         "DigestMismatch",
         "InvalidArchive",
+        "UploadMissing",
     }
 )
 _HUMAN_LINE_CHARACTERS = 2000
@@ -118,6 +119,12 @@ class InvalidArchive(SourceError):
     """What the server gives is no archive, is damaged, or is beyond a limit."""
 
     reason = "InvalidArchive"
+
+
+class UploadMissing(SourceError):
+    """Nobody has sent files for an upload source yet."""
+
+    reason = "UploadMissing"
 
 
 class EmptyDataset(TrainerError):

@@ -298,3 +298,28 @@ def test_training_overrides_are_what_the_result_says(store: "Store") -> None:
     assert parameters.target_modules == sorted(
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     )
+
+
+def test_the_time_to_the_first_step_is_said_and_written_down_once(store: "Store") -> None:
+    lines: list[str] = []
+    listen = store.said
+    store.said = lambda: lines.append(listen()) or lines[-1]  # type: ignore[func-returns-value]
+    store.train(store.config())
+    said = [line for line in lines[-1].splitlines() if "first step" in line]
+    rows = [json.loads(line) for line in (store.root / "run" / "metrics.jsonl").read_text().splitlines()]
+    told = [row for row in rows if "secondsToFirstStep" in row]
+    assert len(said) == len(told) == 1
+    assert told[0]["step"] == 1
+    assert f"{told[0]['secondsToFirstStep']:g} s" in said[0]
+
+
+def test_with_too_little_memory_activations_are_computed_twice_and_the_result_says_so(
+    store: "Store", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("codetune_trainer.train.machine.free_memory", lambda *_: 1)
+        store.train(store.config(lora=store.config().lora.model_copy(update={"dropout": 0.0})))
+    assert store.result.parameters.gradient_checkpointing
+    store.train(store.config("whole", lora=store.config().lora.model_copy(update={"dropout": 0.0})))
+    assert not store.result.parameters.gradient_checkpointing
+    assert store.losses() == pytest.approx(store.losses("whole"), abs=1e-4)

@@ -25,6 +25,8 @@ class FetchedArchive:
     """`sha256:…` of the archive as it was downloaded."""
     warning: str = ""
     """What a person should know about it though it could be read."""
+    reason: str = ""
+    """Why it is a former archive; empty when it is what the link gives now."""
 
 
 def fetch_archive(
@@ -45,7 +47,7 @@ def fetch_archive(
     link = read_link(archive.url)
     headers = read_headers(source.name, _find_secret(source, places))
     shelf = Shelf.of(cache, archive.url)
-    warning = ""
+    warning = reason = ""
     with shelf.locked():
         try:
             sha256 = _sync(shelf, Download(shelf.folder, link, headers, limits), archive.sha256, limits)
@@ -56,12 +58,13 @@ def fetch_archive(
                 raise
             # A server that is away must not take away data that is here.
             sha256 = last.sha256
+            reason = error.reason
             warning = f"The archive of the last scan (sha256 {sha256[:12]}…) is used. {error.message} {error.hint}"
         about = read_about(shelf.pack(sha256))
     if about is not None and about.replaced:
         said = f"{about.replaced} entries have a name that comes again, such as {about.example!r}: the last one counts."
         warning = f"{warning} {said}".strip()
-    return FetchedArchive(shelf.pack(sha256), f"sha256:{sha256}", warning)
+    return FetchedArchive(shelf.pack(sha256), f"sha256:{sha256}", warning, reason)
 
 
 def _sync(shelf: Shelf, download: Download, expected: str | None, limits: Limits) -> str:

@@ -58,9 +58,11 @@ def _find_obstacle(raw: bytes, limit: int) -> str:
         return f"a name of {len(raw)} bytes, more than {limit}"
     if b"\0" in raw:
         return "a name with a NUL byte"
-    if raw.startswith((b"/", b"\\")):
+    parts = raw.split(b"/")
+    # Of every part, not of the first alone: a folder around everything is left out of the paths later.
+    if raw.startswith(b"/") or any(part.startswith(b"\\") for part in parts):
         return "an absolute path; it leads outside the archive"
-    if _DRIVE.match(raw):
+    if any(_DRIVE.match(part) for part in parts):
         return "a path with a drive letter; it leads outside the archive"
     if b".." in _BETWEEN.split(raw):
         return "a path with `..`; it leads outside the archive"

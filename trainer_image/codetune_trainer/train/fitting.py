@@ -6,7 +6,7 @@ import time
 import torch
 
 from codetune_trainer.errors import DivergedLoss, OutOfMemory
-from codetune_trainer.train import milestones
+from codetune_trainer.train import machine, milestones
 from codetune_trainer.train.charting import add_point
 from codetune_trainer.train.feeding import feed
 from codetune_trainer.train.modelling import enable_checkpointing
@@ -24,6 +24,7 @@ def fit(run: Run) -> None:
     position = run.state.position
     batches = feed(run.corpus, position, run.sequences)
     run.model.train()
+    first = run.state.step + 1
     if _owes_measure(run):
         milestones.mark(run)
     while not run.is_done:
@@ -37,10 +38,19 @@ def fit(run: Run) -> None:
             run.optimizer.zero_grad(set_to_none=True)
             raise milestones.mark_stop(run) from stopped
         run.state.epoch, run.state.sequence = position.epoch, position.sequence
+        if run.state.step == first:
+            _tell_start(run)
         if is_milestone(run):
             milestones.mark(run)
         if run.progress.is_due() or run.is_done:
             report_progress(run)
+
+
+def _tell_start(run: Run) -> None:
+    """How long it took from the start of the process to the end of the first step."""
+    seconds = round(machine.seconds_since_start(), 1)
+    record(run, {"step": run.state.step, "secondsToFirstStep": seconds})
+    print(f"The first step ended {seconds:g} s after the start of the process.", flush=True)
 
 
 def is_milestone(run: Run) -> bool:

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from codetune_trainer.errors import ModelNotFound, UnsupportedModel
+from codetune_trainer.train.kernels import installing
 
 DTYPES = {"BFloat16": torch.bfloat16, "Float16": torch.float16, "Float32": torch.float32}
 Model = Any
@@ -128,6 +129,7 @@ def add_adapter(base: Model, parameters: Parameters, uri: str) -> Model:
     )
     model = get_peft_model(base, config)
     model.peft_config["default"].base_model_name_or_path = uri
+    installing.speed_up_adapter(model)
     if parameters.gradient_checkpointing:
         enable_checkpointing(model)
     return model
@@ -135,9 +137,8 @@ def add_adapter(base: Model, parameters: Parameters, uri: str) -> Model:
 
 def enable_checkpointing(model: Model) -> None:
     """Compute activations again in the backward pass instead of keeping them: a third slower, half the memory."""
-    base = model.get_base_model()
-    base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    base.enable_input_require_grads()
+    # Not re-entrant: gradients reach the adapter without one of the embeddings, which nobody needs.
+    model.get_base_model().gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def trainable_weights(model: Model) -> list[torch.nn.Parameter]:

@@ -5,6 +5,7 @@ that it fills best, so that little is padded and little is cut.
 """
 
 import bisect
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -54,6 +55,18 @@ class Packed:
         length = self.tokens.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=self.tokens.device).tril()
         return same & causal
+
+    def spans(self) -> list[tuple[int, int, int]]:
+        """(sequence, first position, position after the last) of each piece."""
+        found = []
+        for row, segments in enumerate(self.segments.tolist()):
+            start = 0
+            for segment, places in itertools.groupby(segments):
+                stop = start + len(list(places))
+                if segment >= 0:
+                    found.append((row, start, stop))
+                start = stop
+        return found
 
 
 def join(parts: Sequence[Packed]) -> Packed:

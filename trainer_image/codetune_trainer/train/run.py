@@ -22,10 +22,12 @@ from codetune_trainer.train.encoding import Encoder, build_encoder
 from codetune_trainer.train.feeding import Corpus
 from codetune_trainer.train.fitting import fit, out_of_memory
 from codetune_trainer.train.infilling import find_fim_tokens
+from codetune_trainer.train.kernels.installing import speed_up_base
 from codetune_trainer.train.logbook import keeping_log
 from codetune_trainer.train.pacing import Stopped, StopSignal
 from codetune_trainer.train.resuming import resume
 from codetune_trainer.train.running import Run
+from codetune_trainer.train.sizing import choose_size
 from codetune_trainer.train.stepping import memory_errors
 
 EXIT_STOPPED = 143
@@ -78,6 +80,7 @@ def set_up(
         text = f"resources.gpus is {config.gpus}, but this version trains on one GPU."
         raise InvalidParameters(text, "Set resources.gpus to 1.")
     device = machine.find_device(config.device)
+    machine.keep_freed_memory()
     torch.set_num_threads(machine.count_threads())
     model_config = modelling.load_model_config(model_folder, config.base_model)
     encoder = build_encoder(modelling.load_tokenizer(model_folder, config.base_model))
@@ -91,10 +94,13 @@ def set_up(
     _announce(config, parameters, corpus, reporter, folder)
     torch.manual_seed(parameters.seed)
     model = modelling.load_base(model_folder, config.base_model, parameters.precision, device)
+    speed_up_base(model, shared=corpus.shared)
     model = modelling.add_adapter(model, parameters, config.base_model)
     stop.check()
     optimizer = _build_optimizer(model, parameters)
-    micro_batch = _choose_micro_batch(parameters, device)
+    micro_batch = _choose_micro_batch(model, parameters, device)
+    recomputing = bool(model.get_base_model().is_gradient_checkpointing)
+    parameters = parameters.model_copy(update={"gradient_checkpointing": recomputing})
     return Run(
         config, parameters, encoder, model, optimizer, corpus, held_out, folder, reporter, stop, micro_batch
     )  # fmt: skip
@@ -159,9 +165,9 @@ def _build_optimizer(model: modelling.Model, parameters: Parameters) -> torch.op
     )
 
 
-def _choose_micro_batch(parameters: Parameters, device: torch.device) -> int:
-    """Sequences at once: enough to fill the device; the batch is cut evenly. Less when memory turns out to be short."""
-    sequences = parameters.batch_tokens // parameters.sequence_length
-    tokens = 4096 if device.type == "cpu" else 16_384
-    most = max(1, min(sequences, tokens // parameters.sequence_length))
-    return next(size for size in range(most, 0, -1) if sequences % size == 0)
+def _choose_micro_batch(model: modelling.Model, parameters: Parameters, device: torch.device) -> int:
+    """Sequences at once, as measured; with activations computed twice when not even one fits otherwise."""
+    sizing = choose_size(model, parameters, machine.free_memory(device))
+    if sizing.checkpointing and not parameters.gradient_checkpointing:
+        modelling.enable_checkpointing(model)
+    return sizing.rows

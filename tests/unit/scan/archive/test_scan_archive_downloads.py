@@ -250,7 +250,8 @@ def test_a_failing_source_keeps_its_last_good_data_and_says_so(
     assert archive.digest == good.sources[0].digest
     assert said in archive.message
     assert "last scan" in archive.message
-    assert disk.message == ""
+    assert archive.reason
+    assert (disk.message, disk.reason) == ("", "")
 
 
 @pytest.mark.parametrize(("said", "fault"), FAULTS)

@@ -67,6 +67,11 @@ def tar_of(names: list[bytes]) -> bytes:
     return made.getvalue()
 
 
+@pytest.mark.parametrize("raw", [b"./\\x.py", b"top/\\x.py", b"./C:/x.py", b"top/C:/x.py", b".//C:x", b"top/./../x"])
+def test_what_leads_outside_is_seen_behind_what_is_left_out(raw: bytes) -> None:
+    assert "leads outside" in read_name(raw, 4096).obstacle
+
+
 def zip_of(names: list[bytes]) -> bytes:
     """By hand: libraries change names."""
     local, directory = b"", b""
