@@ -84,23 +84,39 @@ def _base_environment(folder: PodFolder, placement: Placement) -> dict[str, str]
 def mounted_folders(
     container: Obj, environment: Mapping[str, str], attempt: int, placement: Placement
 ) -> dict[str, str]:
-    """Container path → host path, for every mount and for the termination log."""
+    """Container path → host path, for every mount, the termination log, and folders in which only mounts lie.
+
+    Such a folder (`/credentials` around a mount at `/credentials/app`) is there in a container by itself; here it is
+    made when a variable names it.
+    """
     folders = {}
     for mount in container.get("volumeMounts") or []:
         host = placement.volumes[mount["name"]]
         inside = expand(mount.get("subPathExpr") or "", environment) or mount.get("subPath") or ""
         folders[mount["mountPath"]] = str(host / inside) if inside else str(host)
+    around = {value for value in environment.values() if any(path.startswith(f"{value}/") for path in folders)}
+    shells = placement.folder.shells(container["name"])
+    folders = {path: str(shells / path.lstrip("/")) for path in around if path.startswith("/")} | folders
     termination = container.get("terminationMessagePath") or "/dev/termination-log"
     folders[termination] = str(placement.folder.termination_log(container["name"], attempt))
     return folders
 
 
 def make_mount_points(container: Obj, folders: Mapping[str, str]) -> None:
-    """Make the sub-folders that mounts with `subPath` name; a file that is there already stays a file."""
-    with_sub_path = (
-        mount for mount in container.get("volumeMounts") or [] if "subPath" in mount or "subPathExpr" in mount
-    )
-    for mount in with_sub_path:
+    """Make what `mounted_folders` names and no volume has: sub-folders of volumes, and folders around mounts.
+
+    A file that is there already stays a file.
+    """
+    mounts = container.get("volumeMounts") or []
+    for mount in mounts:
         path = Path(folders[mount["mountPath"]])
-        if not path.exists():
+        if ("subPath" in mount or "subPathExpr" in mount) and not path.exists():
             path.mkdir(parents=True)
+    paths = {mount["mountPath"] for mount in mounts}
+    tops = {path for path in paths if not any(path.startswith(f"{other}/") for other in paths)}
+    for around in folders.keys() - paths:
+        for path in sorted(top for top in tops if top.startswith(f"{around}/")):
+            link = Path(folders[around]) / path.removeprefix(f"{around}/")
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to(folders[path])

@@ -45,6 +45,10 @@ class PodFolder:
         """What stands for terminationMessagePath."""
         return self.shown / "containers" / name / str(number) / "termination-log"
 
+    def shells(self, name: str) -> Path:
+        """Folders of a container in which nothing lies but mounts."""
+        return self.shown / "shells" / name
+
     def working_folder(self, name: str) -> Path:
         """The working directory when the spec names none."""
         return self.shown / "work" / name

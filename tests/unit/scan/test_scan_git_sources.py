@@ -95,7 +95,7 @@ def test_a_repository_that_does_not_exist_is_unavailable(workshop: "Workshop", m
 def test_a_source_that_fails_is_named_and_does_not_stop_the_others(workshop: "Workshop") -> None:
     workshop.repository("good").commit({"a.py": workshop.code("a")})
     workshop.repository("empty")
-    archive = {"name": "zip", "archive": {"url": "https://example.com/a.zip"}}
+    archive = {"name": "zip", "archive": {"url": "https://ann:secret@example.com/a.zip"}}
     scanned = workshop.scan(
         workshop.from_git("gone"),
         workshop.from_git("empty"),
