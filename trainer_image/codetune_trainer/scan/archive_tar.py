@@ -46,8 +46,10 @@ def is_header(block: bytes) -> bool:
         return False
     stored = _read_octal(block[_CHECKSUM])
     plain = sum(block) - sum(block[_CHECKSUM]) + 8 * 32
+    if stored == plain:
+        return True
     # Some old programs summed up signed bytes.
-    return stored in {plain, plain - 256 * sum(byte > 127 for byte in block[:148] + block[156:])}
+    return stored == plain - 256 * sum(byte > 127 for byte in block[:148] + block[156:])
 
 
 def read_tar(stream: Stream, limits: Limits) -> Iterator[Entry]:

@@ -7,6 +7,7 @@ import httpx2
 
 from codetune_trainer.errors import UnsupportedSource
 
+_SHOWN_CHARACTERS = 300
 _FORM = "Use a direct link: https://HOST/PATH."
 
 
@@ -72,4 +73,5 @@ def _show(url: httpx2.URL) -> str:
     host = f"[{url.host}]" if ":" in url.host else url.host
     port = f":{url.port}" if url.port else ""
     query = "?…" if url.query else ""
-    return f"{url.scheme}://{host}{port}{url.path}{query}"
+    path = url.path if len(url.path) <= _SHOWN_CHARACTERS else f"{url.path[:_SHOWN_CHARACTERS]}…"
+    return f"{url.scheme}://{host[:_SHOWN_CHARACTERS]}{port}{path}{query}"

@@ -59,7 +59,7 @@ def read_content_range(value: str) -> tuple[int | None, int | None]:
 
 
 def _read_date(value: str) -> datetime | None:
-    if not value or len(value) > 64:
+    if not value or len(value) > 64 or not value.isascii():  # it is sent back in a header
         return None
     try:
         found = parsedate_to_datetime(value)

@@ -78,6 +78,27 @@ def test_an_archive_without_any_validator_is_fetched_each_time(workshop: "Worksh
     assert [asked.status for asked in site.asked] == [200, 200]
 
 
+@pytest.mark.parametrize(
+    ("etag", "modified"),
+    [
+        pytest.param("", "Thu, 01 Jan 2026 00:00:00 GMT (\xfc)", id="a-date-that-is-no-ascii"),
+        pytest.param("", "yesterday", id="no-date"),
+        pytest.param("", "Thu, 99 Jan 99999999999 00:00:00 GMT", id="an-impossible-date"),
+        pytest.param("1", "", id="an-etag-without-quotes"),
+        pytest.param('"\xfc"', "", id="an-etag-that-is-no-ascii"),
+        pytest.param(f'"{"e" * 5000}"', "", id="a-long-etag"),
+    ],
+)
+def test_a_validator_of_no_proper_form_is_not_sent_back(
+    etag: str, modified: str, workshop: "Workshop", site: "Site"
+) -> None:
+    site.put("/code", noisy(site), etag=etag, modified=modified, cuts=[50_000])
+    workshop.scan(site.source("/code"))
+    workshop.scan(site.source("/code"))
+    sent = {name for asked in site.asked for name in asked.headers}
+    assert not sent & {"if-none-match", "if-modified-since", "if-range", "range"}
+
+
 def test_a_download_that_is_cut_goes_on_where_it_was(workshop: "Workshop", site: "Site") -> None:
     content = noisy(site)
     site.put("/code", content, cuts=[50_000, 70_000])

@@ -175,3 +175,29 @@ def test_backslashes_of_a_zip_made_on_windows_part_folders(scan_archive: Callabl
     made_on_dos = patch(renamed(b"src\\x.py"), b"PK\1\2", 5, b"\0")
     scanned = scan_archive(made_on_dos)
     assert "app/src/x.py" in scanned.report
+
+
+def wide(*, locator: bytes = b"PK\6\7", end: bytes = b"PK\6\6") -> bytes:
+    """A zip that says every size and place in 64 bits."""
+    name = b"wide.py"
+    sizes = struct.pack("<3L2H", zlib.crc32(CODE), len(CODE), len(CODE), len(name), 0)
+    local = b"PK\3\4" + struct.pack("<5H", 45, 0x800, 0, 0, 0x21) + sizes + name + CODE
+    extra = struct.pack("<2H3Q", 1, 24, len(CODE), len(CODE), 0)
+    full = 0xFFFFFFFF
+    record = struct.pack(
+        "<4s6H3L5H2L", b"PK\1\2", 45, 45, 0x800, 0, 0, 0x21, zlib.crc32(CODE), full, full, 7, 28, 0, 0, 0, 0, full
+    )
+    directory = record + name + extra
+    ends = struct.pack("<4sQ2H2L4Q", end, 44, 45, 45, 0, 0, 1, 1, len(directory), len(local))
+    ends += struct.pack("<4sLQL", locator, 0, len(local) + len(directory), 1)
+    return local + directory + ends + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, full, full, 0)
+
+
+def test_the_64_bit_form_is_read(scan_archive: Callable[[bytes], Any]) -> None:
+    assert scan_archive(wide()).files["app/wide.py"]["text"] == CODE.decode()
+
+
+@pytest.mark.parametrize("change", [{"locator": b"PK\6\0"}, {"end": b"PK\6\0"}], ids=["no-locator", "no-end"])
+def test_a_broken_64_bit_form_is_refused(change: dict[str, bytes], scan_archive: Callable[[bytes], Any]) -> None:
+    with pytest.raises(InvalidArchive, match="its"):
+        scan_archive(wide(**change))

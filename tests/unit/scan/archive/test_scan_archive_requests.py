@@ -167,6 +167,13 @@ def test_a_redirect_to_what_is_no_link_is_refused(location: str, workshop: "Work
     assert len(site.asked) <= 6
 
 
+def test_a_redirect_of_any_length_is_told_in_few_words(workshop: "Workshop", site: "Site") -> None:
+    site.redirects["/code"] = "/" + "x" * 30_000
+    with pytest.raises(SourceUnavailable) as failure:
+        workshop.scan(site.source("/code"))
+    assert len(failure.value.message) < 1000
+
+
 def test_redirects_in_a_circle_come_to_an_end(workshop: "Workshop", site: "Site") -> None:
     site.redirects = {"/code": "/more", "/more": "/code"}
     with pytest.raises(UnsupportedSource, match="more than 5 times"):

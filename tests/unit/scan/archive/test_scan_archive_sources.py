@@ -111,10 +111,10 @@ def test_an_empty_archive_has_no_files(form: str, workshop: "Workshop", site: "S
 
 
 def test_a_large_archive_is_read_by_several_processes_alike(workshop: "Workshop", site: "Site") -> None:
-    site.put("/code", site.tar({f"m{number % 7}/f{number}.py": workshop.code(f"f{number}") for number in range(3000)}))
+    site.put("/code", site.tar({f"m{number % 7}/f{number}.py": workshop.code(f"f{number}") for number in range(1500)}))
     one, many = (workshop.scan(site.source("/code"), workers=workers).result for workers in (1, 3))
     assert one.revision == many.revision
-    assert one.files.accepted == 3000
+    assert one.files.accepted == 1500
     assert [asked.status for asked in site.asked] == [200, 304]
 
 
