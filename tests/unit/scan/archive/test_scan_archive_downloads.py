@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from codetune_api.project import Source
 from codetune_trainer.config import Places
-from codetune_trainer.errors import DigestMismatch, InvalidArchive, SourceError, SourceUnavailable
+from codetune_trainer.errors import SourceUnavailable
 from codetune_trainer.scan import archive_asking, archive_download
 from codetune_trainer.scan.archive_fetching import FetchedArchive, fetch_archive
 from codetune_trainer.scan.archive_pack import list_pack
-from codetune_trainer.scan.sources import prune_cache
 
 if TYPE_CHECKING:
     from unit.scan.archive.conftest import Site
@@ -222,72 +221,6 @@ def test_two_scans_at_once_fetch_once_and_agree(workshop: "Workshop", site: "Sit
     assert [found.path for found in list_pack(fetched[0].pack)] == ["a.py", "b.py", "noise.bin"]
 
 
-def break_server(site: "Site") -> None:
-    site.files.clear()
-
-
-def cut_always(site: "Site") -> None:
-    site.put("/code", noisy(site), etag="", cuts=[1000] * 20)
-
-
-def damage(site: "Site") -> None:
-    site.put("/code", site.zip(CODE)[:-30], etag='"bad"')
-
-
-def serve_a_page(site: "Site") -> None:
-    site.put("/code", b"<!doctype html>Down for maintenance", etag="")
-
-
-def refuse(site: "Site") -> None:
-    site.files["/code"].needs = {"authorization": "Basic x"}
-
-
-def stay_busy(site: "Site") -> None:
-    site.statuses["/code"] = [(503, {"Retry-After": "0"})] * 20
-
-
-FAULTS = [
-    pytest.param("does not exist", break_server, id="gone"),
-    pytest.param("can't be fetched", cut_always, id="always-cut"),
-    pytest.param("no directory at its end", damage, id="damaged"),
-    pytest.param("web page", serve_a_page, id="a-page"),
-    pytest.param("asks for credentials", refuse, id="credentials"),
-    pytest.param("status 503", stay_busy, id="busy"),
-]
-
-
-@pytest.mark.parametrize(("said", "fault"), FAULTS)
-def test_a_failing_source_keeps_its_last_good_data_and_says_so(
-    said: str, fault: Any, workshop: "Workshop", site: "Site"
-) -> None:
-    workshop.volume("disk", {"d.py": workshop.code("d")})
-    site.put("/code", site.zip(CODE))
-    sources = (site.source("/code"), workshop.from_volume("disk"))
-    good = workshop.scan(*sources).result
-    fault(site)
-    bad = workshop.scan(*sources).result
-    assert bad.revision == good.revision
-    archive, disk = bad.sources
-    assert archive.digest == good.sources[0].digest
-    assert said in archive.message
-    assert "last scan" in archive.message
-    assert archive.reason
-    assert (disk.message, disk.reason) == ("", "")
-
-
-@pytest.mark.parametrize(("said", "fault"), FAULTS)
-def test_a_source_that_never_worked_says_why_and_stops_no_other(
-    said: str, fault: Any, workshop: "Workshop", site: "Site"
-) -> None:
-    workshop.volume("disk", {"d.py": workshop.code("d")})
-    site.put("/code", site.zip(CODE))
-    fault(site)
-    scanned = workshop.scan(site.source("/code"), workshop.from_volume("disk"))
-    assert list(scanned.files) == ["disk/d.py"]
-    archive = scanned.result.sources[0]
-    assert (archive.digest, said in archive.message) == (None, True)
-
-
 def test_a_server_that_is_busy_is_asked_again(workshop: "Workshop", site: "Site") -> None:
     site.put("/code", site.zip(CODE))
     site.statuses["/code"] = [(503, {}), (429, {"Retry-After": "0"})]
@@ -333,98 +266,3 @@ def test_a_part_that_was_not_asked_for_is_thrown_away(
     monkeypatch.setattr(archive_download, "ask", ask)
     assert set(workshop.scan(site.source("/code")).files) == {"app/a.py", "app/b.py"}
     assert [asked.status for asked in site.asked] == [200, 206, 200]
-
-
-def test_a_digest_that_fits_is_proven_and_then_not_asked_for_again(workshop: "Workshop", site: "Site") -> None:
-    content = site.zip(CODE)
-    sha256 = hashlib.sha256(content).hexdigest()
-    site.put("/code", content, etag="")
-    first = workshop.scan(site.source("/code", sha256=sha256)).result
-    site.files.clear()
-    second = workshop.scan(site.source("/code", sha256=sha256)).result
-    assert len(site.asked) == 1
-    assert first.revision == second.revision
-    assert second.sources[0].digest == f"sha256:{sha256}"
-    assert second.sources[0].message == ""
-
-
-@pytest.mark.parametrize("before", [False, True], ids=["at-first", "after-a-good-scan"])
-def test_another_digest_than_asked_for_is_refused_and_nothing_stands_in(
-    before: bool, workshop: "Workshop", site: "Site"
-) -> None:
-    content = site.zip(CODE)
-    site.put("/code", content)
-    if before:
-        workshop.scan(site.source("/code"))
-    with pytest.raises(DigestMismatch) as failure:
-        workshop.scan(site.source("/code", sha256="0" * 64))
-    assert hashlib.sha256(content).hexdigest() in failure.value.message
-    assert "0" * 64 in failure.value.message
-    assert "archive.sha256" in failure.value.hint
-
-
-def test_a_pinned_archive_stays_while_the_link_moves_on(workshop: "Workshop", site: "Site") -> None:
-    old = site.zip(CODE)
-    pinned = site.source("/code", name="pinned", sha256=hashlib.sha256(old).hexdigest())
-    for number in range(4):
-        content = old if number == 0 else site.zip({"c.py": f"c = {number}\n"})
-        site.put("/code", content, etag=f'"{number}"')
-        files = workshop.scan(pinned, site.source("/code", name="z-moving")).files
-        assert {path for path in files if path.startswith("pinned/")} == {"pinned/a.py", "pinned/b.py"}
-    assert len(kept(workshop, ".pack")) == 3
-
-
-def test_damage_in_the_store_is_found_and_mended_by_the_next_attempt(workshop: "Workshop", site: "Site") -> None:
-    site.put("/code", site.zip(CODE))
-    good = workshop.scan(site.source("/code")).result
-    (name,) = kept(workshop, ".pack")
-    (pack,) = cache(workshop).rglob(name)
-    data = bytearray(pack.read_bytes())
-    data[data.index(b"return x")] ^= 1
-    pack.write_bytes(data)
-    with pytest.raises(SourceError, match="damaged; it was removed"):
-        workshop.scan(site.source("/code"))
-    assert workshop.scan(site.source("/code")).result.revision == good.revision
-
-
-@pytest.mark.parametrize("keep", [0, 5, 40, 100])
-def test_a_pack_that_is_not_whole_is_made_anew(keep: int, workshop: "Workshop", site: "Site") -> None:
-    site.put("/code", site.zip(CODE))
-    good = workshop.scan(site.source("/code")).result
-    (pack,) = cache(workshop).rglob("*.pack")
-    pack.write_bytes(pack.read_bytes()[:keep])
-    assert workshop.scan(site.source("/code")).result.revision == good.revision
-    assert [asked.status for asked in site.asked] == [200, 200]
-
-
-@pytest.mark.parametrize(
-    "notes", ["", "{", "[]", '{"sha256": "../../../etc/passwd", "validators": {}, "previous": ""}']
-)
-def test_notes_that_can_not_be_read_make_the_archive_fetched_anew(
-    notes: str, workshop: "Workshop", site: "Site"
-) -> None:
-    site.put("/code", site.zip(CODE))
-    good = workshop.scan(site.source("/code")).result
-    (path,) = cache(workshop).rglob("current.json")
-    path.write_text(notes)
-    assert workshop.scan(site.source("/code")).result.revision == good.revision
-    assert [asked.status for asked in site.asked] == [200, 200]
-
-
-def test_what_was_fetched_for_a_link_goes_with_its_source(workshop: "Workshop", site: "Site") -> None:
-    site.put("/code", site.zip(CODE))
-    site.put("/more", site.zip(CODE))
-    workshop.scan(site.source("/code"), site.source("/more", name="more"))
-    assert len([path for path in cache(workshop).iterdir() if path.is_dir()]) == 2
-    workshop.scan(site.source("/more", name="more"))
-    assert len([path for path in cache(workshop).iterdir() if path.is_dir()]) == 1
-    prune_cache([], cache(workshop))
-    assert list(cache(workshop).iterdir()) == []
-
-
-def test_a_truncated_archive_is_not_kept(workshop: "Workshop", site: "Site") -> None:
-    site.put("/code", site.tar(CODE, "w:gz")[:-20])
-    with pytest.raises(InvalidArchive):
-        workshop.scan(site.source("/code"))
-    assert kept(workshop, ".pack") == []
-    assert kept(workshop, "download") == []
