@@ -1,8 +1,9 @@
 """Trains the same model on the same tokens with the peers and with Codetune, in turn, and prints a table of ratios.
 
 Each run is a process of its own and passes once over the same files. Real (non-padding) tokens per second over the
-steps after the first, peak memory of the process (or of the GPU), and held-out loss afterwards, by one measure for all. Medians over `--runs` interleaved rounds. Each round also measures the product of matrices that the machine
-reaches at that moment, so that a busy machine shows.
+steps after the first, peak memory of the process (or of the GPU), and held-out loss afterwards, by one measure for all.
+Medians over `--runs` interleaved rounds. Each round also measures the product of matrices that the machine reaches at
+that moment, so that a busy machine shows.
 """
 
 import argparse
@@ -141,9 +142,7 @@ def print_table(options: argparse.Namespace, found: dict[str, list[dict[str, Any
     limit = product / flops_a_token(options)
     print(f"\n{options.found} tokens a run, length {options.length}, batch {options.batch}, {options.runs} rounds;")
     print(f"products reach {product / 1e9:.0f} GFLOP/s, which is {limit:.0f} tokens/s.\n")
-    print(
-        "| candidate | tokens/s | ratio | of the limit | peak GB | ratio | held-out loss |\n|---|---|---|---|---|---|---|"
-    )
+    print("| candidate | tokens/s | ratio | of the limit | peak GB | ratio | held-out loss |\n" + 7 * "|---" + "|")
     first: dict[str, float] = {}
     for name, runs in found.items():
         row = {key: statistics.median(run[key] for run in runs) for key in ("tokens_per_second", "peak_bytes", "loss")}
