@@ -3,10 +3,10 @@
 PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PACKAGES := api operator trainer_image server_image local
+PACKAGES := api operator trainer_image server_image cli local
 SOURCES  := $(PACKAGES) hack tests
 
-.PHONY: help install demo test journey lint check format generate images clean
+.PHONY: help install demo test lint check format generate images clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,16 +24,13 @@ $(VENV)/.installed: requirements/lock.txt $(wildcard $(addsuffix /pyproject.toml
 demo: install ## Train and serve on this machine: code in, tuned completion out (about 10 minutes; KEEP=1 leaves it running)
 	$(BIN)/python hack/demo.py $(if $(KEEP),--keep)
 
-test: install lint ## Everything but the demo and the journey
-	$(BIN)/pytest -q -m "not journey"
-
-journey: install ## The demo's story as a test, with kills in the middle (minutes)
-	$(BIN)/pytest -q tests/e2e/test_journey.py
+test: install lint ## Everything but the demo (about 15 minutes on two cores)
+	$(BIN)/pytest -q
 
 lint: install ## Style, types, layers, generated files
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mypy $(addprefix -p codetune_,api operator trainer server local)
+	$(BIN)/mypy $(addprefix -p codetune_,api operator trainer server store cli local)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m codetune_api.crd --check
 	$(BIN)/python -m codetune_api.reference --check

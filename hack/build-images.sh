@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds the images with buildah, without any registry of images: their base is made from Debian's packages on the spot.
 # Usage: hack/build-images.sh [operator|trainer|server|server-cpu]...   (root; buildah and debootstrap)
-# BASE_IMAGE=… takes another base; PREFIX=registry.example.com/ names the images for your registry. PIP_* variables reach
-# pip in the build and stay out of the images, as do the folders in BUILD_VOLUMES (a local package index, certificates).
+# BASE_IMAGE=… takes another base; PREFIX=registry.example.com/ names the images for your registry. What pip is configured
+# with here (`pip config list`) holds in the build too and stays out of the images, as do the folders in BUILD_VOLUMES (a
+# local package index, certificates).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,10 +25,12 @@ make_base() {
   echo localhost/codetune-base:bookworm
 }
 
-options=()
-for name in ${!PIP_*}; do
-  options+=(--env "$name=${!name}")
-done
+# `--env` would reach the images, so pip is told by a file that is only mounted.
+settings=$(mktemp)
+trap 'rm -f "$settings"' EXIT
+pip config list | awk -F = '{ sub(/^[^.]*\./, ""); gsub(/\x27/, ""); gsub(/\\n/, " ") } !seen[$1]++' | sed '1i [global]' >"$settings"
+chmod 0644 "$settings"
+options=(--volume "$settings:/etc/pip.conf:ro")
 for folder in ${BUILD_VOLUMES:-}; do
   options+=(--volume "$folder:$folder:ro")
 done

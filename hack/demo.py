@@ -20,7 +20,7 @@ from demo_repository import make_repository
 from laptop import REPOSITORY, Laptop
 
 EXAMPLES = REPOSITORY / "examples" / "local"
-PROMPT = '@kopf.on.create("kopfexamples")\nasync def create_fn('
+PROMPT = "async def forget_resource(\n        *,\n        settings: configuration.OperatorSettings,\n"
 STARTED = time.monotonic()
 
 

@@ -18,6 +18,16 @@ def sources_folder(namespace: str, name: str) -> str:
     return f"{project_folder(namespace, name)}/sources"
 
 
+def uploads_folder(namespace: str, name: str) -> str:
+    """What people sent for a Project: one folder per upload source."""
+    return f"{project_folder(namespace, name)}/uploads"
+
+
+def upload_folder(namespace: str, project: str, source: str) -> str:
+    """One upload source: `CURRENT.json`, `trees/`, `blobs/`, `sessions/`."""
+    return f"{uploads_folder(namespace, project)}/{source}"
+
+
 def dataset_folder(namespace: str, project: str, revision: str) -> str:
     """One dataset: `manifest.json`, `files.jsonl`, `report.jsonl`."""
     return f"{project_folder(namespace, project)}/{revision.removeprefix('sha256:')}"

@@ -106,6 +106,7 @@ FailureReason = Literal[
     "EmptyRepository",
     "UnsupportedModel",
     "UnsupportedSource",
+    "UploadMissing",
     "InvalidParameters",
     "DatasetMissing",
     "InternalError",

@@ -70,6 +70,9 @@ class ScanConfig(RunConfig):
     """Folder below the store, `<ns>/projects/<name>`; the dataset goes to `<output>/<revision hex>`."""
     cache: str
     """Folder below the store for what was fetched, `<ns>/projects/<name>/sources`."""
+    keep: list[Digest] | None = None
+    """Revisions of earlier datasets that somebody uses; the scan removes the others when it has made its own. None: all
+    of them stay."""
 
 
 class ScanResult(Contract):
@@ -214,8 +217,10 @@ class AdapterReport(Contract):
     desired_digest: Digest | None = None
     phase: Literal["Loading", "Ready", "Failed"]
     reason: str = ""
-    """DigestMismatch, AdapterNotFound, BaseModelMismatch, RankTooHigh, InvalidAdapter, LoadFailed."""
+    """DigestMismatch, AdapterNotFound, BaseModelMismatch, RankTooHigh, InvalidAdapter, CacheFull, LoadFailed."""
     message: str = ""
+    rank: int | None = None
+    """The adapter's rank, where it is too high for the server as it was started."""
 
 
 class ServerReport(Contract):
@@ -226,6 +231,8 @@ class ServerReport(Contract):
     adapters: list[AdapterReport]
     models: list[str]
     """Stable names that answer now, the base model's first."""
+    api_keys: int | None = None
+    """How many API keys are valid now; None: none is asked for."""
 
 
 class Terminated(Failure):

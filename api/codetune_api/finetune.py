@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from codetune_api.common import (
     NAME_RULE,
@@ -21,6 +21,10 @@ Preset = Literal["Auto", "Smaller", "Standard", "Embeddings"]
 
 
 ModuleName = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+Loss = Annotated[float, AfterValidator(lambda loss: round(loss, 5))]
+"""A loss in nats per token, to five places: what comes after them is noise that nobody should have to read."""
 
 
 class LoraOverrides(ApiModel):
@@ -145,9 +149,9 @@ class Progress(ApiModel):
     total_steps: int = 0
     percent: Annotated[float, Field(ge=0, le=100)] = 0
     epoch: float = 0
-    loss: float | None = None
+    loss: Loss | None = None
     """Training loss of the last steps, in nats per token."""
-    holdout_loss: float | None = None
+    holdout_loss: Loss | None = None
     """Loss on the held-out files at the last checkpoint, in nats per token."""
     learning_rate: float | None = None
     tokens: int = 0
@@ -163,8 +167,8 @@ class CheckpointStatus(ApiModel):
 
     name: str
     step: int
-    loss: float | None = None
-    holdout_loss: float | None = None
+    loss: Loss | None = None
+    holdout_loss: Loss | None = None
     uri: str
     digest: Digest
     bytes: int = 0
@@ -175,14 +179,14 @@ class LossPoint(ApiModel):
     """One point of the loss chart."""
 
     step: int
-    loss: float
-    holdout_loss: float | None = None
+    loss: Loss
+    holdout_loss: Loss | None = None
 
 
 class EvaluationScores(ApiModel):
     """Scores on the held-out files."""
 
-    loss: float
+    loss: Loss
     """Mean cross-entropy, in nats per token."""
     exact_match: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of sampled held-out lines that greedy decoding gives to the letter."""

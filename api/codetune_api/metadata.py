@@ -23,6 +23,9 @@ LABEL_KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
 ANNOTATION_RESCAN = f"{GROUP}/rescan"
 """On a Project: any new value starts a pull and scan at once."""
 
+ANNOTATION_STORE_UNTIL = f"{GROUP}/store-until"
+"""On a Project or FineTune: RFC 3339 time until which the namespace's store service is wanted, at most a day ahead."""
+
 ANNOTATION_CONFIG_DIGEST = f"{GROUP}/config-digest"
 """On a child: digest of the configuration that it was made from."""
 
@@ -31,6 +34,15 @@ FINALIZER = f"{GROUP}/artifacts"
 
 ARTIFACTS_CLAIM = "codetune-artifacts"
 """PersistentVolumeClaim that is the artifact store of a namespace."""
+
+STORE_SERVICE = "codetune-store"
+"""Deployment and Service of a namespace's store service."""
+STORE_PORT = 8080
+STORE_TOKEN_SECRET = "codetune-store-token"
+"""Secret with the token that the store service asks for, under the key `token`."""
+STORE_TOKEN_KEY = "token"
+STORE_TOKEN_HEADER = "X-Codetune-Token"
+"""Carries that token: the API server keeps `Authorization` to itself and passes other headers on."""
 
 MAX_NAME_LENGTH = 63 - len("-purge-") - 8
 """Longest name of a resource: a child adds at most `-purge-` and 8 hex digits, and names end up in labels (63)."""

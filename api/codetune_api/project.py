@@ -71,6 +71,9 @@ class Source(ApiModel):
     archive: ArchiveSource | None = None
     upload: UploadSource | None = None
     volume: VolumeSource | None = None
+    use: Literal["Train", "HoldOut"] = "Train"
+    """`Train`: files are split by `holdout`. `HoldOut`: all of its files are only evaluated on, and so is every copy of
+    them in another source."""
     credentials_secret_ref: SecretRef | None = None
     """For git: a `kubernetes.io/ssh-auth` Secret (optionally with `known_hosts`) or a `kubernetes.io/basic-auth`
     one."""
@@ -107,14 +110,69 @@ class Holdout(ApiModel):
     """gitignore-style patterns of files to hold out in any case."""
 
 
+def _cron_field(number: str, names: str = "") -> str:
+    """A field of a cron expression: a list of `*`, values and ranges, each with an optional step."""
+    value = f"({number}{names})"
+    term = f"([*]|{value}(-{value})?)(/[1-9][0-9]?)?"
+    return f"{term}(,{term})*"
+
+
+_CRON = " +".join(
+    (
+        _cron_field("[0-5]?[0-9]"),
+        _cron_field("[01]?[0-9]|2[0-3]"),
+        _cron_field("0?[1-9]|[12][0-9]|3[01]"),
+        _cron_field("0?[1-9]|1[0-2]", "|(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"),
+        _cron_field("[0-7]", "|(?i:sun|mon|tue|wed|thu|fri|sat)"),
+    )
+)
+CRON_PATTERN = f"^{_CRON}$"
+"""A cron expression of 5 fields; ranges that run backwards and days that no month has are found by the operator."""
+
+Cron = Annotated[
+    str,
+    Field(
+        max_length=100,
+        json_schema_extra=rules(
+            (
+                "self.matches('^[^ ]+( +[^ ]+){4}$')",
+                "schedule has 5 fields: minute, hour, day of month, month, day of week, e.g. `0 3 * * *` for 03:00 "
+                "each day",
+            ),
+            (
+                f"!self.matches('^[^ ]+( +[^ ]+){{4}}$') || self.matches('{CRON_PATTERN}')",
+                "a field of schedule is out of range: minute 0-59, hour 0-23, day of month 1-31, month 1-12 or "
+                "jan-dec, day of week 0-7 or sun-sat; each may be *, a value, a range a-b, a step /n or a list of them",
+            ),
+        ),
+    ),
+]
+"""When to scan."""
+
+
 class ProjectSpec(ApiModel):
     """Which code."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "self.sources.exists(s, !has(s.use) || s.use == 'Train')",
+                "at least one source must have use: Train, else there is nothing to train on",
+            )
+        )
+    )
 
     sources: Annotated[list[Source], Field(min_length=1, max_length=64, json_schema_extra=list_map("name"))]
     files: FileRules = FileRules()
     holdout: Holdout = Holdout()
+    schedule: Cron | None = None
+    """When to pull and scan by itself: a cron expression of 5 fields, e.g. `0 3 * * mon-fri`. A time that is missed
+    while the operator is down is made up for by one scan. Unset: only when spec or the annotation
+    `codetune.dev/rescan` changes."""
+    time_zone: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$")] = "Etc/UTC"
+    """IANA name of the time zone of `schedule`, e.g. `Europe/Berlin`."""
     suspend: bool = False
-    """Stops pulling and scanning; the data that is there stays usable."""
+    """Stops pulling and scanning; the data that is there stays usable. Scheduled times that pass are left out."""
 
 
 class SourceStatus(ApiModel):
@@ -126,8 +184,10 @@ class SourceStatus(ApiModel):
     files: int = 0
     bytes: int = 0
     synced_at: Timestamp | None = None
+    reason: str = ""
+    """Why it could not be fetched, e.g. `SourceUnavailable`; empty when it could."""
     message: str = ""
-    """Why this source could not be used; empty when all is well."""
+    """What to know about this source: what is wrong with it and how to mend it, or empty."""
 
 
 class FileType(ApiModel):
@@ -163,7 +223,7 @@ class Rejection(ApiModel):
     examples: Annotated[list[str], Field(max_length=3)] = []
 
 
-ProjectPhase = Literal["Pending", "Scanning", "Ready", "Suspended", "Failed"]
+ProjectPhase = Literal["Pending", "Scanning", "Ready", "Suspended", "Failed", "Deleting"]
 
 
 class ProjectStatus(ApiModel):
@@ -174,17 +234,31 @@ class ProjectStatus(ApiModel):
     conditions: Conditions = []
     revision: Digest | None = None
     """Digest of the dataset: same sources and same rules give the same digest."""
+    short_revision: str | None = None
+    """The first 12 digits of `revision`, for people."""
     uri: str | None = None
     """Where the dataset is, below the namespace's artifact store."""
+    types: str | None = None
+    """The types with the most accepted files, for people: `Python 812, Go 40, 3 more`."""
     sources: Annotated[list[SourceStatus], Field(json_schema_extra=list_map("name"))] = []
     file_types: Annotated[list[FileType], Field(json_schema_extra=list_map("type"))] = []
     files: FileCounts | None = None
     rejections: Annotated[list[Rejection], Field(json_schema_extra=list_map("reason"))] = []
     job_name: str | None = None
     config_digest: str | None = None
-    """What the last finished scan was made from: sources, rules and rescan annotation."""
+    """What the last finished scan was made from: sources, rules, rescan annotation, scheduled time and retries."""
+    rules_digest: str | None = None
+    """What the dataset was made from: sources, rules and holdout. When spec has others, no FineTune starts on it."""
     scanned_at: Timestamp | None = None
+    """When the last scan that ended well did."""
+    last_scheduled_at: Timestamp | None = None
+    """The last time of `schedule` that a scan was started for."""
+    next_scan_at: Timestamp | None = None
+    """The next time of `schedule`."""
+    retries: int | None = None
+    """How many scans were started by themselves because the one before them failed in part or in whole."""
     failure: Failure | None = None
+    """Why the last scan gave no dataset."""
 
 
 class Project(Resource):

@@ -9,6 +9,7 @@ from typing import TypeVar
 from codetune_operator.cluster.connecting import Cluster
 from codetune_operator.cluster.eventing import EventRecorder
 from codetune_operator.cluster.keys import load_operator_key
+from codetune_operator.cluster.kinds import DEPLOYMENT
 from codetune_operator.errors import TemporaryError
 from codetune_operator.handlers.asking import ServingReports
 from codetune_operator.handlers.executing import Executor
@@ -67,10 +68,11 @@ async def start(cluster: Cluster, settings: Settings) -> Runtime:
     watcher = Watcher(store, queue, executor, logs, serving)
     resync = Resync(cluster, store, settings.namespaces)
     await _insist(resync.prime)
-    for kind in RECONCILED:
+    # Deployments too: the store service that nobody needs any more has no resource that would remember it.
+    for kind in (*RECONCILED, DEPLOYMENT):
         for obj in store.everything(kind):
             watcher.wake(obj)
-    return Runtime(queue, logs, watcher, loop.create_task(resync.run(watcher), name="resync"))
+    return Runtime(queue, logs, watcher, loop.create_task(resync.run(watcher.wake), name="resync"))
 
 
 async def _insist(attempt: Callable[[], Awaitable[T]]) -> T:

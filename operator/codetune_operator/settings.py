@@ -33,7 +33,7 @@ class ImageSettings(_Group):
     """What the pods that the operator makes run."""
 
     operator: str = f"codetune-operator:{_TAG}"
-    """Image of the operator itself."""
+    """Image of the operator itself; store services run from it too."""
     trainer: str = f"codetune-trainer:{_TAG}"
     """Image of the Jobs scan, train and purge, and of the init container fetch."""
     server: str = f"codetune-server:{_TAG}"

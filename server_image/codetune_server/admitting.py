@@ -11,7 +11,9 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope
 
+from codetune_server.authenticating import ApiKeys
 from codetune_server.bodies import BodyTooLarge, read_body
+from codetune_server.draining import DRAIN, Traffic
 from codetune_server.keeping import AdapterKeeper
 from codetune_server.replies import error_reply
 
@@ -55,9 +57,13 @@ class TokenFile:
 class AdminRoutes:
     """Answers the routes that are ours."""
 
-    def __init__(self, keeper: AdapterKeeper, token: TokenFile, problem: str = "") -> None:
+    def __init__(
+        self, keeper: AdapterKeeper, token: TokenFile, keys: ApiKeys, traffic: Traffic, problem: str = ""
+    ) -> None:
         self._keeper = keeper
+        self._keys = keys
         self._token = token
+        self._traffic = traffic
         self._problem = problem
         """Why the set at start could not be read; a PUT heals it."""
 
@@ -70,12 +76,14 @@ class AdminRoutes:
         method = scope["method"]
         if path == READY and method in ("GET", "HEAD"):
             return self._readiness()
-        if path != ADAPTERS:
+        if path not in (ADAPTERS, DRAIN):
             return error_reply(404, f"there is no {method} {path}")
         if not self._token.admits(Headers(scope=scope).get("authorization", "")):
             reply = error_reply(401, "give the adapter token as Authorization: Bearer …")
             reply.headers["WWW-Authenticate"] = "Bearer"
             return reply
+        if path == DRAIN:
+            return self._leave() if method == "PUT" else error_reply(405, f"{path} takes PUT, not {method}")
         if method == "GET":
             return self._report()
         if method == "PUT":
@@ -83,12 +91,19 @@ class AdminRoutes:
         return error_reply(405, f"{path} takes GET and PUT, not {method}")
 
     def _readiness(self) -> Response:
-        ready = self._keeper.is_ready and not self._problem
-        message = self._problem or ("" if ready else "vLLM or its adapters are still loading")
+        problem = "the pod is about to end" if self._traffic.is_leaving else self._problem
+        ready = self._keeper.is_ready and not problem
+        message = problem or ("" if ready else "vLLM or its adapters are still loading")
         return JSONResponse({"ready": ready, "message": message}, 200 if ready else 503)
 
+    def _leave(self) -> Response:
+        """There is no way back: a pod that is told so gets its signal next."""
+        self._traffic.is_leaving = True
+        return JSONResponse({"inFlight": self._traffic.in_flight})
+
     def _report(self) -> Response:
-        return JSONResponse(self._keeper.report().to_wire())
+        report = self._keeper.report().model_copy(update={"api_keys": self._keys.count()})
+        return JSONResponse(report.to_wire())
 
     async def _replace(self, scope: Scope, receive: Receive) -> Response:
         try:

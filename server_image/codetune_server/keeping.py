@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from codetune_api.contracts import AdapterReport, DesiredAdapter, DesiredAdapters, ServerReport
 
+from codetune_server.refusing import Refused
 from codetune_server.routes import VllmError, VllmRoutes
-from codetune_server.verifying import AdapterVerifier, Refused
+from codetune_server.verifying import AdapterVerifier
 from codetune_server.versions import Version, VersionTable, version_model
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class AdapterKeeper:
             phase="Failed" if refusal else "Ready" if is_wanted and is_settled else "Loading",
             reason=refusal.reason if refusal else "",
             message=refusal.message if refusal else "",
+            rank=refusal.rank if refusal else None,
         )
 
     async def run(self) -> None:
@@ -149,10 +151,7 @@ class AdapterKeeper:
         if version is None:
             version = Version(adapter.name, verified.digest, verified.folder)
             await self._load(version)
-            version.is_sound = verified.is_unchanged()
             self.versions.add(version)
-        if not version.is_sound:  # nothing points at it, so it is let go of after this pass
-            raise Refused("DigestMismatch", f"{adapter.path} was changed while it was loaded: it is tried again")
         if not is_superseded():
             self.versions.switch(version)
 
@@ -175,4 +174,14 @@ class AdapterKeeper:
             else:
                 self.versions.forget(version)
                 logger.info("unloaded adapter %s", version.model)
-        return failed
+        return await self._drop_copies() or failed
+
+    async def _drop_copies(self) -> bool:
+        """Remove what was copied for versions that are neither held nor wanted; returns whether that failed."""
+        wanted = {adapter.digest for adapter in self._desired.adapters if adapter.digest}
+        try:
+            await asyncio.to_thread(self._verifier.keep_only, wanted | self.versions.digests())
+        except OSError as error:
+            logger.warning("copies of former adapters could not be removed, it is tried again: %s", error)
+            return True
+        return False

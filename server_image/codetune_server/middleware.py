@@ -1,8 +1,8 @@
 """The adapter middleware: `vllm … --middleware codetune_server.middleware.AdapterMiddleware`.
 
-A pure ASGI class, so that an answer streams through it untouched but for one name. It answers `/codetune/*`, refuses
-vLLM's adapter routes to everybody outside, and turns the stable model name of a request into the version that is
-served now; everything else passes.
+A pure ASGI class, so that an answer streams through it untouched but for one name. It answers `/codetune/*`, asks for
+an API key where there are any, refuses vLLM's adapter routes to everybody outside, and turns the stable model name of a
+request into the version that is served now; everything else passes.
 """
 
 import asyncio
@@ -15,10 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from codetune_server.admitting import PREFIX, AdminRoutes, TokenFile, read_desired
 from codetune_server.answering import NameRestoring, Rewriting, with_length
+from codetune_server.authenticating import ApiKeys
 from codetune_server.bodies import BodyTooLarge, read_body, replay
+from codetune_server.copying import AdapterCopies
+from codetune_server.draining import Traffic
 from codetune_server.keeping import AdapterKeeper
 from codetune_server.listing import MODELS, list_models, pick_model
-from codetune_server.replies import error_reply, unknown_model
+from codetune_server.replies import error_reply, missing_key, unknown_model
 from codetune_server.rewriting import parse_object, replace_model
 from codetune_server.routes import VllmRoutes
 from codetune_server.settings import ServerSettings
@@ -31,6 +34,8 @@ MAX_BODY_BYTES = 64 << 20
 """Largest JSON request; a prompt of a million tokens is a tenth of it."""
 # vLLM's own routes, and those under which its SageMaker layer offers the same.
 _ADAPTER_ROUTES = re.compile(r"/v1/(un)?load_lora_adapter/?|/adapters(/.*)?")
+_OPEN = frozenset({"/health", "/ping"})
+"""vLLM's health routes: the kubelet has no key."""
 _ADAPTER_HEADER = b"x-amzn-sagemaker-adapter-identifier"
 
 
@@ -40,6 +45,8 @@ class AdapterMiddleware:
     def __init__(self, app: ASGIApp, settings: ServerSettings | None = None) -> None:
         self._app = app
         self._settings = settings or ServerSettings.from_environment()
+        self._keys = ApiKeys(self._settings.api_keys)
+        self._traffic = Traffic()
         self._keeper: AdapterKeeper | None = None
         self._admin: AdminRoutes | None = None
         self._task: asyncio.Task[None] | None = None
@@ -50,7 +57,9 @@ class AdapterMiddleware:
             await self._app(scope, receive, partial(self._follow_lifespan, scope, send))
         elif scope["type"] == "http":
             self._start(scope)
-            await self._route(scope, receive, send)
+            await self._receive(scope, receive, send)
+        elif self._keys.are_asked_for and not self._is_admitted(scope):
+            await send({"type": "websocket.close", "code": 1008, "reason": "no valid API key"})
         else:
             await self._app(scope, receive, send)
 
@@ -66,11 +75,13 @@ class AdapterMiddleware:
         if self._keeper is None:
             settings = self._settings
             vllm = VllmRoutes(self._app, scope, settings.api_key)
-            verifier = AdapterVerifier(settings.store, settings.base_model, settings.max_lora_rank)
+            copies = AdapterCopies(settings.cache, settings.cache_bytes)
+            verifier = AdapterVerifier(settings.store, copies, settings.base_model, settings.max_lora_rank)
             self._keeper = AdapterKeeper(vllm, verifier)
             desired, problem = read_desired(settings.adapters_file)
             self._keeper.want(desired)
-            self._admin = AdminRoutes(self._keeper, TokenFile(settings.token_file), problem)
+            token = TokenFile(settings.token_file)
+            self._admin = AdminRoutes(self._keeper, token, self._keys, self._traffic, problem)
             self._task = asyncio.create_task(self._keeper.run(), name="codetune-adapters")
             self._task.add_done_callback(self._note_end)
         return self._keeper
@@ -80,11 +91,30 @@ class AdapterMiddleware:
             logger.critical("the adapter task ended; restart the pod", exc_info=error)
             self._admin.fail(f"the adapter task ended with {type(error).__name__}: {error}; the pod must be restarted")
 
-    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _receive(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Our own routes and those of the kubelet as they come; for the others a key, and they are waited for."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path.startswith(PREFIX) and self._admin:
             await (await self._admin.answer(scope, receive, path))(scope, receive, send)
-        elif _ADAPTER_ROUTES.fullmatch(path):
+        elif path in _OPEN:
+            await self._app(scope, receive, send)
+        elif self._keys.are_asked_for and not self._is_admitted(scope):
+            await missing_key()(scope, receive, send)
+        else:
+            send = self._traffic.begin(send)
+            try:
+                await self._route(scope, receive, send, path)
+            finally:
+                self._traffic.end()
+
+    def _is_admitted(self, scope: Scope) -> bool:
+        headers = Headers(scope=scope)
+        if scope.get("method") == "OPTIONS" and "access-control-request-method" in headers:
+            return True  # a browser asks beforehand, without the key, whether it may ask
+        return self._keys.admit(headers.get("authorization", ""))
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
+        if _ADAPTER_ROUTES.fullmatch(path):
             reply = error_reply(403, f"{path} is closed: this server's adapters are set by its ModelDeployment")
             await reply(scope, receive, send)
         elif scope["method"] == "GET" and (path == MODELS or path.startswith(f"{MODELS}/")):

@@ -21,3 +21,10 @@ def error_reply(status: int, message: str, param: str | None = None) -> JSONResp
 def unknown_model(name: str) -> JSONResponse:
     """vLLM's own words for a model that is not there."""
     return error_reply(404, f"The model `{name}` does not exist.", "model")
+
+
+def missing_key() -> JSONResponse:
+    """OpenAI's form of an answer to a request without a valid API key."""
+    message = "This server asks for an API key: give a valid one as Authorization: Bearer …"
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}
+    return JSONResponse({"error": error}, 401, headers={"WWW-Authenticate": "Bearer"})

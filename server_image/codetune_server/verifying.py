@@ -1,23 +1,21 @@
 """What must be true of an adapter folder before vLLM is shown it.
 
 vLLM takes any folder that it is given. These checks refuse by name what would not load, what is not what was meant,
-and what lies outside the store; a digest is taken anew only when a file has changed.
+and what lies outside the store. They are made on a copy (`copying`), so that what was checked is what is loaded.
 """
 
-import hashlib
 import json
-import os
 import re
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from codetune_api.artifacts import ADAPTER_FILES
 from codetune_api.common import MODEL_URI_PATTERN
 from codetune_api.contracts import DesiredAdapter
-from codetune_api.digests import FileEntry, digest_files
 
+from codetune_server.copying import AdapterCopies, AdapterCopy
+from codetune_server.refusing import Refused
 from codetune_server.tensors import highest_rank
 
 CONFIG, WEIGHTS = ADAPTER_FILES
@@ -25,79 +23,58 @@ MAX_CONFIG_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
-class Refused(Exception):
-    """An adapter can't be served; `reason` is one of `AdapterReport.reason`."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-
-
-Signature = tuple[int, ...]
-"""Device, inode, size and times of a file: while they stay, so does its content."""
-
-
-@dataclass(frozen=True)
-class VerifiedAdapter:
-    """A folder that may be loaded."""
-
-    folder: Path
-    digest: str
-    signatures: tuple[Signature, ...]
-
-    def is_unchanged(self) -> bool:
-        """Whether the files are still those that were verified."""
-        try:
-            return self.signatures == tuple(_signature(self.folder / file) for file in ADAPTER_FILES)
-        except OSError:
-            return False
-
-
 class AdapterVerifier:
-    """Checks folders of one store against one base model. Blocking: call it in a thread."""
+    """Copies and checks folders of one store against one base model. Blocking: call it in a thread."""
 
-    def __init__(self, store: Path, base_model: str, max_rank: int) -> None:
+    def __init__(self, store: Path, copies: AdapterCopies, base_model: str, max_rank: int) -> None:
         self._store = store
+        self._copies = copies
         self._base_model = base_model
         self._max_rank = max_rank
-        self._entries: dict[Path, tuple[Signature, FileEntry]] = {}
 
-    def verify(self, adapter: DesiredAdapter) -> VerifiedAdapter:
-        """Check a folder. Raises: Refused with the reason and a sentence that says how to mend it."""
+    def verify(self, adapter: DesiredAdapter) -> AdapterCopy:
+        """Bring a folder into the pod. Raises: Refused with the reason and a sentence that says how to mend it."""
         if not _NAME.fullmatch(adapter.name):
             raise Refused(
                 "InvalidAdapter",
                 f"the name {adapter.name!r} can't be a model name: use at most 128 letters, digits and ._/-",
             )
         try:
-            return self._verify_folder(adapter)
+            # What is here already needs no store: the folder there may be pruned by now.
+            copy = self._copies.find(adapter.digest) if adapter.digest else None
+            copy = copy or self._copy(adapter)
+            self._check_config(_read_config(copy.folder / CONFIG))
+            self._check_weights(copy.folder / WEIGHTS)
         except OSError as error:
             raise Refused(
                 "AdapterNotFound",
                 f"{error.filename or adapter.path} can't be read ({error.strerror or error}): "
                 f"an adapter folder holds {CONFIG} and {WEIGHTS}",
             ) from error
+        return copy
 
-    def _verify_folder(self, adapter: DesiredAdapter) -> VerifiedAdapter:
+    def _copy(self, adapter: DesiredAdapter) -> AdapterCopy:
+        """Raises: Refused, OSError."""
         folder = self._inside(adapter.path)
-        files = [self._inside(folder / file) for file in ADAPTER_FILES]
-        for path in files:
+        files = {file: self._inside(folder / file) for file in ADAPTER_FILES}
+        for name, path in files.items():
             if not stat.S_ISREG(path.stat().st_mode):
-                raise Refused("InvalidAdapter", f"{path.name} in {adapter.path} is not a file: write the adapter again")
+                raise Refused("InvalidAdapter", f"{name} in {adapter.path} is not a file: write the adapter again")
+        if files[CONFIG].stat().st_size > MAX_CONFIG_BYTES:
+            raise Refused("InvalidAdapter", f"{CONFIG} is larger than {MAX_CONFIG_BYTES} bytes: that is not PEFT's")
+        copy = self._copies.take(files)
         # The digest comes first: of a file that is not the one that was meant, nothing else is worth saying.
-        signatures = tuple(_signature(path) for path in files)
-        digest = digest_files({path.name: self._entry(path) for path in files})
-        if adapter.digest and digest != adapter.digest:
+        if adapter.digest and copy.digest != adapter.digest:
             raise Refused(
                 "DigestMismatch",
-                f"{adapter.path} has the digest {digest}, expected was {adapter.digest}: "
+                f"{adapter.path} has the digest {copy.digest}, expected was {adapter.digest}: "
                 "its files were changed or damaged; write the adapter again or ask for the digest that it has",
             )
-        config_path, weights_path = files
-        self._check_config(_read_config(config_path))
-        self._check_weights(weights_path)
-        return VerifiedAdapter(folder, digest, signatures)
+        return copy
+
+    def keep_only(self, digests: set[str]) -> None:
+        """Remove the copies of all others. Raises: OSError."""
+        self._copies.keep_only(digests)
 
     def _inside(self, path: str | Path) -> Path:
         """The real path, which must lie in the store. Raises: Refused, OSError."""
@@ -106,18 +83,6 @@ class AdapterVerifier:
         if not real.is_relative_to(store) or real == store:
             raise Refused("AdapterNotFound", f"{path} lies outside the artifact store: give a folder inside it")
         return real
-
-    def _entry(self, path: Path) -> FileEntry:
-        signature = _signature(path)
-        known = self._entries.get(path)
-        if known is None or known[0] != signature:
-            with path.open("rb") as file:
-                known = (
-                    signature,
-                    FileEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=signature[2]),
-                )
-            self._entries[path] = known
-        return known[1]
 
     def _check_config(self, config: dict[str, Any]) -> None:
         if config.get("peft_type") != "LORA":
@@ -148,18 +113,12 @@ class AdapterVerifier:
                 "RankTooHigh",
                 f"the adapter has rank {rank}, the server was started for ranks up to {self._max_rank}: "
                 "start it with a higher --max-lora-rank",
+                rank=rank,
             )
-
-
-def _signature(path: Path) -> Signature:
-    found = os.stat(path)
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     """Raises: Refused, OSError."""
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise Refused("InvalidAdapter", f"{CONFIG} is larger than {MAX_CONFIG_BYTES} bytes: that is not PEFT's")
     try:
         config = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -27,8 +27,6 @@ class Version:
     folder: Path
     in_flight: int = 0
     """Requests that began with this version and have not ended."""
-    is_sound: bool = True
-    """False when its files changed while vLLM read them: it must not answer."""
 
     @property
     def model(self) -> str:
@@ -93,6 +91,10 @@ class VersionTable:
         version.in_flight -= 1
         if not version.in_flight and self._current.get(version.name) is not version:
             self._on_idle()
+
+    def digests(self) -> set[str]:
+        """The digests of all versions that vLLM holds."""
+        return {version.digest for version in self._loaded.values()}
 
     def unused(self) -> list[Version]:
         """The versions that nobody uses and no name points at: vLLM can let go of them."""

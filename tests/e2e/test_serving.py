@@ -228,38 +228,57 @@ def make_misshapen(folder: Path) -> None:
 
 
 def test_swaps_under_load_fail_nothing_and_mix_nothing(serving: Serving) -> None:
-    expected = {folder: oracle(serving.model.folder, serving.store / folder)[0] for folder in ("one", "two", "three")}
-    answers = asyncio.run(swap_under_load(serving, swaps=9, clients=4))
-    assert len(answers) >= 9
-    assert all(tokens in expected.values() for tokens in answers)
-    assert len({tuple(tokens) for tokens in answers}) > 1  # the swaps were seen
-    assert serving.say("tuned")[0] == expected["three"]
+    versions = [("one", "two", "three")[swap % 3] for swap in range(9)]
+    expected = {folder: oracle(serving.model.folder, serving.store / folder)[0] for folder in versions}
+    serving.put(serving.adapter("tuned", versions[0]))
+    answers = asyncio.run(swap_under_load(serving, versions, clients=4))
+    for answer in answers:
+        possible = versions[answer.settled_before : answer.asked_after + 1]
+        assert answer.tokens in [expected[folder] for folder in possible]
+    assert {answer.settled_before for answer in answers} >= set(range(1, len(versions)))
+    assert serving.say("tuned")[0] == expected[versions[-1]]
 
 
-async def swap_under_load(serving: Serving, *, swaps: int, clients: int) -> list[list[int]]:
-    """Token ids of all streamed answers while the adapter is replaced again and again."""
+@dataclass(frozen=True)
+class Streamed:
+    """A whole streamed answer, and which versions it may be of: indices of versions."""
+
+    tokens: list[int]
+    settled_before: int
+    """The version that every new request got when this one was sent."""
+    asked_after: int
+    """The newest version that had been asked for when this one's last token came."""
+
+
+async def swap_under_load(serving: Serving, versions: list[str], *, clients: int) -> list[Streamed]:
+    """All streamed answers while the adapter is replaced again and again; each version serves at least one."""
     over = asyncio.Event()
-    answers: list[list[int]] = []
+    answers: list[Streamed] = []
+    settled = asked = 0
 
     async def ask(client: httpx.AsyncClient) -> None:
         body = {"model": "tuned", "prompt": PROMPT, "max_tokens": TOKENS, "temperature": 0, "stream": True}
         while not over.is_set():
+            before = settled
             answer = await client.post("/v1/completions", json={**body, "return_token_ids": True, "ignore_eos": True})
             assert answer.status_code == 200, answer.text
             events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
             assert events[-1] == "[DONE]"
             chunks = [json.loads(event) for event in events[:-1]]
             assert {chunk["model"] for chunk in chunks} == {"tuned"}
-            answers.append([token for chunk in chunks for token in chunk["choices"][0]["token_ids"]])
+            tokens = [token for chunk in chunks for token in chunk["choices"][0]["token_ids"]]
+            answers.append(Streamed(tokens, before, asked))
 
-    async with httpx.AsyncClient(base_url=serving.server.url, timeout=60) as client:
-        asking = [asyncio.create_task(ask(client)) for _ in range(clients)]
-        for swap in range(swaps):
-            wanted = serving.adapter("tuned", ("one", "two", "three")[swap % 3])
-            report = await asyncio.to_thread(serving.put, wanted)
+    async with httpx.AsyncClient(base_url=serving.server.url, timeout=60) as client, asyncio.TaskGroup() as group:
+        for _ in range(clients):
+            group.create_task(ask(client))
+        for asked in range(1, len(versions)):
+            report = await asyncio.to_thread(serving.put, serving.adapter("tuned", versions[asked]))
             assert [a.phase for a in report.adapters] == ["Ready"]
+            settled = asked
+            while not any(answer.settled_before == settled for answer in answers):
+                await asyncio.sleep(0.05)
         over.set()
-        await asyncio.gather(*asking)
     return answers
 
 

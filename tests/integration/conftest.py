@@ -16,14 +16,11 @@ from typing import Any
 
 import pytest
 import yaml
+from chart import apply_chart, write_operator_kubeconfig
 from codetune_local.daemon.trial import TrialCluster, cluster
-from helm_python import Chart
 
 Obj = dict[str, Any]
 
-SYSTEM = "codetune-system"
-RELEASE = "codetune"
-CHART = Path(__file__).parents[2] / "charts" / "codetune"
 _numbers = itertools.count(1)
 
 
@@ -149,15 +146,6 @@ def git(folder: Path, *arguments: str) -> None:
     subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True, env=environment, timeout=60)
 
 
-def render_chart(values: Obj) -> list[Obj]:
-    """The chart's objects as Helm renders them."""
-    texts = Chart.load(CHART).render(values, name=RELEASE, namespace=SYSTEM)
-    documents = [
-        document for name, text in texts.items() if name.endswith(".yaml") for document in yaml.safe_load_all(text)
-    ]
-    return [document for document in documents if document]
-
-
 def install(running: TrialCluster, folder: Path) -> Installation:
     """Everything of the chart but the operator's Deployment."""
     file_root = folder / "files"
@@ -167,29 +155,9 @@ def install(running: TrialCluster, folder: Path) -> Installation:
         "fileRoot": str(file_root),
         "scanResources": {"gpus": 0, "cpu": "100m", "memory": "512Mi"},
     }
-    objects = [obj for obj in render_chart({"settings": settings}) if obj["kind"] != "Deployment"]
-    running.kubectl("create", "namespace", SYSTEM)
-    definitions = [obj for obj in objects if obj["kind"] == "CustomResourceDefinition"]
-    for part in (definitions, [obj for obj in objects if obj not in definitions]):
-        running.kubectl("apply", "--server-side", "-n", SYSTEM, "-f", "-", text=yaml.safe_dump_all(part))
-    names = [f"crd/{obj['metadata']['name']}" for obj in definitions]
-    running.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
-    (config,) = [obj for obj in objects if obj["kind"] == "ConfigMap"]
-    (folder / "settings.yaml").write_text(config["data"]["settings.yaml"])
-    kubeconfig = write_operator_kubeconfig(running, folder / "operator.kubeconfig")
-    return Installation(running, folder, file_root, folder / "settings.yaml", kubeconfig)
-
-
-def write_operator_kubeconfig(running: TrialCluster, path: Path) -> Path:
-    """A kubeconfig with nothing but the operator's ServiceAccount token."""
-    token = running.kubectl("create", "token", RELEASE, "-n", SYSTEM, "--duration=24h").strip()
-    config = yaml.safe_load(running.kubeconfig.read_text())
-    config["users"] = [{"name": RELEASE, "user": {"token": token}}]
-    for context in config["contexts"]:
-        context["context"]["user"] = RELEASE
-    path.touch(mode=0o600)
-    path.write_text(yaml.safe_dump(config))
-    return path
+    (folder / "settings.yaml").write_text(apply_chart(running.kubectl, {"settings": settings}))
+    write_operator_kubeconfig(running.kubectl, running.kubeconfig, folder / "operator.kubeconfig")
+    return Installation(running, folder, file_root, folder / "settings.yaml", folder / "operator.kubeconfig")
 
 
 @pytest.fixture(scope="session")

@@ -189,6 +189,23 @@ def test_a_base_model_that_does_not_exist_fails_at_once_and_says_so(team: "Team"
     assert "ModelNotFound" in team.kubectl("describe", "ft", "mine")
 
 
+def test_an_adapter_of_a_run_that_failed_is_refused_by_name(team: "Team", model: str) -> None:
+    base = f"{model}-nowhere"
+    adapter = {"name": "tuned", "fineTuneRef": {"name": "mine"}}
+    spec = {"baseModel": base, "adapters": [adapter], "replicas": 0, "resources": {"gpus": 0}}
+    api = {"apiVersion": "codetune.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "coder"}}
+    team.apply(make_project(team), make_finetune(base), {**api, "spec": spec})
+    team.wait_for_phase("ft", "mine", "Failed", 120)
+
+    def refused() -> Obj | None:
+        states = team.status("mdep", "coder").get("adapters", [])
+        return next((state for state in states if state["phase"] == "Failed"), None)
+
+    told = team.wait_until(refused, "the deployment says so")
+    assert (told["name"], told["reason"]) == ("tuned", "AdapterFailed")
+    assert "ModelNotFound" in told["message"]
+
+
 def test_a_project_without_an_accepted_file_is_the_reason_to_wait(team: "Team", model: str) -> None:
     team.apply(make_project(team, files={"types": ["Haskell"]}), make_finetune(model))
     team.wait_for_phase("cproj", "shop", "Failed")

@@ -41,13 +41,22 @@ def patch(team: "Team", **spec: Any) -> None:
     team.kubectl("patch", "mdep", "coder", "--type=merge", "-p", json.dumps({"spec": spec}))
 
 
+KINDS = "deployments,services,configmaps,secrets,networkpolicies,poddisruptionbudgets,horizontalpodautoscalers"
+
+
 def children(team: "Team") -> dict[str, Obj]:
     """Everything that belongs to the deployment but its pods, by `Kind/name`."""
-    found = team.get("deployments,services,configmaps,secrets", "-l", "codetune.dev/modeldeployment=coder")["items"]
+    found = team.get(KINDS, "-l", "codetune.dev/modeldeployment=coder")["items"]
     return {f"{obj['kind']}/{obj['metadata']['name']}": obj for obj in found}
 
 
-EXPECTED = {"Deployment/coder", "Service/coder", "ConfigMap/coder-adapters", "Secret/coder-adapter-token"}
+EXPECTED = {
+    "Deployment/coder",
+    "Service/coder",
+    "NetworkPolicy/coder",
+    "ConfigMap/coder-adapters",
+    "Secret/coder-adapter-token",
+}
 
 
 def test_children_are_made_repaired_and_removed_with_their_owner(team: "Team") -> None:

@@ -94,7 +94,7 @@ def test_an_empty_repository_is_told_and_the_project_heals_when_it_is_filled(tea
     team.apply(make_project(url))
     failed = team.wait_for_phase("cproj", "shop", "Failed")
     assert failed["status"]["failure"]["reason"] == "EmptyRepository"
-    assert [entry["type"] for entry in failed["status"]["conditions"]] == ["Ready", "Stalled"]
+    assert {entry["type"] for entry in failed["status"]["conditions"]} == {"Ready", "Stalled", "SourcesReady"}
 
     team.repository("shop", CODE)
     team.kubectl("annotate", "cproj", "shop", "codetune.dev/rescan=now")

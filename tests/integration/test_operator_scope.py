@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from chart import apply_chart, render_chart, write_operator_kubeconfig
 from codetune_local.daemon.trial import TrialCluster, cluster
-from helm_python import Chart
 
 if TYPE_CHECKING:
     from integration.conftest import Installation
 
 Obj = dict[str, Any]
-CHART = Path(__file__).parents[2] / "charts" / "codetune"
+RELEASE = "scoped"
 SYSTEM, OURS, THEIRS = "codetune-scoped", "ours", "theirs"
 PROJECT = {
     "apiVersion": "codetune.dev/v1alpha1",
@@ -36,17 +36,11 @@ def scoped(installation: "Installation", tmp_path: Path) -> Iterator[tuple[Trial
     running = installation.cluster
     if installation.process is not None:
         installation.end_operator(signal.SIGTERM)
-    for name in (SYSTEM, OURS, THEIRS):
+    for name in (OURS, THEIRS):
         running.kubectl("create", "namespace", name)
     values = {"watchNamespaces": [OURS], "crds": {"enabled": False}, "userRoles": {"enabled": False}}
-    texts = Chart.load(CHART).render(values, name="scoped", namespace=SYSTEM)
-    objects = [obj for name, text in texts.items() if name.endswith(".yaml") for obj in yaml.safe_load_all(text) if obj]
-    assert not [obj for obj in objects if obj["kind"].startswith("ClusterRole")]
-    running.kubectl(
-        "apply", "--server-side", "-f", "-", text=yaml.safe_dump_all(o for o in objects if o["kind"] != "Deployment")
-    )
-    (config,) = [obj for obj in objects if obj["kind"] == "ConfigMap"]
-    (tmp_path / "settings.yaml").write_text(config["data"]["settings.yaml"])
+    assert not [obj for obj in render_chart(values) if obj["kind"].startswith("ClusterRole")]
+    (tmp_path / "settings.yaml").write_text(apply_chart(running.kubectl, values, RELEASE, SYSTEM))
     url = f"http://127.0.0.1:{free_port()}/healthz"
     process = start(running, tmp_path, url)
     yield running, url, tmp_path / "operator.log"
@@ -57,12 +51,8 @@ def scoped(installation: "Installation", tmp_path: Path) -> Iterator[tuple[Trial
 
 
 def start(running: TrialCluster, folder: Path, url: str) -> "subprocess.Popen[bytes]":
-    token = running.kubectl("create", "token", "scoped", "-n", SYSTEM).strip()
-    config = yaml.safe_load(running.kubeconfig.read_text())
-    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
     kubeconfig = folder / "kubeconfig"
-    kubeconfig.touch(mode=0o600)
-    kubeconfig.write_text(yaml.safe_dump(config))
+    write_operator_kubeconfig(running.kubectl, running.kubeconfig, kubeconfig, RELEASE, SYSTEM)
     line = [sys.executable, "-m", "codetune_operator", "--settings", str(folder / "settings.yaml")]
     with (folder / "operator.log").open("wb") as log:
         return subprocess.Popen(

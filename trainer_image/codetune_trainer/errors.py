@@ -2,7 +2,8 @@
 
     TrainerError                 a run can't go on; carries reason, message and hint
     ├── SourceError              one source of a Project can't be used; a scan goes on with the others
-    │   ├── SourceUnavailable, RevisionNotFound, AuthenticationFailed, EmptyRepository, UnsupportedSource
+    │   ├── SourceUnavailable, RevisionNotFound, AuthenticationFailed, EmptyRepository, UnsupportedSource,
+    │   └── UploadMissing
     ├── EmptyDataset             no file is left to train on
     ├── DatasetMissing           the dataset that a run pins is not in the store, or not whole
     ├── InvalidParameters        the configuration can't be carried out as it stands
@@ -45,6 +46,7 @@ _PERMANENT: frozenset[FailureReason] = frozenset(
         "AuthenticationFailed",
         "EmptyRepository",
         "UnsupportedSource",
+        "UploadMissing",
     }
 )
 _HUMAN_LINE_CHARACTERS = 2000
@@ -103,6 +105,12 @@ class UnsupportedSource(SourceError):
     """A kind of source, or a form of URL, that this version or this cluster does not take."""
 
     reason = "UnsupportedSource"
+
+
+class UploadMissing(SourceError):
+    """Nobody has sent files for an upload source yet."""
+
+    reason = "UploadMissing"
 
 
 class EmptyDataset(TrainerError):

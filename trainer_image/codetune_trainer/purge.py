@@ -1,8 +1,13 @@
-"""`python -m codetune_trainer purge`: remove what a deleted resource left in the store. Idempotent."""
+"""`python -m codetune_trainer purge`: remove what a deleted resource left in the store. Idempotent.
+
+Also what a scan calls to remove datasets that nobody uses any more.
+"""
 
 import errno
+import re
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from codetune_api.contracts import PurgeConfig
@@ -15,6 +20,9 @@ _ATTEMPTS = 5
 _SECONDS_BETWEEN_ATTEMPTS = 0.5
 _LEAST_DEPTH = 3
 """Folders of resources lie at least at `<namespace>/<kind>/<name>`; nothing above is anybody's to remove."""
+
+
+_DATASET = re.compile(r"[0-9a-f]{64}")
 
 
 def main() -> int:
@@ -68,6 +76,30 @@ def remove(folder: Path) -> None:
                 raise
         time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
     raise OSError(errno.ENOTEMPTY, "files keep appearing and going", str(folder))
+
+
+def prune_datasets(folder: Path, keep: Iterable[str]) -> list[str]:
+    """Remove the datasets of a Project but those to keep; whatever else is in its folder stays.
+
+    Args:
+        folder: The Project's folder.
+        keep: Revisions, `sha256:…`.
+
+    Returns:
+        The revisions that were removed.
+
+    Raises:
+        OSError: One can't be removed; those before it are gone.
+    """
+    kept = {revision.removeprefix("sha256:") for revision in keep}
+    old = sorted(
+        path
+        for path in folder.iterdir()
+        if _DATASET.fullmatch(path.name) and path.name not in kept and path.is_dir() and not path.is_symlink()
+    )
+    for path in old:
+        remove(path)
+    return [f"sha256:{path.name}" for path in old]
 
 
 def remove_empty_parent(folder: Path) -> None:

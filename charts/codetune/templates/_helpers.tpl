@@ -18,8 +18,15 @@ app.kubernetes.io/component: operator
 {{ .Values.serviceAccount.name | default .Release.Name }}
 {{- end }}
 
+{{- define "codetune.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
 {{- define "codetune.settings" -}}
-{{ merge (dict "namespace" .Release.Namespace "namespaces" .Values.watchNamespaces) .Values.settings | toYaml }}
+{{- $own := dict "namespace" .Release.Namespace "namespaces" .Values.watchNamespaces -}}
+{{- /* The store service runs from the operator's image, wherever that was taken from. */ -}}
+{{- $defaults := dict "images" (dict "operator" (include "codetune.image" .)) -}}
+{{ merge $own .Values.settings $defaults | toYaml }}
 {{- end }}
 
 {{- define "codetune.rules" -}}
@@ -38,14 +45,24 @@ app.kubernetes.io/component: operator
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]
-# What serves.
+# What serves, and the store service.
 - apiGroups: [apps]
   resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+# What surrounds it: disruption budget, autoscaler, network policy.
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [services, configmaps, persistentvolumeclaims]
   verbs: [get, list, watch, create, patch, delete]
-# The adapter token of a ModelDeployment is written and never read: no get, list or watch.
+# The tokens of ModelDeployments and store services are written and never read: no get, list or watch.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [create, patch, delete]

@@ -59,6 +59,9 @@ async def forward(request: web.Request, info: ResourceInfo, target: Target, regi
             async for chunk in answer.content.iter_any():
                 await response.write(chunk)
             return response
+    except aiohttp.ClientPayloadError as error:
+        # It is under way to the caller already: nothing is left but to break off as well.
+        raise ConnectionResetError(f"the service broke off its answer: {error}") from error
     except aiohttp.ClientConnectionError as error:
         raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: {error}") from error
 

@@ -44,19 +44,14 @@ def attributes_of(target: Target, method: str, query: Mapping[str, str]) -> Attr
     resource = f"{target.plural}/{target.subresource}" if target.subresource else target.plural
     name, verb = target.name, target.verb(method, query)
     if target.subresource == "proxy":
-        verb, name = _PROXY_VERBS.get(method, "get"), _bare_name(name)
+        # The name as it stands, with scheme and port: a role's resourceNames have to say `http:web:80`.
+        verb = _PROXY_VERBS.get(method, "get")
     if not name and verb in ("list", "watch", "deletecollection"):  # a selection of one name is a request for that name
         name = selected_name(query.get("fieldSelector", ""))
     # A namespace itself is looked at with the rights inside of it, too.
     is_namespace = target.plural == "namespaces" and not target.group
     namespace = target.namespace or (target.name if is_namespace else "")
     return Attributes(verb, target.group, resource, namespace, name)
-
-
-def _bare_name(name: str) -> str:
-    """`web` out of `https:web:8080`, `web:8080` or `web`."""
-    parts = name.split(":")
-    return parts[1] if len(parts) == 3 else parts[0]
 
 
 def selected_name(selector: str) -> str:

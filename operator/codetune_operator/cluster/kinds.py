@@ -48,9 +48,15 @@ SECRET = Kind("v1", "Secret", "secrets")
 CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 EVENT = Kind("v1", "Event", "events")
 NODE = Kind("v1", "Node", "nodes", namespaced=False)
+BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+NETWORKPOLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
+POLICIES = (BUDGET, AUTOSCALER, NETWORKPOLICY)
+"""What surrounds serving pods."""
 
 _ALL = (
     PROJECT, FINETUNE, MODELDEPLOYMENT, JOB, DEPLOYMENT, POD, SERVICE, CONFIGMAP, SECRET, CLAIM, EVENT, NODE,
+    *POLICIES,
 )  # fmt: skip
 KINDS: Mapping[tuple[str, str], Kind] = {(kind.api_version, kind.name): kind for kind in _ALL}
 

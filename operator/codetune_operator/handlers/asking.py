@@ -8,7 +8,7 @@ from codetune_api.contracts import ServerReport
 
 from codetune_operator.cluster.pushing import fetch_reports
 from codetune_operator.reconcile.workloads import container_entry
-from codetune_operator.resources.serving import CONTAINER, PORT
+from codetune_operator.resources.servingnames import CONTAINER, PORT
 
 Obj = dict[str, Any]
 Answer = ServerReport | str

@@ -13,7 +13,7 @@ from codetune_operator.cluster.applying import apply
 from codetune_operator.cluster.connecting import Cluster
 from codetune_operator.cluster.deleting import delete
 from codetune_operator.cluster.eventing import EventRecorder
-from codetune_operator.cluster.kinds import CLAIM, DEPLOYMENT, JOB, SERVICE, kind_of
+from codetune_operator.cluster.kinds import CLAIM, DEPLOYMENT, JOB, POLICIES, SERVICE, kind_of
 from codetune_operator.cluster.patching import patch_finalizers, patch_status
 from codetune_operator.cluster.pushing import push_adapters
 from codetune_operator.errors import MissingError, OperatorError
@@ -27,7 +27,7 @@ SETTLE_WAIT_SECONDS = 5.0
 """How long a serving pod may take to load adapters before the plan goes on without it."""
 TRUST_SECONDS = 600.0
 """How long an object that is not watched counts as being as it was applied."""
-_WATCHED = frozenset({JOB.name, DEPLOYMENT.name, SERVICE.name, CLAIM.name})
+_WATCHED = frozenset(kind.name for kind in (JOB, DEPLOYMENT, SERVICE, CLAIM, *POLICIES))
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Executor:
         if plan.status is not None:
             live = await self.write_status(live, plan.status.to_wire())
         for event in plan.events:
-            await self._record(live, event)
+            await self.record(live, event)
         if plan.finalizer == "Remove":
             await self._remove_finalizer(live)
         return news
@@ -124,7 +124,7 @@ class Executor:
         seen = self.store.get(kind_of(obj["apiVersion"], obj["kind"]), place[1], place[2])
         return seen is not None and _project(seen) == applied.live
 
-    async def _record(self, live: Obj, event: EventSpec) -> None:
+    async def record(self, live: Obj, event: EventSpec) -> None:
         """An Event that is refused must hold nothing up: what it says is in status too."""
         try:
             await self.recorder.record(about=live, event=event)
@@ -132,8 +132,14 @@ class Executor:
             logger.warning("Event %s about %s is lost: %s", event.reason, live["metadata"]["name"], error)
 
     async def _delete(self, namespace: str, child: ChildRef) -> None:
-        await delete(self.cluster, namespace=namespace, child=child)
+        there = await delete(self.cluster, namespace=namespace, child=child)
         self._applied.pop((child.kind, namespace, child.name), None)
+        if there or child.kind not in _WATCHED:
+            return
+        # The plan came from a snapshot that holds it, so its end was missed: no watch will tell of it any more.
+        known = self.store.get(kind_of(child.api_version, child.kind), namespace, child.name)
+        if known is not None and child.uid in (None, known["metadata"]["uid"]) and self.store.remove(known):
+            self.wake(known)
 
     async def _add_finalizer(self, live: Obj) -> Obj:
         present = live["metadata"].get("finalizers") or []

@@ -4,18 +4,37 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from codetune_api.finetune import FineTune
-from codetune_api.metadata import ARTIFACTS_CLAIM, LABEL_FINETUNE, LABEL_MODELDEPLOYMENT, LABEL_PROJECT
+from codetune_api.metadata import (
+    ARTIFACTS_CLAIM,
+    LABEL_FINETUNE,
+    LABEL_MODELDEPLOYMENT,
+    LABEL_PROJECT,
+    STORE_SERVICE,
+)
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.project import Project
 from pydantic import ValidationError
 
-from codetune_operator.cluster.kinds import CLAIM, DEPLOYMENT, FINETUNE, JOB, NODE, POD, PROJECT, SERVICE
+from codetune_operator.cluster.kinds import (
+    CLAIM,
+    DEPLOYMENT,
+    FINETUNE,
+    JOB,
+    MODELDEPLOYMENT,
+    NODE,
+    POD,
+    POLICIES,
+    PROJECT,
+    SERVICE,
+)
 from codetune_operator.handlers.asking import ServingReports
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.tracking import LogTracker
-from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentView, ProjectView
+from codetune_operator.reconcile.datasets import read_uses
+from codetune_operator.reconcile.holding import find_holders
+from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentView, ProjectView, StoreView
 from codetune_operator.resources.scan import scan_nonce
-from codetune_operator.resources.serving import adapter_token
+from codetune_operator.resources.servingnames import adapter_token
 from codetune_operator.runs.report import RunReport, from_status
 
 Obj = dict[str, Any]
@@ -40,8 +59,10 @@ class Observer:
         return ProjectView(
             project=project,
             report=self.logs.report(project_slot(project)) or RunReport(),
+            read_logs=self.logs.read_logs(project_slot(project)),
             jobs=self.store.select(JOB, namespace, own),
             pods=self.store.select(POD, namespace, own),
+            uses=read_uses(project.metadata.name, self.store.select(FINETUNE, namespace)),
             claim=self.store.get(CLAIM, namespace, ARTIFACTS_CLAIM),
             nodes=self.store.select(NODE),
             namespace_terminating=namespace in self.terminating,
@@ -54,7 +75,9 @@ class Observer:
         return FineTuneView(
             finetune=finetune,
             report=self.logs.report(finetune_slot(finetune)) or from_status(finetune.status),
+            read_logs=self.logs.read_logs(finetune_slot(finetune)),
             project=self._find_project(namespace, finetune.spec.project_ref.name),
+            held_by=find_holders(finetune.metadata.name, self.store.select(MODELDEPLOYMENT, namespace)),
             jobs=self.store.select(JOB, namespace, own),
             pods=self.store.select(POD, namespace, own),
             claim=self.store.get(CLAIM, namespace, ARTIFACTS_CLAIM),
@@ -66,7 +89,8 @@ class Observer:
         """Raises: pydantic.ValidationError."""
         deployment = ModelDeployment.from_wire(raw)
         namespace, name = deployment.metadata.namespace, deployment.metadata.name
-        pods = self.store.select(POD, namespace, {LABEL_MODELDEPLOYMENT: name})
+        own = {LABEL_MODELDEPLOYMENT: name}
+        pods = self.store.select(POD, namespace, own)
         token = adapter_token(self.operator_key, deployment)
         return ModelDeploymentView(
             modeldeployment=deployment,
@@ -74,10 +98,23 @@ class Observer:
             finetunes=self._finetunes(namespace),
             deployment=self.store.get(DEPLOYMENT, namespace, name),
             service=self.store.get(SERVICE, namespace, name),
+            policies=tuple(obj for kind in POLICIES for obj in self.store.select(kind, namespace, own)),
             pods=pods,
             claim=self.store.get(CLAIM, namespace, ARTIFACTS_CLAIM),
             nodes=self.store.select(NODE),
             server_reports=await self.serving.collect(namespace, pods, token),
+        )
+
+    def view_store(self, namespace: str) -> StoreView:
+        """What decides about a namespace's store service."""
+        projects = (_read(Project, raw) for raw in self.store.select(PROJECT, namespace))
+        return StoreView(
+            namespace=namespace,
+            operator_key=self.operator_key,
+            projects=tuple(project for project in projects if project is not None),
+            finetunes=tuple(self._finetunes(namespace).values()),
+            deployment=self.store.get(DEPLOYMENT, namespace, STORE_SERVICE),
+            service=self.store.get(SERVICE, namespace, STORE_SERVICE),
         )
 
     def _find_project(self, namespace: str, name: str) -> Project | None:

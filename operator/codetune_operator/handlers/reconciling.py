@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from codetune_operator.cluster.kinds import FINETUNE, MODELDEPLOYMENT, PROJECT, Kind
 from codetune_operator.errors import ForbiddenError, MissingError, NamespaceTerminatingError, PermanentError
 from codetune_operator.handlers.executing import Executor
-from codetune_operator.handlers.keys import Key
+from codetune_operator.handlers.keys import STORE, Key
 from codetune_operator.handlers.observing import Observer, finetune_slot, project_slot
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.tracking import LogTracker
-from codetune_operator.reconcile import conditions, finetune, modeldeployment, project
-from codetune_operator.reconcile.plan import Plan
+from codetune_operator.reconcile import conditions, finetune, modeldeployment, project, store
+from codetune_operator.reconcile.plan import EventSpec, Plan
 from codetune_operator.settings import Settings, describe_mistakes
 
 Obj = dict[str, Any]
@@ -38,6 +38,8 @@ class Reconciler:
 
     async def look(self, key: Key) -> float | None:
         """Look at a resource. Returns: seconds after which to look again, or None. Raises: OperatorError."""
+        if key.kind == STORE:
+            return await self._reconcile_store(key)
         raw = self.store.get(_KINDS[key.kind], key.namespace, key.name)
         if raw is None:
             self.logs.forget(key)
@@ -86,6 +88,21 @@ class Reconciler:
         self.logs.update(key, slot, plan.follow, view.report)
         return await self._execute(raw, plan)
 
+    async def _reconcile_store(self, key: Key) -> float | None:
+        view = self.observer.view_store(key.namespace)
+        plan = store.reconcile(view, self.settings, datetime.now(UTC))
+        try:
+            await self.executor.execute({"metadata": {"namespace": key.namespace, "name": key.name}}, plan)
+        except NamespaceTerminatingError:
+            return self._note_terminating(key.namespace)
+        except PermanentError as error:
+            # No resource has a status for it, so those who need it are told.
+            event = EventSpec("Warning", "StoreServiceRefused", f"The API server refused the store service: {error}")
+            for raw in self.store.select(PROJECT, key.namespace):
+                await self.executor.record(raw, event)
+            return REFUSED_SECONDS
+        return plan.requeue_after
+
     async def _execute(self, raw: Obj, plan: Plan) -> float | None:
         await self.executor.execute(raw, plan)
         if plan.apply:
@@ -112,7 +129,11 @@ class Reconciler:
         status = raw.get("status") or {}
         wanted = conditions.stalled(reason, message)
         updated = conditions.update(_read_conditions(status), wanted, raw["metadata"]["generation"], datetime.now(UTC))
-        told = {**status, "conditions": [condition.to_wire() for condition in updated]}
+        told = {
+            **status,
+            "observedGeneration": raw["metadata"]["generation"],
+            "conditions": [condition.to_wire() for condition in updated],
+        }
         try:
             await self.executor.write_status(raw, told)
         except MissingError:

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 from codetune_api.metadata import ARTIFACTS_CLAIM
 
@@ -12,11 +13,14 @@ from codetune_operator.cluster.kinds import CLAIM, NODE, Kind
 from codetune_operator.cluster.listing import Listing, list_objects
 from codetune_operator.errors import MissingError, OperatorError
 from codetune_operator.handlers.storing import Store
-from codetune_operator.handlers.watching import CHILD_SELECTOR, CHILDREN, WATCHED, Watcher
+from codetune_operator.handlers.watching import CHILD_SELECTOR, CHILDREN, WATCHED
 
 logger = logging.getLogger(__name__)
 
 RESYNC_SECONDS = 300.0
+EARLY_SECONDS = (3.0, 10.0, 30.0, 90.0)
+"""Pauses before the first comparisons: what vanishes after the first lists and before the watches begin is told by
+nobody, and a restarted operator deletes things in just that time."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +31,21 @@ class Resync:
     store: Store
     namespaces: Sequence[str]
     """Empty: all."""
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def prime(self) -> None:
         """Fill the store before anything is reconciled. Raises: OperatorError."""
         for kind in self._kinds():
             await self._compare(kind)
 
-    async def run(self, watcher: Watcher) -> None:
+    async def run(self, wake: Callable[[dict[str, object]], None]) -> None:
         """Compare for ever; what was missed wakes whom it concerns."""
-        while True:
-            await asyncio.sleep(RESYNC_SECONDS)
+        for pause in chain(EARLY_SECONDS, repeat(RESYNC_SECONDS)):
+            await self.sleep(pause)
             try:
                 for kind in self._kinds():
                     for obj in await self._compare(kind):
-                        watcher.wake(obj)
+                        wake(obj)
             except OperatorError as error:
                 logger.warning("The store can't be compared with the API server now: %s", error)
 

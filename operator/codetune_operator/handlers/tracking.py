@@ -55,6 +55,11 @@ class LogTracker:
         run = self._runs.get(slot)
         return run.report if run is not None else None
 
+    def read_logs(self, slot: str) -> frozenset[tuple[str, str]]:
+        """Pod and container of every log of a run that was read to its end, or is lost."""
+        run = self._runs.get(slot)
+        return frozenset(run.done) if run is not None else frozenset()
+
     def update(self, key: Key, slot: str, follows: tuple[Follow, ...], base: RunReport) -> None:
         """Read these logs of a run from now on.
 

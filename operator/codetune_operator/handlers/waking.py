@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from codetune_api.metadata import LABEL_FINETUNE, LABEL_MODELDEPLOYMENT, LABEL_PROJECT
+from codetune_api.metadata import LABEL_COMPONENT, LABEL_FINETUNE, LABEL_MODELDEPLOYMENT, LABEL_PROJECT
 
-from codetune_operator.cluster.kinds import CLAIM, FINETUNE, MODELDEPLOYMENT, NODE, PROJECT
-from codetune_operator.handlers.keys import Key, key_of
+from codetune_operator.cluster.kinds import CLAIM, FINETUNE, MODELDEPLOYMENT, NODE, POD, PROJECT
+from codetune_operator.handlers.keys import Key, key_of, store_key
 from codetune_operator.handlers.storing import Store
+from codetune_operator.reconcile.holding import find_holders
+from codetune_operator.resources.store import COMPONENT
 
 Obj = dict[str, Any]
 
@@ -29,8 +31,8 @@ def concerned(obj: Obj, store: Store) -> set[Key]:
         namespace = obj["metadata"]["namespace"]
         return {key_of(other) for reconciled in RECONCILED for other in store.select(reconciled, namespace)}
     if kind in OWNERS.values():
-        return {key_of(obj), *_dependents(obj, store)}
-    return set(_owners(obj))
+        return {key_of(obj), *_dependents(obj, store), *_store_services(obj)}
+    return {*_owners(obj), *_store_services(obj)}
 
 
 def node_offer(node: Obj) -> Any:
@@ -38,6 +40,14 @@ def node_offer(node: Obj) -> Any:
     status, spec = node.get("status", {}), node.get("spec", {})
     ready = [entry["status"] for entry in status.get("conditions", []) if entry["type"] == "Ready"]
     return [status.get("allocatable"), ready, spec.get("unschedulable"), spec.get("taints")]
+
+
+def _store_services(obj: Obj) -> Iterator[Key]:
+    """The store service, for what it is there for and for what it is made of."""
+    metadata = obj["metadata"]
+    is_part = (metadata.get("labels") or {}).get(LABEL_COMPONENT) == COMPONENT and obj["kind"] != POD.name
+    if is_part or obj["kind"] in {PROJECT.name, FINETUNE.name}:
+        yield store_key(metadata["namespace"])
 
 
 def _waits(obj: Obj) -> bool:
@@ -53,7 +63,8 @@ def _owners(obj: Obj) -> Iterator[Key]:
 
 
 def _dependents(obj: Obj, store: Store) -> Iterator[Key]:
-    """Others that look at this resource: runs on a Project; deployments that serve a FineTune."""
+    """Others that look at this resource: runs on a Project; deployments that serve a FineTune; and who waits for it so
+    that it can go itself: a Project for its runs, a FineTune for the deployments that serve it."""
     namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
     if obj["kind"] == PROJECT.name:
         for finetune in store.select(FINETUNE, namespace):
@@ -61,6 +72,12 @@ def _dependents(obj: Obj, store: Store) -> Iterator[Key]:
                 yield key_of(finetune)
     elif obj["kind"] == FINETUNE.name:
         for deployment in store.select(MODELDEPLOYMENT, namespace):
-            adapters = (deployment.get("spec") or {}).get("adapters") or []
-            if any((adapter.get("fineTuneRef") or {}).get("name") == name for adapter in adapters):
+            if (deployment.get("spec") or {}).get("adapterSelector") or find_holders(name, [deployment]):
                 yield key_of(deployment)
+        project = store.get(PROJECT, namespace, (obj.get("spec") or {}).get("projectRef", {}).get("name", ""))
+        if project is not None and project["metadata"].get("deletionTimestamp"):
+            yield key_of(project)
+    elif obj["kind"] == MODELDEPLOYMENT.name:
+        for finetune in store.select(FINETUNE, namespace):
+            if finetune["metadata"].get("deletionTimestamp"):
+                yield key_of(finetune)

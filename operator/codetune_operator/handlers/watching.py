@@ -18,6 +18,7 @@ from codetune_operator.cluster.kinds import (
     MODELDEPLOYMENT,
     NODE,
     POD,
+    POLICIES,
     PROJECT,
     SERVICE,
     Kind,
@@ -32,7 +33,7 @@ from codetune_operator.handlers.waking import RECONCILED, concerned, node_offer
 
 Obj = dict[str, Any]
 
-CHILDREN = (JOB, DEPLOYMENT, SERVICE, POD)
+CHILDREN = (JOB, DEPLOYMENT, SERVICE, *POLICIES, POD)
 """Children that are watched; they carry our label."""
 CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={FIELD_MANAGER}"
 

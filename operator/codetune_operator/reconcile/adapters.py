@@ -1,14 +1,17 @@
-"""Which adapters a ModelDeployment should hold, which it can't hold yet or at all, and what its pods say. Pure."""
+"""Which adapters a ModelDeployment should hold, and which it can't hold yet or at all. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from codetune_api.artifacts import store_path
-from codetune_api.contracts import AdapterReport, DesiredAdapter, DesiredAdapters, ServerReport
+from codetune_api.contracts import DesiredAdapter, DesiredAdapters
 from codetune_api.finetune import CheckpointStatus, FineTune
-from codetune_api.modeldeployment import AdapterPhase, AdapterSpec, AdapterState, ModelDeploymentSpec
+from codetune_api.modeldeployment import AdapterPhase, AdapterSpec, ModelDeploymentSpec
 
+from codetune_operator.reconcile import conditions
+from codetune_operator.reconcile.deletion import PURGING
+from codetune_operator.reconcile.selecting import select_adapters
 from codetune_operator.resources.models import canonical_model, default_model_name
 
 AdapterReason = Literal[
@@ -40,6 +43,10 @@ class ResolvedAdapter:
     name: str
     rank: int
     """What the server must allow for it."""
+    fine_tune: str = ""
+    """The FineTune that it comes from."""
+    is_selected: bool = False
+    """Found by its labels: what can't be served of those is told, and nothing waits for it."""
     checkpoint: str = ""
     desired: DesiredAdapter | None = None
     phase: AdapterPhase = "Loading"
@@ -56,13 +63,16 @@ class _Blocked(Exception):
 
 
 def resolve_adapters(spec: ModelDeploymentSpec, finetunes: Mapping[str, FineTune]) -> tuple[ResolvedAdapter, ...]:
-    """Every adapter of the spec, in its order.
+    """Every adapter of the spec in its order, then those that the selector finds.
 
     Args:
         spec: What to serve.
         finetunes: FineTunes of the namespace by name; those that do not exist are missing.
     """
-    return tuple(_resolve(spec, adapter, finetunes) for adapter in spec.adapters)
+    named = (_resolve(spec, adapter, finetunes) for adapter in spec.adapters)
+    chosen = select_adapters(spec, finetunes)
+    found = (replace(_resolve(spec, adapter, finetunes), is_selected=True) for adapter in chosen)
+    return (*named, *found)
 
 
 def desired_set(resolved: Sequence[ResolvedAdapter]) -> DesiredAdapters:
@@ -81,66 +91,9 @@ def max_lora_rank(resolved: Sequence[ResolvedAdapter], *, current: int = 0) -> i
     return next((rank for rank in ALLOWED_RANKS if rank >= needed), ALLOWED_RANKS[-1])
 
 
-def adapter_states(
-    resolved: Sequence[ResolvedAdapter], reports: Mapping[str, ServerReport | str], *, replicas: int
-) -> list[AdapterState]:
-    """Each adapter as its pods report it.
-
-    Args:
-        resolved: The adapters.
-        reports: Pod name → its last report, or why there is none.
-        replicas: How many pods are asked for.
-    """
-    answers = [report for report in reports.values() if isinstance(report, ServerReport)]
-    return [_state(adapter, answers, replicas) for adapter in resolved]
-
-
-def is_settled(report: ServerReport | str | None, desired: DesiredAdapters) -> bool:
-    """Whether a pod was told this very set: then there is no need to tell it again."""
-    if not isinstance(report, ServerReport):
-        return False
-    told = {entry.name: entry.desired_digest for entry in report.adapters}
-    return report.ready and told == {adapter.name: adapter.digest for adapter in desired.adapters}
-
-
-def _state(adapter: ResolvedAdapter, answers: Sequence[ServerReport], replicas: int) -> AdapterState:
-    if adapter.desired is None:
-        return AdapterState(
-            name=adapter.name,
-            checkpoint=adapter.checkpoint,
-            phase=adapter.phase,
-            reason=adapter.reason,
-            message=adapter.message,
-        )
-    own = [entry for answer in answers for entry in answer.adapters if entry.name == adapter.name]
-    ready = sum(1 for entry in own if _is_served(entry, adapter.desired))
-    failed = next((entry for entry in own if _is_refused(entry, adapter.desired)), None)
-    state = AdapterState(
-        name=adapter.name,
-        checkpoint=adapter.checkpoint,
-        digest=adapter.desired.digest,
-        phase="Ready" if 0 < replicas <= ready else "Loading",
-        ready_replicas=ready,
-    )
-    if failed is not None:
-        return state.model_copy(
-            update={"phase": "Failed", "reason": failed.reason or "LoadFailed", "message": failed.message[:2000]}
-        )
-    if replicas == 0:
-        return state.model_copy(update={"phase": "Pending", "message": "It is loaded when a replica runs."})
-    return state
-
-
-def _is_served(entry: AdapterReport, desired: DesiredAdapter) -> bool:
-    return entry.phase == "Ready" and (desired.digest is None or entry.digest == desired.digest)
-
-
-def _is_refused(entry: AdapterReport, desired: DesiredAdapter) -> bool:
-    return entry.phase == "Failed" and entry.desired_digest in {None, desired.digest}
-
-
 def _resolve(spec: ModelDeploymentSpec, adapter: AdapterSpec, finetunes: Mapping[str, FineTune]) -> ResolvedAdapter:
-    finetune = finetunes.get(adapter.fine_tune_ref.name) if adapter.fine_tune_ref else None
+    name = adapter.fine_tune_ref.name if adapter.fine_tune_ref else ""
+    finetune = finetunes.get(name)
     rank = _UNKNOWN_RANK if adapter.fine_tune_ref is None else _rank(finetune)
     try:
         _check_name(spec, adapter)
@@ -151,13 +104,20 @@ def _resolve(spec: ModelDeploymentSpec, adapter: AdapterSpec, finetunes: Mapping
         # An adapter that can never be served must not decide how the server starts.
         rank = SMALLEST_RANK if blocked.reason in PERMANENT_REASONS else rank
         return ResolvedAdapter(
-            name=adapter.name, rank=rank, phase=blocked.phase, reason=blocked.reason, message=blocked.message
+            name=adapter.name,
+            rank=rank,
+            fine_tune=name,
+            phase=blocked.phase,
+            reason=blocked.reason,
+            message=blocked.message,
         )
     path = store_path(checkpoint.uri)
     return ResolvedAdapter(
         name=adapter.name,
         rank=rank,
+        fine_tune=name,
         checkpoint=checkpoint.name,
+        message=_say_failure(finetune),
         desired=DesiredAdapter(name=adapter.name, digest=checkpoint.digest, path=path or checkpoint.uri),
     )
 
@@ -185,8 +145,8 @@ def _choose(spec: ModelDeploymentSpec, adapter: AdapterSpec, name: str, finetune
     if finetune is None:
         message = f"FineTune {name!r} does not exist in this namespace: create it, or correct fineTuneRef.name."
         raise _Blocked("Pending", "AdapterPending", message)
-    if finetune.metadata.deletion_timestamp:
-        message = f"FineTune {name!r} is being deleted: refer to another one, or remove the adapter."
+    if finetune.metadata.deletion_timestamp and _is_purged(finetune):
+        message = f"FineTune {name!r} is being deleted with its artifacts: refer to another one, or remove it here."
         raise _Blocked("Pending", "AdapterPending", message)
     if canonical_model(finetune.spec.base_model) != canonical_model(spec.base_model):
         message = (
@@ -199,10 +159,15 @@ def _choose(spec: ModelDeploymentSpec, adapter: AdapterSpec, name: str, finetune
     return checkpoint
 
 
+def _is_purged(finetune: FineTune) -> bool:
+    """Whether its artifacts are going by now; until then it is served, and its finalizer waits for that to end."""
+    told = conditions.find(finetune.status.conditions, "Ready")
+    return told is not None and told.reason == PURGING
+
+
 def _find_checkpoint(wanted: str, finetune: FineTune) -> CheckpointStatus:
+    """The one that is meant now: best and latest move while the run goes on. Raises: _Blocked."""
     status, name = finetune.status, finetune.metadata.name
-    if wanted == "best" and status.phase != "Succeeded":
-        raise _unfinished(finetune, "its best checkpoint is known when it has finished")
     if wanted in {"best", "latest"}:
         label = status.best_checkpoint if wanted == "best" else status.latest_checkpoint
         found = next((entry for entry in status.checkpoints if entry.name == label), None)
@@ -211,11 +176,18 @@ def _find_checkpoint(wanted: str, finetune: FineTune) -> CheckpointStatus:
         found = next((entry for entry in status.checkpoints if entry.step == step), None)
     if found is not None:
         return found
-    if status.phase not in {"Succeeded", "Failed"}:
+    if status.phase != "Succeeded" and (status.phase != "Failed" or wanted == "best"):
         raise _unfinished(finetune, f"it has no checkpoint {wanted!r} yet")
     have = ", ".join(entry.name for entry in status.checkpoints) or "none"
     message = f"FineTune {name!r} has no checkpoint {wanted!r}; it kept: {have}. Choose one of those, best or latest."
     raise _Blocked("Failed", "AdapterNotFound", message)
+
+
+def _say_failure(finetune: FineTune | None) -> str:
+    """That a run failed whose checkpoint is served all the same."""
+    if finetune is None or finetune.status.phase != "Failed" or finetune.status.failure is None:
+        return ""
+    return f"FineTune {finetune.metadata.name!r} failed ({finetune.status.failure.reason}); what it kept is served."
 
 
 def _unfinished(finetune: FineTune, why: str) -> _Blocked:

@@ -26,6 +26,11 @@ def reconciling(reason: str, message: str) -> Wanted:
     return {"Ready": ("False", reason, message), "Reconciling": ("True", reason, message)}
 
 
+def refreshing(before: Condition, reason: str, message: str) -> Wanted:
+    """What was asked for is there and goes on to say so; something newer is on its way."""
+    return {"Ready": ("True", before.reason, before.message), "Reconciling": ("True", reason, message)}
+
+
 def stalled(reason: str, message: str) -> Wanted:
     """Not there, and it won't get there before somebody changes something."""
     return {"Ready": ("False", reason, message), "Stalled": ("True", reason, message)}

@@ -1,7 +1,8 @@
 """Deletion of what has artifacts in the store: stop its Jobs, purge, let go. Pure, for Projects and FineTunes alike.
 
 The finalizer can't hang a namespace: it goes when the purge is done, when it failed for good, when there is no store,
-and when nothing can be made any more because the namespace itself goes away.
+and when nothing can be made any more because the namespace itself goes away. What a ModelDeployment serves stays until
+that lets go of it.
 """
 
 from datetime import datetime
@@ -12,11 +13,16 @@ from codetune_api.metadata import FINALIZER
 from codetune_api.project import Project, ProjectStatus
 
 from codetune_operator.reconcile import conditions
+from codetune_operator.reconcile.datasets import say_holders
 from codetune_operator.reconcile.observed import FineTuneView, ProjectView
 from codetune_operator.reconcile.plan import ChildRef, EventSpec, Obj, Plan
 from codetune_operator.reconcile.workloads import job_of, living_pods, read_job
 from codetune_operator.resources.purge import artifact_folder, build_purge, purge_job_name
 from codetune_operator.settings import Settings
+
+IN_USE = "InUse"
+PURGING = "Purging"
+"""Reasons of Ready while a resource waits for those who use its artifacts, and while these are removed."""
 
 
 class _View(Protocol):
@@ -37,23 +43,23 @@ def reconcile_deletion(view: ProjectView | FineTuneView, settings: Settings, now
     resource = view.project if isinstance(view, ProjectView) else view.finetune
     if FINALIZER not in resource.metadata.finalizers:
         return Plan()
-    if _has_nothing_to_purge(resource, view):
+    held_by = _find_holders(view)
+    if not held_by and _has_nothing_to_purge(resource, view):
         return Plan(finalizer="Remove")
+    if isinstance(view, ProjectView) and (waits := say_holders(view.uses)):
+        return _await_users(view, waits, now)
     name = purge_job_name(resource)
     purge = next((job for job in view.jobs if job["metadata"]["name"] == name), None)
     if purge is not None:
         return _await_purge(resource, purge, now)
-    others = tuple(
-        ChildRef("batch/v1", "Job", job["metadata"]["name"], job["metadata"].get("uid"))
-        for job in view.jobs
-        if not job["metadata"].get("deletionTimestamp")
-    )
     at_work = [pod for pod in living_pods(view.pods) if job_of(pod) != name]
     if view.jobs or at_work:
         # Whoever still writes would bring back what the purge removes.
-        return Plan(delete=others, status=_say(resource, "StoppingJobs", "Its Jobs are being stopped.", now))
+        return Plan(delete=_jobs(view), status=_say(resource, "StoppingJobs", "Its Jobs are being stopped.", now))
+    if held_by:
+        return _wait_for_holders(resource, held_by, now)
     message = "Its artifacts are being removed from the store."
-    return Plan(apply=build_purge(resource, settings), status=_say(resource, "Purging", message, now))
+    return Plan(apply=build_purge(resource, settings), status=_say(resource, PURGING, message, now))
 
 
 def _has_nothing_to_purge(resource: Project | FineTune, view: _View) -> bool:
@@ -61,11 +67,49 @@ def _has_nothing_to_purge(resource: Project | FineTune, view: _View) -> bool:
     return retained or view.namespace_terminating or view.claim is None
 
 
+def _find_holders(view: ProjectView | FineTuneView) -> tuple[str, ...]:
+    """Who serves what lies in the store; nobody where that goes away in any case."""
+    if isinstance(view, ProjectView) or view.namespace_terminating or view.claim is None:
+        return ()
+    return view.held_by
+
+
+def _wait_for_holders(resource: Project | FineTune, held_by: tuple[str, ...], now: datetime) -> Plan:
+    message = (
+        f"Its adapter is served by {', '.join(f'ModelDeployment {name!r}' for name in held_by)}: it goes when that no "
+        "longer refers to it, or is deleted."
+    )
+    told = conditions.find(resource.status.conditions, "Ready")
+    news = told is None or (told.reason, told.message) != (IN_USE, message)
+    events = (EventSpec("Normal", IN_USE, message),) if news else ()
+    return Plan(status=_say(resource, IN_USE, message, now), events=events)
+
+
+def _await_users(view: ProjectView, message: str, now: datetime) -> Plan:
+    """Runs that still read a dataset of the Project go first. A FineTune that is being deleted itself holds nothing up,
+    so neither does one of a namespace that goes away."""
+    before = conditions.find(view.project.status.conditions, "Ready")
+    news = before is None or before.message != message
+    return Plan(
+        delete=_jobs(view),
+        status=_say(view.project, "DatasetInUse", message, now),
+        events=(EventSpec("Warning", "DatasetInUse", message),) if news else (),
+    )
+
+
+def _jobs(view: _View) -> tuple[ChildRef, ...]:
+    return tuple(
+        ChildRef("batch/v1", "Job", job["metadata"]["name"], job["metadata"].get("uid"))
+        for job in view.jobs
+        if not job["metadata"].get("deletionTimestamp")
+    )
+
+
 def _await_purge(resource: Project | FineTune, purge: Obj, now: datetime) -> Plan:
     finished = read_job(purge).finished
     if finished is None:
         message = "Its artifacts are being removed from the store."
-        return Plan(status=_say(resource, "Purging", message, now))
+        return Plan(status=_say(resource, PURGING, message, now))
     name = purge["metadata"]["name"]
     config = ChildRef("v1", "ConfigMap", name)
     if finished == "Complete":
@@ -82,4 +126,7 @@ def _await_purge(resource: Project | FineTune, purge: Obj, now: datetime) -> Pla
 def _say(resource: Project | FineTune, reason: str, message: str, now: datetime) -> ProjectStatus | FineTuneStatus:
     wanted = conditions.reconciling(reason, message)
     changed = conditions.update(resource.status.conditions, wanted, resource.metadata.generation, now)
-    return resource.status.model_copy(update={"conditions": changed})
+    told: dict[str, object] = {"conditions": changed, "observed_generation": resource.metadata.generation}
+    if isinstance(resource, Project):
+        told |= {"phase": "Deleting", "next_scan_at": None}
+    return resource.status.model_copy(update=told)

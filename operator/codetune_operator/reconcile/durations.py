@@ -20,10 +20,12 @@ def seconds_until(text: str, after: float, now: datetime) -> float:
 
 
 def say_duration(seconds: float) -> str:
-    """Coarse on purpose: `40s`, `12m`, `1h05m`, `2d03h`."""
+    """As fine as a person can use it, like kubectl's ages: `40s`, `3m12s`, `12m`, `1h05m`, `2d03h`."""
     whole = max(0, round(seconds))
-    if whole < 60:
+    if whole < 120:
         return f"{whole}s"
+    if whole < 600:
+        return f"{whole // 60}m{whole % 60:02d}s"
     minutes = round(whole / 60)
     if minutes < 60:
         return f"{minutes}m"

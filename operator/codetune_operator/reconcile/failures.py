@@ -14,6 +14,8 @@ from pydantic import ValidationError
 
 from codetune_operator.reconcile.plan import Obj
 from codetune_operator.reconcile.unschedulable import explain_unschedulable
+from codetune_operator.reconcile.vllmwords import explain_words
+from codetune_operator.resources.servingnames import CONTAINER as SERVER
 
 _MESSAGE_LIMIT = 2000
 _IMAGE_REASONS = frozenset(
@@ -49,12 +51,16 @@ class _Container:
     restarts: int
 
     @property
-    def spoken(self) -> Terminated | None:
-        """What the program wrote to its termination log, when it is ours."""
+    def spoken(self) -> Failure | None:
+        """What the program's last words mean: our own programs say it, of vLLM's words some are known."""
+        words = str(self.terminated.get("message", ""))
+        if self.name == SERVER:
+            return explain_words(words) if self.terminated.get("exitCode") else None
         try:
-            return Terminated.model_validate_json(str(self.terminated.get("message", "")))
+            spoken = Terminated.model_validate_json(words)
         except ValidationError:
             return None
+        return Failure(reason=spoken.reason, message=_bounded(spoken.message), hint=_bounded(spoken.hint))
 
 
 def classify(pods: Iterable[Obj], *, owner: Obj | None = None, nodes: Sequence[Obj] = ()) -> Failure | None:
@@ -81,7 +87,7 @@ def classify(pods: Iterable[Obj], *, owner: Obj | None = None, nodes: Sequence[O
 def _find_out_of_memory(container: _Container) -> Failure | None:
     spoken = container.spoken
     if spoken is not None and spoken.reason == "OutOfMemory":
-        return _told(spoken)
+        return spoken
     if container.terminated.get("reason") != "OOMKilled":
         return None
     limit = _memory_limit(container)
@@ -120,8 +126,7 @@ def _find_start_error(container: _Container) -> Failure | None:
 
 
 def _find_told(container: _Container) -> Failure | None:
-    spoken = container.spoken
-    return _told(spoken) if spoken is not None else None
+    return container.spoken
 
 
 def _find_crash(container: _Container) -> Failure | None:
@@ -226,10 +231,6 @@ def _containers(pod: Obj) -> Iterator[_Container]:
             image=entry.get("image", ""),
             restarts=entry.get("restartCount", 0),
         )
-
-
-def _told(spoken: Terminated) -> Failure:
-    return Failure(reason=spoken.reason, message=_bounded(spoken.message), hint=_bounded(spoken.hint))
 
 
 def _memory_limit(container: _Container) -> str:

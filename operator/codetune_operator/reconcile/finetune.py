@@ -12,6 +12,7 @@ from codetune_api.finetune import DatasetStatus, FineTunePhase
 from codetune_api.metadata import FINALIZER
 from codetune_api.project import Project
 
+from codetune_operator.reconcile.datasets import is_current
 from codetune_operator.reconcile.deletion import reconcile_deletion
 from codetune_operator.reconcile.durations import seconds_until
 from codetune_operator.reconcile.failures import classify
@@ -42,7 +43,8 @@ from codetune_operator.resources.training import (
 from codetune_operator.settings import Settings
 
 RESULT_SECONDS = 120
-"""How long the log of a finished Job may take to be read before its result counts as lost."""
+"""How long the log of a finished Job may take to appear before its result counts as lost. A log that is there is
+read to its end first, however long ago that was: the operator may have been down."""
 _LOADING_STAGES = frozenset({"", "Fetching", "LoadingModel", "Tokenizing"})
 
 
@@ -140,6 +142,9 @@ def _find_dataset(view: FineTuneView) -> DatasetStatus | Decision:
 
 def _why_not_ready(project: Project) -> str:
     name, status = project.metadata.name, project.status
+    if status.phase == "Failed" and is_current(project):
+        # A rescan that failed takes nothing away: this is the data of the very sources and rules that spec has.
+        return ""
     if status.phase == "Failed":
         told = f": {status.failure.message} {status.failure.hint}".rstrip() if status.failure else ""
         return f"Project {name!r} failed{told}"
@@ -180,7 +185,7 @@ def _watch(
     spec, state = view.finetune.spec, read_job(job)
     pods = pods_of(job["metadata"]["name"], view.pods)
     if state.finished == "Complete":
-        return _finish(view, state, now)
+        return _finish(view, state, pods, now)
     if state.finished == "Failed":
         return _fail(view, job, pods)
     if spec.suspend:
@@ -201,7 +206,7 @@ def _say_queue(name: str) -> str:
     return f"The run waits in the queue {name!r} until Kueue lets it in."
 
 
-def _finish(view: FineTuneView, state: JobState, now: datetime) -> Decision:
+def _finish(view: FineTuneView, state: JobState, pods: list[Obj], now: datetime) -> Decision:
     result = view.report.result
     if result is not None and result.train is not None:
         evaluation = result.train.evaluation
@@ -210,9 +215,10 @@ def _finish(view: FineTuneView, state: JobState, now: datetime) -> Decision:
         )
         return Decision("Succeeded", "Succeeded", message)
     left = seconds_until(state.finished_at, RESULT_SECONDS, now) if state.finished_at else RESULT_SECONDS
-    if left > 0:
+    logs = {(pod["metadata"]["name"], CONTAINER) for pod in pods if has_started(pod, CONTAINER)}
+    if left > 0 or logs - view.read_logs:
         message = "The run is done; its result is being read from the log."
-        return Decision("Running", "ReadingResult", message, requeue_after=left)
+        return Decision("Running", "ReadingResult", message, requeue_after=left if left > 0 else None)
     failure = Failure(
         reason="InternalError",
         message="The training Job is complete, but its log is gone before its result could be read.",
@@ -252,7 +258,10 @@ def _watch_pod(view: FineTuneView, pod: Obj, state: JobState) -> Decision:
     if is_unscheduled(pod):
         message = failure.message if failure else f"Pod {name} is held back by a scheduling gate."
         return Decision("Queued", "Unschedulable", message, failure=failure)
-    if pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}:
+    ended = container_state(pod, CONTAINER).get("terminated")
+    if ended is not None and ended.get("exitCode") == 0:
+        return Decision("Running", "Finishing", "The run is done; its Job ends.")
+    if ended is not None or pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}:
         why = f": {failure.reason}: {failure.message}" if failure else ""
         message = f"The last attempt ended{why} ({state.failed_pods} of {view.finetune.spec.retries} retries used)."
         return Decision("Starting", "Restarting", message)

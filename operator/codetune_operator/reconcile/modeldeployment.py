@@ -9,22 +9,27 @@ from datetime import datetime
 
 from codetune_api.common import Failure
 from codetune_api.contracts import DesiredAdapters
+from codetune_api.engine import find_owned_argument
+from codetune_api.modeldeployment import ModelDeployment
 
 from codetune_operator.reconcile.adapters import (
     ResolvedAdapter,
     desired_set,
-    is_settled,
     max_lora_rank,
     resolve_adapters,
 )
+from codetune_operator.reconcile.adapterstates import is_settled, learn_ranks
 from codetune_operator.reconcile.failures import classify
 from codetune_operator.reconcile.observed import ModelDeploymentView
-from codetune_operator.reconcile.plan import AdapterPush, EventSpec, Obj, Plan
+from codetune_operator.reconcile.plan import AdapterPush, ChildRef, EventSpec, Obj, Plan
 from codetune_operator.reconcile.servingstatus import Serving, build_serving_events, build_serving_status
 from codetune_operator.reconcile.workloads import container_entry
 from codetune_operator.resources.claims import build_claim
 from codetune_operator.resources.models import ModelSource, locate_model
-from codetune_operator.resources.serving import CONTAINER, PORT, adapter_token, build_serving, rank_of
+from codetune_operator.resources.serverpod import rank_of
+from codetune_operator.resources.serving import build_serving
+from codetune_operator.resources.servingnames import CONTAINER, PORT, adapter_token
+from codetune_operator.resources.servingpolicies import POLICY_KINDS
 from codetune_operator.settings import Settings
 
 LOOK_AGAIN_SECONDS = 60.0
@@ -40,17 +45,21 @@ def reconcile(view: ModelDeploymentView, settings: Settings, now: datetime) -> P
         # Nothing of it lies in the store, and its children go with it.
         return Plan()
     model = locate_model(deployment.spec.base_model, file_root=settings.file_root)
-    resolved = resolve_adapters(deployment.spec, view.finetunes)
-    failure = model if isinstance(model, Failure) else classify(view.pods, owner=view.deployment, nodes=view.nodes)
-    status = build_serving_status(Serving(view, resolved, failure), settings, now)
+    resolved = learn_ranks(resolve_adapters(deployment.spec, view.finetunes), view.server_reports)
+    refusal = model if isinstance(model, Failure) else _refuse_arguments(deployment)
+    failure = refusal or classify(view.pods, owner=view.deployment, nodes=view.nodes)
+    status = build_serving_status(Serving(view, resolved, failure, is_refused=refusal is not None), settings, now)
     events = build_serving_events(deployment.status, status)
-    if isinstance(model, Failure):
+    if isinstance(model, Failure) or refusal is not None:
+        # What runs goes on as it is.
         return Plan(status=status, events=events)
     rank = max_lora_rank(resolved, current=rank_of(view.deployment))
     push = _push(view, desired_set(resolved))
+    children = _children(view, model, resolved, settings, rank)
     return Plan(
         status=status,
-        apply=_children(view, model, resolved, settings, rank),
+        apply=children,
+        delete=_unwanted(view, children),
         push=push,
         events=(*_rank_event(view, resolved, rank), *events),
         requeue_after=SETTLE_SECONDS if push else LOOK_AGAIN_SECONDS,
@@ -70,6 +79,29 @@ def _children(
         deployment, desired_set(resolved), model, settings, operator_key=view.operator_key, max_rank=rank
     )
     return (*claim, *serving)
+
+
+def _unwanted(view: ModelDeploymentView, children: tuple[Obj, ...]) -> tuple[ChildRef, ...]:
+    """Policies that the spec no longer asks for."""
+    wanted = {(child["kind"], child["metadata"]["name"]) for child in children}
+    return tuple(
+        ChildRef(POLICY_KINDS[obj["kind"]], obj["kind"], obj["metadata"]["name"], obj["metadata"].get("uid"))
+        for obj in view.policies
+        if (obj["kind"], obj["metadata"]["name"]) not in wanted and not obj["metadata"].get("deletionTimestamp")
+    )
+
+
+def _refuse_arguments(deployment: ModelDeployment) -> Failure | None:
+    """An argument that the spec may not give; the CRD refuses it too, but for shortened names."""
+    found = find_owned_argument(deployment.spec.engine.extra_args)
+    if found is None:
+        return None
+    argument, cure = found
+    return Failure(
+        reason="InvalidParameters",
+        message=f"engine.extraArgs has {argument!r}, which is not its to give.",
+        hint=f"Remove it from engine.extraArgs; {cure}.",
+    )
 
 
 def _push(view: ModelDeploymentView, desired: DesiredAdapters) -> AdapterPush | None:

@@ -8,6 +8,7 @@ from codetune_api.finetune import FineTune
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.project import Project
 
+from codetune_operator.reconcile.datasets import DatasetUse
 from codetune_operator.reconcile.plan import Obj
 from codetune_operator.runs.report import RunReport
 
@@ -19,8 +20,12 @@ class ProjectView:
     project: Project
     report: RunReport = field(default_factory=RunReport)
     """What the current scan said so far."""
+    read_logs: frozenset[tuple[str, str]] = frozenset()
+    """Pod and container of the logs that nothing more is to be expected from."""
     jobs: tuple[Obj, ...] = ()
     pods: tuple[Obj, ...] = ()
+    uses: tuple[DatasetUse, ...] = ()
+    """FineTunes that were made on a dataset of this Project."""
     claim: Obj | None = None
     """The namespace's artifact store."""
     nodes: tuple[Obj, ...] = ()
@@ -35,8 +40,12 @@ class FineTuneView:
     finetune: FineTune
     report: RunReport = field(default_factory=RunReport)
     """What the run said so far, over all its attempts."""
+    read_logs: frozenset[tuple[str, str]] = frozenset()
+    """Pod and container of the logs that nothing more is to be expected from."""
     project: Project | None = None
     """The Project that `projectRef` names, when it exists."""
+    held_by: tuple[str, ...] = ()
+    """ModelDeployments that serve it."""
     jobs: tuple[Obj, ...] = ()
     pods: tuple[Obj, ...] = ()
     claim: Obj | None = None
@@ -57,9 +66,24 @@ class ModelDeploymentView:
     """FineTunes of the namespace, by name."""
     deployment: Obj | None = None
     service: Obj | None = None
+    policies: tuple[Obj, ...] = ()
+    """Disruption budget, autoscaler and network policy that are there."""
     pods: tuple[Obj, ...] = ()
     claim: Obj | None = None
     """The namespace's artifact store."""
     nodes: tuple[Obj, ...] = ()
     server_reports: Mapping[str, ServerReport | str] = field(default_factory=dict)
     """Pod name → what it last said, or why it could not be asked."""
+
+
+@dataclass(frozen=True)
+class StoreView:
+    """A namespace and who may need its store service."""
+
+    namespace: str
+    operator_key: bytes = field(default=b"", repr=False)
+    """Key that the service's token is derived from."""
+    projects: tuple[Project, ...] = ()
+    finetunes: tuple[FineTune, ...] = ()
+    deployment: Obj | None = None
+    service: Obj | None = None

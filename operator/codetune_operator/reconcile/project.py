@@ -12,12 +12,27 @@ from codetune_api.metadata import FINALIZER
 from codetune_api.project import Project
 
 from codetune_operator.reconcile import conditions
+from codetune_operator.reconcile.datasets import is_current, kept_revisions
 from codetune_operator.reconcile.deletion import reconcile_deletion
-from codetune_operator.reconcile.durations import parse_time, seconds_until
+from codetune_operator.reconcile.durations import format_time, parse_time, seconds_until
 from codetune_operator.reconcile.failures import classify
 from codetune_operator.reconcile.observed import ProjectView
 from codetune_operator.reconcile.plan import ChildRef, Follow, Obj, Plan
-from codetune_operator.reconcile.scanstatus import ScanDecision, build_scan_events, build_scan_status, say_dataset
+from codetune_operator.reconcile.scanstatus import (
+    ScanDecision,
+    build_scan_events,
+    build_scan_status,
+    say_dataset,
+)
+from codetune_operator.reconcile.schedules import InvalidSchedule, Schedule, find_due, nap_seconds, read_schedule
+from codetune_operator.reconcile.sourcestatus import (
+    SHORTEST_RETRY_SECONDS,
+    TRANSIENT_REASONS,
+    is_of_a_source,
+    say_how_to_ask,
+    seconds_to_retry,
+    seconds_to_source_retry,
+)
 from codetune_operator.reconcile.workloads import (
     container_state,
     current_pod,
@@ -31,15 +46,10 @@ from codetune_operator.resources.scan import CONTAINER, build_scan, scan_digest,
 from codetune_operator.settings import Settings
 
 RESULT_SECONDS = 120
-"""How long the log of a finished scan may take to be read before its result counts as lost."""
+"""How long the log of a finished scan may take to appear before its result counts as lost. A log that is there is
+read to its end first, however long ago that was: the operator may have been down."""
 VOLUME_SECONDS = 45
 """How long a pod may wait for its volumes before a person is told what it waits for."""
-SHORTEST_RETRY_SECONDS = 60.0
-LONGEST_RETRY_SECONDS = 3600.0
-TRANSIENT_REASONS = frozenset(
-    {"SourceUnavailable", "Evicted", "InternalError", "CrashLoop", "StartError", "DiskFull", "DeadlineExceeded"}
-)
-"""Failures that may be over at the next attempt, without an edit of the Project."""
 
 
 def reconcile(view: ProjectView, settings: Settings, now: datetime) -> Plan:
@@ -47,7 +57,11 @@ def reconcile(view: ProjectView, settings: Settings, now: datetime) -> Plan:
     project = view.project
     if project.metadata.deletion_timestamp:
         return reconcile_deletion(view, settings, now)
-    decision = _decide(view, settings, now)
+    try:
+        schedule = read_schedule(project.spec)
+        decision = _look_ahead(project, _decide(view, schedule, settings, now), schedule, now)
+    except InvalidSchedule as error:
+        decision = _refuse(project, str(error))
     status = build_scan_status(view, decision, now)
     claim = () if view.claim is not None else (build_claim(project.metadata.namespace, settings),)
     return Plan(
@@ -61,7 +75,7 @@ def reconcile(view: ProjectView, settings: Settings, now: datetime) -> Plan:
     )
 
 
-def _decide(view: ProjectView, settings: Settings, now: datetime) -> ScanDecision:
+def _decide(view: ProjectView, schedule: Schedule | None, settings: Settings, now: datetime) -> ScanDecision:
     project = view.project
     if project.spec.suspend:
         return _suspend(view)
@@ -72,17 +86,31 @@ def _decide(view: ProjectView, settings: Settings, now: datetime) -> ScanDecisio
         message = "A former scan is being stopped; then the new one starts."
         return ScanDecision("Scanning", "ReplacingScan", message, delete=_remove(others))
     job = next(iter(scans), None)
-    if status.config_digest == scan_digest(project) and status.phase != "Failed":
-        return ScanDecision("Ready", "Scanned", "", delete=_remove([job] if job else []))
-    if status.config_digest == scan_digest(project) and status.failure is not None:
-        return _rest_failed(view, status.failure, job, now)
+    if status.config_digest == scan_digest(project):
+        return _rest(view, job, schedule, now)
     if job is None:
-        return ScanDecision(
-            "Scanning", "ScanStarted", "The sources are being scanned.", apply=build_scan(project, settings)
-        )
+        return _start(view, settings)
     if job["metadata"].get("deletionTimestamp"):
         return ScanDecision("Scanning", "ReplacingScan", "The former scan is being removed; a new one follows.")
-    return _watch(view, job, now)
+    return replace(_watch(view, job, now), job_name=name)
+
+
+def _refuse(project: Project, message: str) -> ScanDecision:
+    """A schedule that can't be carried out. The data that is there, and a scan that runs, are left as they are."""
+    status = project.status
+    failure = status.failure if status.config_digest == scan_digest(project) else None
+    return ScanDecision("Failed", "InvalidSchedule", message, failure=failure, job_name=status.job_name)
+
+
+def _look_ahead(project: Project, decision: ScanDecision, schedule: Schedule | None, now: datetime) -> ScanDecision:
+    """The next time of the schedule; one that came while a scan is under way waits for its end."""
+    if schedule is None or project.spec.suspend:
+        return decision
+    announced = parse_time(project.status.next_scan_at) if project.status.next_scan_at else None
+    waits = decision.scheduled_at is None and announced is not None and announced <= now
+    ahead = announced if waits else schedule.next_after(now)
+    naps = [seconds for seconds in (decision.requeue_after, nap_seconds(ahead, now)) if seconds is not None]
+    return replace(decision, next_scan_at=ahead, requeue_after=min(naps, default=None))
 
 
 def _suspend(view: ProjectView) -> ScanDecision:
@@ -91,34 +119,72 @@ def _suspend(view: ProjectView) -> ScanDecision:
     if status.revision is not None:
         message = f"{say_dataset(status)} {message}"
     # A scan that failed does not count as made: it is made anew when the Project goes on.
-    return ScanDecision("Suspended", "Suspended", message, delete=_remove(view.jobs), forget=status.phase == "Failed")
+    forget = status.failure is not None
+    return ScanDecision("Suspended", "Suspended", message, delete=_remove(view.jobs), forget=forget)
+
+
+def _rest(view: ProjectView, job: Obj | None, schedule: Schedule | None, now: datetime) -> ScanDecision:
+    """The scan is made: is it time for another?"""
+    status = view.project.status
+    announced = parse_time(status.next_scan_at) if status.next_scan_at else None
+    due = find_due(schedule, announced, now) if schedule is not None else None
+    if due is not None:
+        message = f"The time {format_time(due)} of spec.schedule has come."
+        return ScanDecision("Scanning", "ScanDue", message, scheduled_at=due)
+    if status.failure is not None:
+        return _rest_failed(view, status.failure, job, now)
+    left = seconds_to_source_retry(status, now)
+    if left is not None and left <= 0:
+        return ScanDecision("Scanning", "Retrying", "Sources that could not be read are tried again.", again=True)
+    return ScanDecision("Ready", "Scanned", "", delete=_remove([job] if job else []), requeue_after=left)
 
 
 def _rest_failed(view: ProjectView, failure: Failure, job: Obj | None, now: datetime) -> ScanDecision:
     """A scan that failed: its Job stays to be looked at until the next attempt."""
-    kept = ScanDecision("Failed", failure.reason, failure.message, failure=failure)
+    name = scan_job_name(view.project)
+    message = _say_failure(view.project, failure)
+    kept = ScanDecision("Failed", failure.reason, message, failure=failure, job_name=name)
     if failure.reason not in TRANSIENT_REASONS:
         return kept
-    left = seconds_to_retry(view.project, job, now)
+    left = _seconds_to_retry(view.project, job, now)
     if left > 0:
-        message = f"{failure.message} It is tried again by itself."
-        return replace(kept, message=message, retrying=True, requeue_after=left)
+        return replace(kept, retrying=True, requeue_after=left)
     message = f"The last scan failed ({failure.reason}); it is tried again."
-    delete = _remove([job] if job else [])
-    return ScanDecision("Scanning", "Retrying", message, failure=failure, delete=delete, forget=True)
+    return ScanDecision("Scanning", "Retrying", message, again=True)
 
 
-def seconds_to_retry(project: Project, job: Obj | None, now: datetime) -> float:
-    """Seconds until a failed scan is tried again: as long as the trouble lasts already, at least 1 min, at most 1 h.
+def _say_failure(project: Project, failure: Failure) -> str:
+    """Why there is no new dataset, and what becomes of it or what a person is to do."""
+    if failure.reason in TRANSIENT_REASONS:
+        return f"{failure.message} It is tried again by itself."
+    ask = say_how_to_ask(project.metadata.name) if is_of_a_source(failure) else ""
+    return " ".join(filter(None, (failure.message, failure.hint, ask)))
 
-    So the pause doubles with each attempt, and nothing has to be counted.
-    """
+
+def _seconds_to_retry(project: Project, job: Obj | None, now: datetime) -> float:
+    """Seconds until a failed scan is tried again; at once when its Job is gone."""
     condition = conditions.find(project.status.conditions, "Ready")
     ended = read_job(job).finished_at if job else None
     if condition is None or ended is None:
         return 0.0
-    lasting = (parse_time(ended) - parse_time(condition.last_transition_time)).total_seconds()
-    return seconds_until(ended, min(max(lasting, SHORTEST_RETRY_SECONDS), LONGEST_RETRY_SECONDS), now)
+    return seconds_to_retry(condition.last_transition_time, ended, now)
+
+
+def _start(view: ProjectView, settings: Settings) -> ScanDecision:
+    project, status = view.project, view.project.status
+    if status.revision is None:
+        why = ""
+    elif not is_current(project):
+        why = " by the rules that spec has now"
+    else:
+        why = " again"
+    return ScanDecision(
+        "Scanning",
+        "ScanStarted",
+        f"The sources are being scanned{why}.",
+        job_name=scan_job_name(project),
+        apply=build_scan(project, settings, kept_revisions(project, view.uses)),
+    )
 
 
 def _watch(view: ProjectView, job: Obj, now: datetime) -> ScanDecision:
@@ -129,15 +195,17 @@ def _watch(view: ProjectView, job: Obj, now: datetime) -> ScanDecision:
         return ScanDecision("Ready", "Scanned", "", result=result)
     if state.finished == "Complete":
         left = seconds_until(state.finished_at, RESULT_SECONDS, now) if state.finished_at else RESULT_SECONDS
-        if left > 0:
+        unread = any((follow.pod, follow.container) not in view.read_logs for follow in _follow(view))
+        if left > 0 or unread:
             message = "The scan is done; its result is being read from the log."
-            return ScanDecision("Scanning", "ReadingResult", message, requeue_after=left)
+            return ScanDecision("Scanning", "ReadingResult", message, requeue_after=left if left > 0 else None)
         return _fail(
+            view.project,
             Failure(
                 reason="InternalError",
                 message="The scan is complete, but its log was gone before its result could be read.",
                 hint="Nothing is to be done: the scan is started again by itself.",
-            )
+            ),
         )
     pods = pods_of(job["metadata"]["name"], view.pods)
     if state.finished == "Failed":
@@ -146,15 +214,15 @@ def _watch(view: ProjectView, job: Obj, now: datetime) -> ScanDecision:
             message="The scan Job failed, and neither it nor its pod says why.",
             hint=f"See `kubectl describe job {job['metadata']['name']}`.",
         )
-        return _fail(failure)
+        return _fail(view.project, failure)
     return _watch_pod(view, current_pod(pods), now)
 
 
-def _fail(failure: Failure) -> ScanDecision:
+def _fail(project: Project, failure: Failure) -> ScanDecision:
     return ScanDecision(
         "Failed",
         failure.reason,
-        failure.message,
+        _say_failure(project, failure),
         failure=failure,
         finished=True,
         retrying=failure.reason in TRANSIENT_REASONS,

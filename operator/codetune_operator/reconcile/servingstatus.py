@@ -11,11 +11,12 @@ from codetune_api.contracts import ServerReport
 from codetune_api.modeldeployment import AdapterState, ModelDeploymentStatus
 
 from codetune_operator.reconcile import conditions
-from codetune_operator.reconcile.adapters import ResolvedAdapter, adapter_states
+from codetune_operator.reconcile.adapters import ResolvedAdapter
+from codetune_operator.reconcile.adapterstates import adapter_states
 from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import EventSpec, Obj
 from codetune_operator.reconcile.workloads import container_entry
-from codetune_operator.resources.serving import CONTAINER, pod_selector
+from codetune_operator.resources.servingnames import CONTAINER, pod_selector
 from codetune_operator.settings import Settings
 
 ServingPhase = Literal["Pending", "Starting", "Ready", "Updating", "Stopped", "Failed"]
@@ -25,6 +26,8 @@ _HOPELESS = frozenset({"GatedModel", "ModelNotFound", "UnsupportedModel", "Inval
 _CRASHES = frozenset({"CrashLoop", "OutOfMemory", "DiskFull", "InternalError"})
 """Failures that count as lasting once the server has come back a few times in vain."""
 _VAIN_RESTARTS = 3
+_TOLD = 5
+"""How many adapters that are not served a sentence tells of; all of them stand in `status.adapters`."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Serving:
     view: ModelDeploymentView
     resolved: Sequence[ResolvedAdapter]
     failure: Failure | None
+    is_refused: bool = False
+    """The spec asks for something impossible: the failure is about that, and nothing is changed."""
 
     @property
     def wanted(self) -> int:
@@ -64,6 +69,12 @@ class Serving:
     def adapters(self) -> list[AdapterState]:
         """Each adapter's state."""
         return adapter_states(self.resolved, self.reports, replicas=self.wanted)
+
+    @property
+    def counted(self) -> list[AdapterState]:
+        """States on which Ready depends: not those that a selector found and that can't be served yet, or at all."""
+        waiting = {adapter.name for adapter in self.resolved if adapter.is_selected and adapter.desired is None}
+        return [state for state in self.adapters if state.name not in waiting]
 
     @property
     def is_stuck(self) -> bool:
@@ -124,7 +135,7 @@ def _adapter_events(old: AdapterState | None, new: AdapterState) -> list[EventSp
 def _judge(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
     """Phase and conditions, the most pressing matter first."""
     failure, available = serving.failure, serving.count("availableReplicas")
-    if failure is not None and failure.reason == "UnsupportedModel":
+    if failure is not None and (serving.is_refused or failure.reason == "UnsupportedModel"):
         return "Failed", conditions.stalled(failure.reason, failure.message)
     if serving.wanted == 0 and serving.count("replicas") == 0:
         return "Stopped", conditions.ready("ScaledToZero", "There are to be no replicas: set spec.replicas to serve.")
@@ -135,25 +146,33 @@ def _judge(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
         said = f"{available} of {serving.wanted} replicas answer requests; the others are starting."
         reason, message = (failure.reason, failure.message) if failure else ("Rolling" if available else phase, said)
         return phase, conditions.reconciling(reason, message)
+    if any(isinstance(report, ServerReport) and report.api_keys == 0 for report in serving.reports.values()):
+        secret = serving.view.modeldeployment.spec.api_keys_secret_ref
+        message = (
+            f"Nobody is admitted: Secret {secret.name if secret else ''!r} does not exist or holds no key. Create it "
+            "with one key a line; the pods take it in within about a minute."
+        )
+        return "Failed", conditions.stalled("NoApiKeys", message)
     return _judge_adapters(serving)
 
 
 def _judge_adapters(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
-    failed = [state for state in serving.adapters if state.phase == "Failed"]
+    counted = serving.counted
+    failed = [state for state in counted if state.phase == "Failed"]
     if failed:
         others = f" ({len(failed) - 1} more like this)" if len(failed) > 1 else ""
         return "Failed", conditions.stalled(failed[0].reason, f"{failed[0].message}{others} The rest is served.")
-    pending = [state for state in serving.adapters if state.phase == "Pending"]
+    pending = [state for state in counted if state.phase == "Pending"]
     if pending:
         return "Updating", conditions.reconciling(pending[0].reason, f"{pending[0].message} The rest is served.")
-    loading = [state.name for state in serving.adapters if state.phase == "Loading"]
+    loading = [state.name for state in counted if state.phase == "Loading"]
     if loading:
         message = f"Adapters are being loaded: {', '.join(loading)}."
         return "Updating", conditions.reconciling("AdaptersLoading", message)
-    held = [state for state in serving.adapters if state.phase == "Held"]
-    served = len(serving.adapters) - len(held)
+    waiting = [state for state in serving.adapters if state.phase != "Ready"]
+    served = len(serving.adapters) - len(waiting)
     message = f"{serving.wanted} replicas serve the base model and {served} adapters."
-    return "Ready", conditions.ready("Serving", " ".join([message, *(state.message for state in held)]))
+    return "Ready", conditions.ready("Serving", " ".join([message, *(state.message for state in waiting[:_TOLD])]))
 
 
 def _models(serving: Serving) -> list[str]:

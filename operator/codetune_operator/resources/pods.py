@@ -104,6 +104,7 @@ def pod_template(
     scheduling: Scheduling | None = None,
     restart_policy: Literal["Never", "Always"] = "Never",
     grace_seconds: int = 30,
+    pull_secrets: Sequence[str] = (),
 ) -> Obj:
     """A pod template around containers that `container` made.
 
@@ -116,6 +117,7 @@ def pod_template(
         scheduling: Where the pods may run.
         restart_policy: As in a pod.
         grace_seconds: Seconds between SIGTERM and SIGKILL.
+        pull_secrets: Names of Secrets with registry credentials, besides those of the settings.
     """
     spec: Obj = {
         "automountServiceAccountToken": False,
@@ -141,8 +143,8 @@ def pod_template(
     }
     if init_containers:
         spec["initContainers"] = list(init_containers)
-    if settings.images.pull_secrets:
-        spec["imagePullSecrets"] = [{"name": name} for name in settings.images.pull_secrets]
+    if names := [*dict.fromkeys([*settings.images.pull_secrets, *pull_secrets])]:
+        spec["imagePullSecrets"] = [{"name": name} for name in names]
     return {"metadata": {"labels": dict(labels)}, "spec": spec}
 
 

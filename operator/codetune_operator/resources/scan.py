@@ -1,6 +1,7 @@
 """The scan Job of a Project and its configuration, as whole objects. Pure."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from codetune_api.artifacts import project_folder, sources_folder
@@ -20,10 +21,19 @@ _DEADLINE_SECONDS = 6 * 3600
 """Longest time for all attempts of a scan together."""
 
 
+def rules_digest(project: Project) -> str:
+    """What a dataset is made from: sources, rules and holdout."""
+    asked = project.spec.model_dump(
+        mode="json", by_alias=True, exclude_defaults=True, exclude={"suspend", "schedule", "time_zone"}
+    )
+    return digest_value(asked)
+
+
 def scan_digest(project: Project) -> str:
-    """What a scan is made from: sources, rules, holdout and the rescan annotation."""
-    asked = project.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"suspend"})
-    return digest_value([asked, project.metadata.annotations.get(ANNOTATION_RESCAN, "")])
+    """What a scan is made from: its dataset's rules, and everything that asks for another scan by the same rules."""
+    status, annotations = project.status, project.metadata.annotations
+    asked_by = [annotations.get(ANNOTATION_RESCAN, ""), status.last_scheduled_at or "", status.retries or 0]
+    return digest_value([rules_digest(project), *asked_by])
 
 
 def scan_job_name(project: Project) -> str:
@@ -37,8 +47,8 @@ def scan_nonce(project: Project) -> str:
     return hashlib.sha256(canonical(["scan", project.metadata.uid, scan_digest(project)])).hexdigest()[:32]
 
 
-def build_scan_config(project: Project) -> ScanConfig:
-    """Everything that the scan is told."""
+def build_scan_config(project: Project, keep: Sequence[str] = ()) -> ScanConfig:
+    """Everything that the scan is told; `keep` are the revisions of earlier datasets that stay in the store."""
     metadata, spec = project.metadata, project.spec
     return ScanConfig(
         nonce=scan_nonce(project),
@@ -49,10 +59,11 @@ def build_scan_config(project: Project) -> ScanConfig:
         holdout=spec.holdout,
         output=project_folder(metadata.namespace, metadata.name),
         cache=sources_folder(metadata.namespace, metadata.name),
+        keep=list(keep),
     )
 
 
-def build_scan(project: Project, settings: Settings) -> tuple[Obj, Obj]:
+def build_scan(project: Project, settings: Settings, keep: Sequence[str] = ()) -> tuple[Obj, Obj]:
     """The ConfigMap and the Job, in the order in which they are applied."""
     name = scan_job_name(project)
     marks = labels("scan", project.metadata.name, {LABEL_PROJECT: project.metadata.name})
@@ -75,7 +86,7 @@ def build_scan(project: Project, settings: Settings) -> tuple[Obj, Obj]:
     )
     template = pod_template(labels=marks, containers=[scan], volumes=[config_volume(name), *volumes], settings=settings)
     job = build_job(metadata, template, retries=_RETRIES, deadline_seconds=_DEADLINE_SECONDS)
-    return build_config(metadata, build_scan_config(project)), job
+    return build_config(metadata, build_scan_config(project, keep)), job
 
 
 def _volumes(index: int, source: Source) -> list[Obj]:

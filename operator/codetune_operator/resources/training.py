@@ -144,7 +144,8 @@ def switch_training(built: Obj, live: Obj, *, suspend: bool) -> Obj:
 _FIXED_FIELDS = ("template", "completions", "parallelism", "podFailurePolicy", "podReplacementPolicy", "backoffLimit")
 
 
-# As many threads as cores were asked for: more than that wait for each other where others use the node's cores too.
+# As many threads as cores were asked for, and none that spins while it waits for the others: where somebody else uses
+# the node's cores too, spinning threads keep the very one off its core that they wait for.
 _THREADS = {
     "name": "OMP_NUM_THREADS",
     "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1"}},
@@ -164,7 +165,7 @@ def _pod_template(finetune: FineTune, name: str, model: ModelSource, settings: S
         image=settings.images.trainer,
         command=["python", "-m", "codetune_trainer", "train"],
         settings=settings,
-        env={ENV_MODEL: model.path, "HF_HUB_OFFLINE": "1"},
+        env={ENV_MODEL: model.path, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"},
         more_env=[_THREADS] if spec.resources.cpu else [],
         mounts=mounts,
         resources=spec.resources,

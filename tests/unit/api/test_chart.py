@@ -1,18 +1,14 @@
 """The chart as real Helm renders it: least rights, restricted pods, settings that the operator reads."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chart import CHART, render_chart
 from codetune_operator.settings import parse_settings
 from helm_python import HelmError, lint
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(REPOSITORY / "hack"))
-
-from laptop import CHART, render_chart  # noqa: E402
-
 Objects = list[dict[str, Any]]
 
 
@@ -67,6 +63,18 @@ def test_the_operator_reads_the_settings_that_are_rendered() -> None:
     settings = parse_settings(find(objects, "ConfigMap")[0]["data"]["settings.yaml"])
     assert (settings.file_root, settings.endpoint) == ("/files", "ClusterIP")
     assert (settings.namespace, settings.namespaces) == ("codetune-system", ["a"])
+
+
+def test_store_services_run_from_the_image_of_the_operator_unless_told_otherwise() -> None:
+    mine = {"image": {"repository": "registry.example.com/codetune-operator", "tag": "7"}}
+    for expected, values in {
+        "registry.example.com/codetune-operator:7": mine,
+        "other:1": {**mine, "settings": {"images": {"operator": "other:1"}}},
+    }.items():
+        objects = render_chart(values)
+        assert parse_settings(find(objects, "ConfigMap")[0]["data"]["settings.yaml"]).images.operator == expected
+        pod = find(objects, "Deployment")[0]["spec"]["template"]["spec"]
+        assert pod["containers"][0]["image"] == "registry.example.com/codetune-operator:7"
 
 
 def test_named_namespaces_get_roles_and_no_cluster_role_for_the_operator() -> None:

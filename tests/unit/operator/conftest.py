@@ -1,15 +1,28 @@
-"""An API server that is faked at the transport: answers by a table, real client, real HTTP."""
+"""An API server that is faked at the transport (answers by a table, real client, real HTTP), and Projects whose cluster
+and clock are played."""
 
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from codetune_api.common import Failure
+from codetune_api.contracts import ScanResult
+from codetune_api.project import Project, ProjectStatus
+from codetune_api.protocol import ResultEvent
 from codetune_operator.cluster.connecting import Cluster
+from codetune_operator.reconcile.datasets import DatasetUse
+from codetune_operator.reconcile.durations import format_time
+from codetune_operator.reconcile.observed import ProjectView
+from codetune_operator.reconcile.plan import EventSpec, Plan
+from codetune_operator.reconcile.project import reconcile
+from codetune_operator.runs.report import RunReport
+from codetune_operator.settings import Settings
 from kubernetes.client import ApiClient, Configuration
 
 
@@ -74,3 +87,166 @@ def api() -> Iterator[Api]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+Outcome = ScanResult | Failure
+
+
+@dataclass
+class Scan:
+    """A scan Job that was made."""
+
+    name: str
+    began: datetime
+    ends: datetime
+    config: Any
+    outcome: Outcome
+
+
+class Story:
+    """A Project through time: its reconciler is real; the cluster, which does what plans say, and the clock are played.
+
+    The operator looks when its plan asked for it and when something changed, as the work queue has it.
+    """
+
+    def __init__(self, spec: dict[str, Any], now: datetime) -> None:
+        metadata = {"name": "mine", "namespace": "ns", "uid": "u1", "finalizers": ["codetune.dev/artifacts"]}
+        self._wire = {"apiVersion": "codetune.dev/v1alpha1", "kind": "Project", "metadata": metadata, "spec": spec}
+        self._generation, self._rescan = 1, ""
+        self.now, self.status = now, ProjectStatus()
+        self.uses: tuple[DatasetUse, ...] = ()
+        self.outcomes: list[Outcome] = []
+        """What the next scans come to; the last one goes for all that follow."""
+        self.scan_seconds = 30.0
+        self.scans: list[Scan] = []
+        """Every scan that was ever made."""
+        self.running: Scan | None = None
+        self.events: list[EventSpec] = []
+        self.looks = 0
+        self.plan = Plan()
+
+    @property
+    def project(self) -> Project:
+        """The Project as it is now."""
+        metadata = {**self._wire["metadata"], "generation": self._generation}
+        metadata["annotations"] = {"codetune.dev/rescan": self._rescan} if self._rescan else {}
+        return Project.from_wire({**self._wire, "metadata": metadata}).model_copy(update={"status": self.status})
+
+    def edit(self, **spec: Any) -> None:
+        """A person edits the spec."""
+        self._wire = {**self._wire, "spec": {**self._wire["spec"], **spec}}
+        self._generation += 1
+        self.settle()
+
+    def rescan(self, value: str) -> None:
+        """A person sets the annotation."""
+        self._rescan = value
+        self.settle()
+
+    def settle(self) -> None:
+        """Look until there is nothing more to do at this moment."""
+        for _ in range(20):
+            before = (self.status, self.running)
+            self.look()
+            if (self.status, self.running) == before:
+                return
+        raise AssertionError(f"It does not come to rest: {self.status}")
+
+    def look(self) -> None:
+        """One look, and what its plan asks for."""
+        self.looks += 1
+        self.plan = plan = reconcile(self._observe(), Settings(), self.now)
+        if self.running is not None and self.running.name in {child.name for child in plan.delete}:
+            self.running = None
+        if plan.apply:
+            self._start(plan)
+        assert isinstance(plan.status, ProjectStatus)
+        self.status = plan.status
+        self.events += plan.events
+
+    def run_until(self, end: datetime) -> None:
+        """Let time pass."""
+        self.settle()
+        while True:
+            due = [end]
+            if self.plan.requeue_after is not None:
+                due.append(self.now + timedelta(seconds=max(self.plan.requeue_after, 0.001)))
+            if self.running is not None and self.running.ends > self.now:
+                due.append(self.running.ends)
+            self.now = min(due)
+            if self.now >= end:
+                self.now = end
+                return
+            self.settle()
+
+    def condition(self, kind: str) -> str:
+        """A condition as `status/reason`; empty when it is not there."""
+        found = [entry for entry in self.status.conditions if entry.type == kind]
+        return f"{found[0].status}/{found[0].reason}" if found else ""
+
+    def _start(self, plan: Plan) -> None:
+        config, job = plan.apply
+        name = job["metadata"]["name"]
+        assert self.running is None, f"{name} begins beside {self.running}"
+        assert name not in {scan.name for scan in self.scans}, "a scan is never made twice"
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        ends = self.now + timedelta(seconds=self.scan_seconds)
+        self.running = Scan(name, self.now, ends, json.loads(config["data"]["config.json"]), outcome)
+        self.scans.append(self.running)
+
+    def _observe(self) -> ProjectView:
+        scan, empty = self.running, ProjectView(self.project, uses=self.uses, claim={"kind": "x"})
+        if scan is None:
+            return empty
+        job: dict[str, Any] = {"metadata": {"name": scan.name, "uid": scan.name}, "spec": {}, "status": {}}
+        if scan.ends > self.now:
+            return replace(empty, jobs=(job,))
+        failed = isinstance(scan.outcome, Failure)
+        ended = {"type": "Failed" if failed else "Complete", "status": "True", "reason": "BackoffLimitExceeded"}
+        job["status"]["conditions"] = [{**ended, "lastTransitionTime": format_time(scan.ends)}]
+        if isinstance(scan.outcome, ScanResult):
+            return replace(empty, jobs=(job,), report=RunReport(result=ResultEvent(scan=scan.outcome)))
+        last_words = {"exitCode": 1, "message": scan.outcome.model_dump_json(by_alias=True)}
+        container = {"name": "scan", "state": {"terminated": last_words}}
+        pod = {
+            "metadata": {"name": "p", "labels": {"job-name": scan.name}},
+            "status": {"phase": "Failed", "containerStatuses": [container]},
+        }
+        return replace(empty, jobs=(job,), pods=(pod,))
+
+
+def scan_result(revision: str = "a", **reasons: str) -> ScanResult:
+    """A scan that made a dataset; each keyword names a source and why it failed, or nothing."""
+    sources = [
+        {"name": name, "files": 0 if reason else 10, "reason": reason, "message": f"{reason}: No." if reason else ""}
+        for name, reason in (reasons or {"app": ""}).items()
+    ]
+    return ScanResult.model_validate(
+        {
+            "revision": "sha256:" + revision * 64,
+            "uri": f"ns/projects/mine/{revision * 64}",
+            "sources": sources,
+            "fileTypes": [{"type": "Python", "extensions": [".py"], "files": 10, "accepted": 8, "rejected": 2}],
+            "files": {"total": 10, "accepted": 8, "rejected": 2, "trained": 7, "heldOut": 1, "bytes": 90},
+            "rejections": [{"reason": "TooLarge", "files": 2, "examples": ["a.py", "b.py"]}],
+        }
+    )
+
+
+@pytest.fixture
+def story() -> Callable[..., Story]:
+    """Tells a Project with one source, by keywords of its spec; its scans find dataset `a`."""
+
+    def tell(now: datetime = datetime(2026, 11, 23, 10, 0, tzinfo=UTC), **spec: Any) -> Story:
+        source = {"name": "app", "git": {"url": "https://git.example.org/app.git"}}
+        told = Story({"sources": [source], **spec}, now)
+        told.outcomes = [scan_result()]
+        return told
+
+    return tell
+
+
+@pytest.fixture
+def result() -> Callable[..., ScanResult]:
+    """Makes a scan's result."""
+    return scan_result

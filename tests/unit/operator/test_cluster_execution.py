@@ -1,19 +1,22 @@
 """Plans carried out and refusals told: what is written, what is left, and what a person reads when it can't be done."""
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from codetune_api.project import Project, ProjectStatus
 from codetune_operator.cluster.eventing import EventRecorder
-from codetune_operator.cluster.kinds import PROJECT
+from codetune_operator.cluster.kinds import JOB, PROJECT
 from codetune_operator.errors import ConflictError
 from codetune_operator.handlers.asking import ServingReports
 from codetune_operator.handlers.executing import Executor
 from codetune_operator.handlers.keys import Key
 from codetune_operator.handlers.observing import Observer
 from codetune_operator.handlers.reconciling import REFUSED_SECONDS, Reconciler
+from codetune_operator.handlers.resyncing import EARLY_SECONDS, Resync
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.tracking import LogTracker
+from codetune_operator.handlers.watching import WATCHED
 from codetune_operator.reconcile.plan import ChildRef, EventSpec, Plan
 from codetune_operator.resources.purge import purge_job_name
 from codetune_operator.settings import Settings
@@ -235,6 +238,7 @@ async def test_a_resource_that_can_not_be_read_says_so_and_is_left(api: "Api") -
 
     assert world.ready()["reason"] == "InvalidSpec"
     assert "spec.sources.0.name" in world.ready()["message"]
+    assert world.live["status"]["observedGeneration"] == world.live["metadata"]["generation"]
     assert world.writes == [f"PATCH {BASE}/status"]
 
 
@@ -309,3 +313,39 @@ async def test_a_plan_without_content_writes_nothing(api: "Api") -> None:
 
 def claim_metadata() -> Obj:
     return {"name": "codetune-artifacts", "namespace": "ns", "uid": "c1", "resourceVersion": "1"}
+
+
+async def test_a_child_whose_end_nobody_told_is_forgotten_when_its_deletion_finds_nothing(api: "Api") -> None:
+    world = World(api)
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j", "namespace": "ns", "uid": "u7"}}
+    world.store.put(job)
+
+    await world.executor.execute(world.live, Plan(delete=(ChildRef("batch/v1", "Job", "j", "u7"),)))
+
+    assert world.store.get(JOB, "ns", "j") is None
+    assert world.woken == ["Job j"]
+
+
+async def test_what_vanished_between_the_first_lists_and_the_watches_is_noticed_soon(api: "Api") -> None:
+    for kind in WATCHED:
+        api.answers["GET", kind.path()] = (200, {"items": [], "metadata": {"resourceVersion": "5"}})
+    job = {"metadata": {"name": "j", "namespace": "ns", "uid": "u7", "resourceVersion": "4", "labels": {}}}
+    api.answers["GET", "/apis/batch/v1/jobs"] = (200, {"items": [job], "metadata": {"resourceVersion": "5"}})
+    store, woken, pauses = Store(), asyncio.Event(), []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) > 1:
+            await asyncio.Event().wait()
+
+    resync = Resync(api.connect(), store, [], sleep)
+    await resync.prime()
+    assert store.get(JOB, "ns", "j") is not None
+    api.answers["GET", "/apis/batch/v1/jobs"] = (200, {"items": [], "metadata": {"resourceVersion": "9"}})
+
+    task = asyncio.create_task(resync.run(lambda obj: woken.set()))
+    await asyncio.wait_for(woken.wait(), 30)
+    task.cancel()
+
+    assert store.get(JOB, "ns", "j") is None
+    assert pauses[0] == min(EARLY_SECONDS)

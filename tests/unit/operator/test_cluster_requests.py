@@ -244,6 +244,10 @@ async def test_attempts_are_read_in_their_order_and_a_lost_log_holds_nothing_up(
             await woken.wait()
             woken.clear()
 
+        while tracker.read_logs("slot") != {("p1", "scan"), ("p2", "scan")}:
+            await woken.wait()
+            woken.clear()
+
     assert api.calls() == [("GET", f"/api/v1/namespaces/ns/pods/{pod}/log") for pod in ("p1", "p2")]
     await tracker.close()
 

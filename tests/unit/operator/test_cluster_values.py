@@ -199,10 +199,16 @@ def test_a_full_list_brings_what_was_missed() -> None:
     ]
 
 
+SERVICE_KEY = "Store codetune-store"
+STORE_LABELS = {"app.kubernetes.io/component": "store-service"}
 WAKING = [
-    pytest.param({"Project a", "FineTune run"}, make("Project"), id="a project and the runs on it"),
-    pytest.param({"FineTune run", "ModelDeployment srv"}, make("FineTune", "run"), id="a run and who serves it"),
-    pytest.param({"FineTune other"}, make("FineTune", "other"), id="a run that nobody serves"),
+    pytest.param({"Project a", "FineTune run", SERVICE_KEY}, make("Project"), id="a project and the runs on it"),
+    pytest.param(
+        {"FineTune run", "ModelDeployment srv", SERVICE_KEY}, make("FineTune", "run"), id="a run and who serves it"
+    ),
+    pytest.param({"FineTune other", SERVICE_KEY}, make("FineTune", "other"), id="a run that nobody serves"),
+    pytest.param({SERVICE_KEY}, make("Deployment", "codetune-store", labels=STORE_LABELS), id="the store service"),
+    pytest.param(set(), make("Pod", "codetune-store-1", labels=STORE_LABELS), id="a pod of the store service"),
     pytest.param({"Project a"}, make("Pod", labels={"codetune.dev/project": "a"}), id="a child by its label"),
     pytest.param(set(), make("Pod", labels={"app": "x"}), id="a stranger's pod"),
     pytest.param({"FineTune run"}, make("Node", "n", namespace=""), id="a node: who found no room"),

@@ -237,6 +237,16 @@ LIFE = [
         id="between two attempts",
     ),
     pytest.param(
+        ("Starting", "Restarting", "boom (0 of 3 retries used)"),
+        view(MINE, jobs=(make_job(MINE),), pods=(make_pod(MINE, CRASHED),)),
+        id="crashed a moment ago",
+    ),
+    pytest.param(
+        ("Running", "Finishing", "its Job ends"),
+        view(MINE, jobs=(make_job(MINE),), pods=(make_pod(MINE, {"terminated": {"exitCode": 0}}, phase="Succeeded"),)),
+        id="done, though its Job does not know",
+    ),
+    pytest.param(
         ("Starting", "Resuming", "last checkpoint"),
         view(MINE, jobs=(make_job(MINE, suspend=True),)),
         id="let go on",
@@ -250,6 +260,27 @@ LIFE = [
         ("Failed", "InternalError", "log is gone"),
         view(MINE, jobs=(make_job(MINE, condition="Complete", at=LONG_AGO),), report=AT_WORK),
         id="done, result lost",
+    ),
+    pytest.param(
+        ("Running", "ReadingResult", "being read"),
+        view(
+            MINE,
+            jobs=(make_job(MINE, condition="Complete", at=LONG_AGO),),
+            pods=(make_pod(MINE, {"terminated": {"exitCode": 0}}, phase="Succeeded"),),
+            report=AT_WORK,
+        ),
+        id="done while the operator was down, log still to be read",
+    ),
+    pytest.param(
+        ("Failed", "InternalError", "log is gone"),
+        view(
+            MINE,
+            jobs=(make_job(MINE, condition="Complete", at=LONG_AGO),),
+            pods=(make_pod(MINE, {"terminated": {"exitCode": 0}}, phase="Succeeded"),),
+            report=AT_WORK,
+            read_logs=frozenset({("p1", "train")}),
+        ),
+        id="done while the operator was down, no result in the log",
     ),
     pytest.param(
         ("Succeeded", "Succeeded", "10 % better."),

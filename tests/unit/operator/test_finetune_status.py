@@ -229,7 +229,17 @@ def test_events_tell_changes_that_a_person_wants_to_see(expected: list[str], bef
 
 @pytest.mark.parametrize(
     ("expected", "seconds"),
-    [("0s", -5), ("40s", 40), ("1m", 60), ("12m", 724), ("1h00m", 3599), ("1h05m", 3900), ("2d03h", 183600)],
+    [
+        ("0s", -5),
+        ("40s", 40),
+        ("119s", 119),
+        ("2m00s", 120),
+        ("9m59s", 599),
+        ("12m", 724),
+        ("1h00m", 3599),
+        ("1h05m", 3900),
+        ("2d03h", 183600),
+    ],
 )
 def test_time_left_is_said_for_people(expected: str, seconds: float) -> None:
     assert say_duration(seconds) == expected

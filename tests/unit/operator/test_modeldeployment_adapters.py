@@ -9,12 +9,11 @@ from codetune_api.modeldeployment import ModelDeploymentSpec
 from codetune_operator.reconcile.adapters import (
     ALLOWED_RANKS,
     ResolvedAdapter,
-    adapter_states,
     desired_set,
-    is_settled,
     max_lora_rank,
     resolve_adapters,
 )
+from codetune_operator.reconcile.adapterstates import adapter_states, is_settled, learn_ranks
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,6 +63,9 @@ def by_finetune(**more: Any) -> Obj:
 
 
 NONE_YET: Obj = {"checkpoints": [], "bestCheckpoint": None, "latestCheckpoint": None, "adapter": None}
+PURGED = {
+    "type": "Ready", "status": "False", "reason": "Purging", "lastTransitionTime": "2026-11-23T10:00:00Z"
+}  # fmt: skip
 FAILURE = {"reason": "DivergedLoss", "message": "The loss is not a number.", "hint": ""}
 
 SERVED = [
@@ -71,6 +73,19 @@ SERVED = [
     pytest.param("step-000100", D1, by_finetune(checkpoint="best"), make_finetune(), id="best"),
     pytest.param("step-000200", D2, by_finetune(checkpoint="latest"), make_finetune(), id="latest"),
     pytest.param("step-000200", D2, by_finetune(checkpoint="latest"), make_finetune("Running"), id="latest of a run"),
+    pytest.param("step-000100", D1, by_finetune(), make_finetune("Running"), id="best so far of a run that goes on"),
+    pytest.param("step-000100", D1, by_finetune(), make_finetune("Suspended"), id="best so far of a halted run"),
+    pytest.param("step-000100", D1, by_finetune(), make_finetune("Failed"), id="best that a failed run has kept"),
+    pytest.param(
+        "step-000100",
+        D1,
+        by_finetune(),
+        make_finetune(metadata={"deletionTimestamp": "2026-11-23T10:00:00Z"}),
+        id="being deleted, held for us",
+    ),
+    pytest.param(
+        "step-000100", D1, by_finetune(minImprovement=0.05), make_finetune("Running"), id="evaluated, and run again"
+    ),
     pytest.param("step-000200", D2, by_finetune(checkpoint="latest"), make_finetune("Failed"), id="latest of a failed"),
     pytest.param("step-000200", D2, by_finetune(checkpoint="step-200"), make_finetune(), id="by number"),
     pytest.param("step-000100", D1, by_finetune(checkpoint="step-000100"), make_finetune(), id="by padded number"),
@@ -92,10 +107,10 @@ BLOCKED = [
     pytest.param(
         "Pending",
         "AdapterPending",
-        ["is Running", "when it has finished"],
+        ["is Running", "no checkpoint 'best' yet"],
         by_finetune(),
-        make_finetune("Running"),
-        id="best of a run that goes on",
+        make_finetune("Running", status=NONE_YET),
+        id="best of a run that has none yet",
     ),
     pytest.param(
         "Pending",
@@ -124,10 +139,10 @@ BLOCKED = [
     pytest.param(
         "Pending",
         "AdapterPending",
-        ["being deleted"],
+        ["being deleted with its artifacts"],
         by_finetune(),
-        make_finetune(metadata={"deletionTimestamp": "2026-11-23T10:00:00Z"}),
-        id="being deleted",
+        make_finetune(metadata={"deletionTimestamp": "2026-11-23T10:00:00Z"}, status={"conditions": [PURGED]}),
+        id="being purged",
     ),
     pytest.param(
         "Failed",
@@ -150,8 +165,8 @@ BLOCKED = [
         "AdapterFailed",
         ["DivergedLoss: The loss is not a number", "step-000200"],
         by_finetune(),
-        make_finetune("Failed", status={"failure": FAILURE}),
-        id="the run failed and left checkpoints",
+        make_finetune("Failed", status={"failure": FAILURE, "bestCheckpoint": None}),
+        id="the run failed and left checkpoints, none known as best",
     ),
     pytest.param(
         "Failed",
@@ -292,3 +307,95 @@ def test_the_state_of_an_adapter_follows_from_its_pods(
 )
 def test_a_pod_is_told_until_it_has_settled(expected: bool, report: ServerReport | str | None) -> None:
     assert is_settled(report, DesiredAdapters(adapters=[DesiredAdapter(name="a", digest=D1, path="x")])) is expected
+
+
+def labelled(name: str, labels: dict[str, str], **more: Any) -> FineTune:
+    metadata = {"name": name, "labels": labels, **more.pop("metadata", {})}
+    return make_finetune(more.pop("phase", "Succeeded"), metadata=metadata, **more)
+
+
+SELECTORS = [
+    pytest.param(["a", "b"], {"matchLabels": {"team": "x"}}, id="labels"),
+    pytest.param(["a"], {"matchLabels": {"team": "x", "stage": "prod"}}, id="both labels"),
+    pytest.param(["a", "b", "c", "d"], {}, id="nothing asked"),
+    pytest.param(["a", "c"], {"matchExpressions": [{"key": "stage", "operator": "Exists"}]}, id="Exists"),
+    pytest.param(["b", "d"], {"matchExpressions": [{"key": "stage", "operator": "DoesNotExist"}]}, id="DoesNotExist"),
+    pytest.param(["c"], {"matchExpressions": [{"key": "team", "operator": "In", "values": ["y", "z"]}]}, id="In"),
+    pytest.param(["c", "d"], {"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["x"]}]}, id="NotIn"),
+    pytest.param(
+        ["b"],
+        {"matchLabels": {"team": "x"}, "matchExpressions": [{"key": "stage", "operator": "DoesNotExist"}]},
+        id="labels and expressions",
+    ),
+]
+
+
+@pytest.mark.parametrize(("expected", "selector"), SELECTORS)
+def test_a_selector_serves_every_match_under_its_own_name(expected: list[str], selector: Obj) -> None:
+    found = {
+        "a": labelled("a", {"team": "x", "stage": "prod"}),
+        "b": labelled("b", {"team": "x"}),
+        "c": labelled("c", {"team": "y", "stage": "test"}),
+        "d": labelled("d", {}),
+    }
+    resolved = resolve_adapters(make_spec(adapterSelector=selector), found)
+    assert [each.name for each in resolved] == expected
+    assert [each.fine_tune for each in resolved] == expected
+    assert all(each.is_selected and each.desired for each in resolved)
+
+
+def test_an_adapter_that_is_named_wins_over_a_match_of_its_name() -> None:
+    spec = make_spec(
+        {"name": "a", "fineTuneRef": {"name": "b"}}, adapterSelector={"checkpoint": "latest", "minImprovement": 0.05}
+    )
+    resolved = resolve_adapters(spec, {"a": labelled("a", {}), "b": labelled("b", {})})
+    assert [(each.name, each.fine_tune, each.checkpoint) for each in resolved] == [
+        ("a", "b", "step-000100"),
+        ("b", "b", "step-000200"),
+    ]
+
+
+def test_what_a_selector_finds_is_held_back_as_it_says() -> None:
+    spec = make_spec(adapterSelector={"minImprovement": 0.2})
+    (held,) = resolve_adapters(spec, {"a": labelled("a", {})})
+    assert (held.phase, held.reason, held.desired) == ("Held", "AdapterHeld", None)
+
+
+def test_a_match_that_is_being_deleted_is_let_go_of() -> None:
+    gone = labelled("a", {}, metadata={"deletionTimestamp": "2026-11-23T10:00:00Z"})
+    assert resolve_adapters(make_spec(adapterSelector={}), {"a": gone}) == ()
+
+
+def test_no_more_are_selected_than_a_server_may_hold() -> None:
+    found = {f"f{i:03}": labelled(f"f{i:03}", {}) for i in range(300)}
+    resolved = resolve_adapters(make_spec(by_finetune(), adapterSelector={}), found)
+    assert len(resolved) == 256
+    assert resolved[-1].name == "f254"
+
+
+def test_what_a_failed_run_kept_is_served_with_a_word_about_it() -> None:
+    failed = make_finetune("Failed", status={"failure": FAILURE})
+    resolved = resolve_adapters(make_spec(by_finetune()), {"backend": failed})
+    (state,) = adapter_states(resolved, {}, replicas=1)
+    assert "'backend' failed (DivergedLoss)" in state.message
+    assert state.fine_tune == "backend"
+
+
+def too_high(rank: int) -> ServerReport:
+    entry = {"name": "a", "desiredDigest": D1, "phase": "Failed", "reason": "RankTooHigh", "message": "m", "rank": rank}
+    return ServerReport(ready=True, adapters=[AdapterReport.model_validate(entry)], models=["base"])
+
+
+@pytest.mark.parametrize(
+    ("expected", "reports"),
+    [
+        pytest.param(16, {}, id="nothing told"),
+        pytest.param(16, {"p1": "connection refused"}, id="no answer"),
+        pytest.param(128, {"p1": too_high(100), "p2": "starting"}, id="what a pod has read"),
+        pytest.param(16, {"p1": too_high(1000)}, id="more than vLLM takes"),
+    ],
+)
+def test_the_rank_of_an_adapter_by_uri_is_learnt_from_the_pods(
+    expected: int, reports: dict[str, ServerReport | str]
+) -> None:
+    assert max_lora_rank(learn_ranks([ONE], reports)) == expected

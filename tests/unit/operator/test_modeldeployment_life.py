@@ -11,7 +11,7 @@ from codetune_api.modeldeployment import ModelDeployment, ModelDeploymentStatus
 from codetune_operator.reconcile.modeldeployment import LOOK_AGAIN_SECONDS, SETTLE_SECONDS, reconcile
 from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import Plan
-from codetune_operator.resources.serving import adapter_token, pod_selector
+from codetune_operator.resources.servingnames import adapter_token, pod_selector
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]
@@ -152,6 +152,47 @@ LIFE = [
         ("Updating", "False", "AdapterPending", "Reconciling"),
         serving(make_mdep(MINE), make_finetune("Running"), server_reports={"p1": BARE_REPORT}),
         id="the run goes on",
+    ),
+    pytest.param(
+        ("Ready", "True", "Serving", None),
+        serving(make_mdep(adapterSelector={}), make_finetune("Running"), server_reports={"p1": BARE_REPORT}),
+        id="a run that was found by its labels goes on",
+    ),
+    pytest.param(
+        ("Ready", "True", "Serving", None),
+        serving(make_mdep(adapterSelector={}), make_finetune(base="pvc://models/other")),
+        id="a run that was found by its labels is of another base model",
+    ),
+    pytest.param(
+        ("Updating", "False", "AdaptersLoading", "Reconciling"),
+        serving(make_mdep(adapterSelector={}), make_finetune(), server_reports={"p1": BARE_REPORT}),
+        id="an adapter that was found by its labels loads",
+    ),
+    pytest.param(
+        ("Failed", "False", "NoApiKeys", "Stalled"),
+        serving(
+            make_mdep(apiKeysSecretRef={"name": "keys"}),
+            server_reports={"p1": BARE_REPORT.model_copy(update={"api_keys": 0})},
+        ),
+        id="no key opens it",
+    ),
+    pytest.param(
+        ("Ready", "True", "Serving", None),
+        serving(
+            make_mdep(apiKeysSecretRef={"name": "keys"}),
+            server_reports={"p1": BARE_REPORT.model_copy(update={"api_keys": 2})},
+        ),
+        id="two keys open it",
+    ),
+    pytest.param(
+        ("Failed", "False", "InvalidParameters", "Stalled"),
+        serving(make_mdep(engine={"extraArgs": ["--max-model", "4096"]})),
+        id="an argument that is not the spec's to give",
+    ),
+    pytest.param(
+        ("Failed", "False", "InvalidParameters", "Stalled"),
+        view(make_mdep(engine={"extraArgs": ["--host=::"]}, replicas=0), deployment=make_deployment(0, 0)),
+        id="the same without replicas",
     ),
     pytest.param(
         ("Failed", "False", "AdapterIncompatible", "Stalled"),
@@ -331,6 +372,40 @@ def test_a_larger_rank_rolls_the_pods_and_says_so_and_a_smaller_one_does_not() -
     (workload,) = [child for child in kept.apply if child["kind"] == "Deployment"]
     assert "64" in workload["spec"]["template"]["spec"]["containers"][0]["args"]
     assert "MaxLoraRankRaised" not in {event.reason for event in kept.events}
+
+
+def test_what_runs_goes_on_while_the_spec_asks_for_something_impossible() -> None:
+    plan = reconcile(serving(make_mdep(engine={"extraArgs": ["-tp", "2"]})), SETTINGS, NOW)
+    assert (plan.apply, plan.delete, plan.push) == ((), (), None)
+    failure = status_of(plan).failure
+    assert failure is not None
+    assert ("'-tp'" in failure.message, "resources.gpus" in failure.hint) == (True, True)
+
+
+def policy(kind: str, **metadata: Any) -> Obj:
+    versions = {"HorizontalPodAutoscaler": "autoscaling/v2", "PodDisruptionBudget": "policy/v1"}
+    return {"apiVersion": versions[kind], "kind": kind, "metadata": {"name": "coder", "uid": "x", **metadata}}
+
+
+def test_policies_go_when_the_spec_no_longer_asks_for_them() -> None:
+    there = (policy("PodDisruptionBudget"), policy("HorizontalPodAutoscaler"))
+    plan = reconcile(serving(make_mdep(replicas=2), policies=there), SETTINGS, NOW)
+    assert [(child.api_version, child.kind, child.name, child.uid) for child in plan.delete] == [
+        ("autoscaling/v2", "HorizontalPodAutoscaler", "coder", "x")
+    ]
+    assert "PodDisruptionBudget" in {child["kind"] for child in plan.apply}
+    going = (policy("HorizontalPodAutoscaler", deletionTimestamp="2026-11-23T09:00:00Z"),)
+    assert reconcile(serving(make_mdep(), policies=going), SETTINGS, NOW).delete == ()
+
+
+def test_a_rank_that_pods_found_too_high_rolls_them() -> None:
+    by_uri = {"name": "mine", "uri": "pvc://codetune-artifacts/x"}
+    entry = {"name": "mine", "phase": "Failed", "reason": "RankTooHigh", "message": "m", "rank": 200}
+    told = ServerReport.model_validate({"ready": True, "adapters": [entry], "models": ["base"]})
+    observed = serving(make_mdep(by_uri), deployment=make_deployment(1, 1, rank=64), server_reports={"p1": told})
+    plan = reconcile(observed, SETTINGS, NOW)
+    (event,) = [event for event in plan.events if event.reason == "MaxLoraRankRaised"]
+    assert "'mine' needs --max-lora-rank 256" in event.message
 
 
 def test_a_deleted_one_is_left_to_its_owner_references() -> None:

@@ -10,8 +10,9 @@ from codetune_api.project import Project, ProjectStatus
 from codetune_api.protocol import ResultEvent
 from codetune_operator.reconcile.observed import ProjectView
 from codetune_operator.reconcile.plan import Plan
-from codetune_operator.reconcile.project import reconcile, seconds_to_retry
-from codetune_operator.resources.scan import build_scan, scan_digest, scan_job_name, scan_nonce
+from codetune_operator.reconcile.project import reconcile
+from codetune_operator.reconcile.sourcestatus import seconds_to_retry
+from codetune_operator.resources.scan import build_scan, rules_digest, scan_digest, scan_job_name, scan_nonce
 from codetune_operator.runs.report import RunReport
 from codetune_operator.settings import Settings
 
@@ -65,6 +66,7 @@ def scanned(project: Project = NEW, **more: Any) -> Project:
         **RESULT.model_dump(mode="json", by_alias=True),
         "phase": "Ready",
         "configDigest": scan_digest(project),
+        "rulesDigest": rules_digest(project),
         "scannedAt": BEFORE,
         **more,
     }
@@ -166,6 +168,25 @@ LIFE = [
         ("Failed", "InternalError", "log was gone"),
         view(NEW, jobs=(make_job(condition="Complete", at=LONG_AGO),)),
         id="result lost",
+    ),
+    pytest.param(
+        ("Scanning", "ReadingResult", "being read"),
+        view(
+            NEW,
+            jobs=(make_job(condition="Complete", at=LONG_AGO),),
+            pods=(make_pod({"terminated": {"exitCode": 0}}, phase="Succeeded"),),
+        ),
+        id="done while the operator was down, log still to be read",
+    ),
+    pytest.param(
+        ("Failed", "InternalError", "log was gone"),
+        view(
+            NEW,
+            jobs=(make_job(condition="Complete", at=LONG_AGO),),
+            pods=(make_pod({"terminated": {"exitCode": 0}}, phase="Succeeded"),),
+            read_logs=frozenset({("p1", "scan")}),
+        ),
+        id="done while the operator was down, no result in the log",
     ),
     pytest.param(
         ("Failed", "RevisionNotFound", "no branch x"),
@@ -309,7 +330,7 @@ def test_a_failed_scan_keeps_the_data_of_the_last_good_one() -> None:
     assert status.revision == REVISION
     assert status.files == RESULT.files
     assert [(source.commit, source.message) for source in status.sources] == [
-        ("c0ffee", "Source 'app' has no branch x.")
+        ("c0ffee", "Source 'app' has no branch x. Correct it.")
     ]
 
 
@@ -349,20 +370,24 @@ PAUSES = [
 
 @pytest.mark.parametrize(("expected", "since", "ended"), PAUSES)
 def test_pauses_between_retries_grow_with_the_trouble(expected: float, since: str, ended: str) -> None:
-    project, job = failed("SourceUnavailable", since=since), make_job(condition="Failed", at=ended)
-
-    assert seconds_to_retry(project, job, datetime.fromisoformat(ended)) == expected
+    assert seconds_to_retry(since, ended, datetime.fromisoformat(ended)) == expected
 
 
-def test_a_retry_makes_the_same_scan_anew() -> None:
+def test_a_retry_is_a_scan_of_its_own_and_follows_when_the_failed_one_is_removed() -> None:
     job = make_job(condition="Failed", at="2026-11-23T08:00:10Z")
 
-    plan = reconcile(view(failed("SourceUnavailable"), jobs=(job,)), SETTINGS, NOW)
-    forgotten = NEW.model_copy(update={"status": read_status(plan)})
-    after = reconcile(view(forgotten), SETTINGS, NOW)
+    counted = reconcile(view(failed("SourceUnavailable"), jobs=(job,)), SETTINGS, NOW)
+    again = NEW.model_copy(update={"status": read_status(counted)})
+    removing = reconcile(view(again, jobs=(job,)), SETTINGS, NOW)
+    after = reconcile(view(again), SETTINGS, NOW)
 
-    assert [child.kind for child in plan.delete] == ["ConfigMap", "Job"]
-    assert [obj["metadata"]["name"] for obj in after.apply] == [scan_job_name(NEW)] * 2
+    assert again.status.retries == 1
+    assert [(child.kind, child.name) for child in removing.delete] == [
+        ("ConfigMap", scan_job_name(NEW)),
+        ("Job", scan_job_name(NEW)),
+    ]
+    assert [obj["metadata"]["name"] for obj in after.apply] == [scan_job_name(again)] * 2
+    assert scan_job_name(again) != scan_job_name(NEW)
 
 
 def test_a_scan_that_had_failed_is_made_anew_after_a_suspension() -> None:

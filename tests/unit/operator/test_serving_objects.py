@@ -9,7 +9,9 @@ import pytest
 from codetune_api.contracts import DesiredAdapter, DesiredAdapters, FetchConfig
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_operator.resources.models import ModelSource, locate_model
-from codetune_operator.resources.serving import adapter_token, build_serving, pod_selector, rank_of, server_arguments
+from codetune_operator.resources.serverpod import rank_of, server_arguments
+from codetune_operator.resources.serving import build_serving
+from codetune_operator.resources.servingnames import adapter_token, pod_selector
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]
@@ -47,6 +49,8 @@ VARIANTS = [
     pytest.param({}, id="one GPU"),
     pytest.param({"resources": {"gpus": 0, "cpu": "2", "memory": "8Gi"}, "replicas": 0}, id="CPU, none"),
     pytest.param({"baseModel": "hf://org/name", "modelSecretRef": {"name": "hub"}}, id="hub model"),
+    pytest.param({"apiKeysSecretRef": {"name": "keys"}, "env": [{"name": "A", "value": "b"}]}, id="keys"),
+    pytest.param({"replicas": 3, "autoscaling": {"maxReplicas": 5}, "image": "mine:1"}, id="scaled"),
     pytest.param({"service": {"type": "NodePort", "port": 80}, "scheduling": {"nodeSelector": {"a": "b"}}}, id="port"),
 ]
 
@@ -55,7 +59,8 @@ VARIANTS = [
 def test_every_object_is_valid_kubernetes_owned_and_labelled(spec: Obj) -> None:
     objects = build(make_deployment(**spec), ONE)
     assert objects.keys() >= {
-        "ConfigMap/coder-adapters", "Secret/coder-adapter-token", "Service/coder", "Deployment/coder",
+        "ConfigMap/coder-adapters", "Secret/coder-adapter-token", "Service/coder", "NetworkPolicy/coder",
+        "Deployment/coder",
     }  # fmt: skip
     for built in objects.values():
         kubernetes_validate.validate(built, "1.37", strict=True)
@@ -79,20 +84,21 @@ def test_every_container_is_restricted_and_reads_the_store_only(spec: Obj) -> No
 
 ARGUMENTS = [
     pytest.param(
-        "--model /m --served-model-name qwen --port 8000 --max-lora-rank 16 --max-loras 4 --max-cpu-loras 512 "
-        "--enable-lora",
+        "--model /m --served-model-name qwen --port 8000 --max-lora-rank 16 --max-loras 4 --max-cpu-loras 16 "
+        "--shutdown-timeout 110 --enable-lora",
         {},
         id="the least",
     ),
     pytest.param(
-        "--model /m --served-model-name base --port 8000 --max-lora-rank 16 --max-loras 8 --max-cpu-loras 512 "
+        "--model /m --served-model-name base --port 8000 --max-lora-rank 16 --max-loras 16 --max-cpu-loras 32 "
         "--tensor-parallel-size 2 --max-model-len 1024 --dtype bfloat16 --quantization fp8 "
-        "--gpu-memory-utilization 0.8 --enable-lora --seed 1",
+        "--gpu-memory-utilization 0.8 --shutdown-timeout 590 --enable-lora --seed 1",
         {
             "servedModelName": "base",
             "resources": {"gpus": 2},
+            "terminationGracePeriodSeconds": 600,
             "engine": {
-                "maxLoras": 8,
+                "maxLoras": 16,
                 "maxModelLen": 1024,
                 "dtype": "bfloat16",
                 "quantization": "fp8",
@@ -132,8 +138,75 @@ def test_a_change_never_takes_the_service_down() -> None:
     assert server["readinessProbe"]["httpGet"]["path"] == "/codetune/ready"
     assert server["startupProbe"]["httpGet"]["path"] == server["livenessProbe"]["httpGet"]["path"] == "/health"
     startup = server["startupProbe"]
-    assert startup["periodSeconds"] * startup["failureThreshold"] >= 600
-    assert server["lifecycle"]["preStop"]["sleep"]["seconds"] > 0
+    assert startup["periodSeconds"] * startup["failureThreshold"] == 1800
+    assert spec["progressDeadlineSeconds"] > 1800
+
+
+@pytest.mark.parametrize("grace", [30, 120, 3600])
+def test_a_pod_that_goes_waits_for_its_requests_within_its_grace_period(grace: int) -> None:
+    pod = pod_spec(build(make_deployment(terminationGracePeriodSeconds=grace)))
+    (server,) = pod["containers"]
+    hook = server["lifecycle"]["preStop"]["exec"]["command"]
+    assert hook[:4] == ["python", "-m", "codetune_server", "drain"]
+    settle, wait = (int(hook[hook.index(name) + 1]) for name in ("--settle", "--seconds"))
+    assert 0 < settle <= wait < grace
+    assert hook[hook.index("--port") + 1] == "8000"
+    assert pod["terminationGracePeriodSeconds"] == grace
+
+
+def test_the_time_to_load_a_model_is_the_specs_to_say() -> None:
+    (server,) = pod_spec(build(make_deployment(startupTimeoutSeconds=7200)))["containers"]
+    assert server["startupProbe"]["periodSeconds"] * server["startupProbe"]["failureThreshold"] == 7200
+
+
+def test_adapters_are_copied_into_a_volume_of_limited_size() -> None:
+    pod = pod_spec(build(make_deployment(adapterCacheSize="1Gi")))
+    (server,) = pod["containers"]
+    assert {"name": "adapter-cache", "emptyDir": {"sizeLimit": "1Gi"}} in pod["volumes"]
+    (mount,) = [mount for mount in server["volumeMounts"] if mount["name"] == "adapter-cache"]
+    told = env(server)
+    assert told["CODETUNE_ADAPTER_CACHE"].startswith(mount["mountPath"])
+    assert 0.9 * 2**30 < int(told["CODETUNE_ADAPTER_CACHE_BYTES"]) < 2**30  # the kubelet evicts a pod above it
+
+
+def test_api_keys_are_mounted_whole_so_that_they_can_be_renewed() -> None:
+    pod = pod_spec(build(make_deployment(apiKeysSecretRef={"name": "keys"})))
+    (server,) = pod["containers"]
+    assert {"name": "api-keys", "secret": {"secretName": "keys", "optional": True}} in pod["volumes"]
+    (mount,) = [mount for mount in server["volumeMounts"] if mount["name"] == "api-keys"]
+    assert mount == {"name": "api-keys", "mountPath": env(server)["CODETUNE_API_KEYS"], "readOnly": True}
+    assert "subPath" not in mount
+    (open_server,) = pod_spec(build(make_deployment()))["containers"]
+    assert "CODETUNE_API_KEYS" not in env(open_server)
+
+
+def test_variables_of_the_spec_are_added_and_replace_our_defaults() -> None:
+    mine = [
+        {"name": "VLLM_NO_USAGE_STATS", "value": "0"},
+        {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+        {"name": "EMPTY"},
+    ]
+    (server,) = pod_spec(build(make_deployment(env=mine)))["containers"]
+    names = [entry["name"] for entry in server["env"]]
+    assert len(names) == len(set(names))
+    told = env(server)
+    assert (told["VLLM_NO_USAGE_STATS"], told["EMPTY"]) == ("0", "")
+    assert told["KEY"] == {"secretKeyRef": {"name": "s", "key": "k"}}
+
+
+def test_an_image_of_ones_own_comes_with_its_secrets() -> None:
+    pod = pod_spec(build(make_deployment(image="registry/x:1", imagePullSecrets=[{"name": "mine"}])))
+    assert pod["containers"][0]["image"] == "registry/x:1"
+    assert pod["imagePullSecrets"] == [{"name": "mine"}]
+
+
+def test_several_gpus_split_the_model_and_share_memory() -> None:
+    deployment = make_deployment(resources={"gpus": 4})
+    pod = pod_spec(build(deployment))
+    (server,) = pod["containers"]
+    assert server["resources"]["limits"]["nvidia.com/gpu"] == "4"
+    assert "--tensor-parallel-size 4" in " ".join(server["args"])
+    assert {"name": "shm", "mountPath": "/dev/shm"} in server["volumeMounts"]
 
 
 def test_the_service_finds_the_pods_and_only_them() -> None:

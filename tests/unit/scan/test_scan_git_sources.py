@@ -108,7 +108,7 @@ def test_a_source_that_fails_is_named_and_does_not_stop_the_others(workshop: "Wo
         "gone": "SourceUnavailable",
         "empty": "EmptyRepository",
         "zip": "UnsupportedSource",
-        "sent": "UnsupportedSource",
+        "sent": "UploadMissing",
         "good": "",
     }
     assert list(scanned.files) == ["good/a.py"]

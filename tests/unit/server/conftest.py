@@ -20,6 +20,7 @@ import pytest
 from codetune_api.artifacts import ADAPTER_FILES
 from codetune_api.contracts import DesiredAdapter, DesiredAdapters, ServerReport
 from codetune_api.digests import FileEntry, digest_files
+from codetune_server.copying import AdapterCopies
 from codetune_server.keeping import AdapterKeeper
 from codetune_server.middleware import AdapterMiddleware
 from codetune_server.rewriting import parse_object
@@ -43,9 +44,9 @@ class FakeVllm:
     """Model name → folder."""
     is_healthy: bool = True
     refused: dict[str, str] = field(default_factory=dict)
-    """Last part of a folder → the recorded reply that its load gets."""
+    """Stable name or the digest's first 12 digits → the recorded reply that its load gets."""
     crashes_on: str = ""
-    """Last part of a folder whose load raises."""
+    """Stable name whose load raises."""
     breaks_requests: bool = False
     may_load: asyncio.Event = field(default_factory=asyncio.Event)
     may_stream: asyncio.Event = field(default_factory=asyncio.Event)
@@ -92,9 +93,10 @@ class FakeVllm:
     async def _load(self, content: dict[str, Any], send: Send) -> None:
         name, folder = content["lora_name"], content["lora_path"]
         await self.may_load.wait()
-        if Path(folder).name == self.crashes_on:
+        stable, _, digest = name.partition("@")
+        if stable == self.crashes_on:
             raise RuntimeError("the engine is gone")
-        if refusal := self.refused.get(Path(folder).name):
+        if refusal := self.refused.get(stable) or self.refused.get(digest):
             await reply(send, refusal)
         elif name in self.loaded:
             await reply(send, "load-again", model=name)
@@ -194,6 +196,11 @@ class Pod:
         """What the pod says of itself."""
         return ServerReport.from_wire((await self.client.get("/codetune/adapters", headers=AUTHORIZED)).json())
 
+    def copies(self) -> set[str]:
+        """Digests of what lies in the pod's scratch space."""
+        root = self.settings.cache
+        return {f"sha256:{folder.name}" for folder in root.iterdir()} if root.is_dir() else set()
+
     async def complete(self, model: str, path: str = "/v1/completions", **content: Any) -> httpx.Response:
         """A completion request."""
         return await self.client.post(path, json={"model": model, "prompt": "hello", **content})
@@ -231,6 +238,7 @@ def settings(tmp_path: Path) -> ServerSettings:
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     return ServerSettings(
         store=tmp_path / "store",
+        cache=tmp_path / "scratch",
         adapters_file=None,
         token_file=tmp_path / "token",
         base_model="hf://org/base@main",
@@ -266,7 +274,8 @@ async def start_pod(vllm: FakeVllm, settings: ServerSettings) -> AsyncIterator[C
 @pytest.fixture
 async def keeper(vllm: FakeVllm, settings: ServerSettings) -> AsyncIterator[AdapterKeeper]:
     """A keeper over the fake that tries again at once."""
-    verifier = AdapterVerifier(settings.store, settings.base_model, settings.max_lora_rank)
+    copies = AdapterCopies(settings.cache)
+    verifier = AdapterVerifier(settings.store, copies, settings.base_model, settings.max_lora_rank)
     keeper = AdapterKeeper(VllmRoutes(vllm, {}), verifier, first_retry_seconds=0.01)
     task = asyncio.create_task(keeper.run())
     yield keeper

@@ -10,7 +10,7 @@ from codetune_server.serving import build_command
 
 FOUR_CORES = Machine(cores=(0, 1, 2, 3), memory_bytes=16 << 30)
 START = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-END = ["--middleware", "codetune_server.middleware.AdapterMiddleware"]
+END = ["--shutdown-timeout", "60", "--middleware", "codetune_server.middleware.AdapterMiddleware"]
 
 
 def test_on_a_gpu_vllm_gets_its_arguments_the_address_and_the_middleware() -> None:
@@ -29,7 +29,7 @@ def test_on_a_cpu_vllm_computes_on_all_cores_in_float32() -> None:
     assert command.argv == [
         *START,
         *("--model", "/m", "--enable-lora", "--host", "0.0.0.0", *END),
-        *("--dtype", "float32", "--enforce-eager", "--max-cpu-loras", "32"),
+        *("--dtype", "float32", "--enforce-eager"),
     ]
     assert command.environment["VLLM_CPU_OMP_THREADS_BIND"] == "0,1,2,3"
     assert command.environment["VLLM_CPU_KVCACHE_SPACE"] == "2"
@@ -50,20 +50,6 @@ def test_what_the_arguments_say_stays(arguments: list[str], absent: str) -> None
 def test_the_dtype_auto_leaves_the_choice_to_us() -> None:
     argv = build_command(["--dtype", "auto"], {"CODETUNE_DEVICE": "cpu"}, FOUR_CORES).argv
     assert argv[argv.index("float32") - 1] == "--dtype"
-
-
-@pytest.mark.parametrize(
-    ("kept", "arguments"),
-    [
-        pytest.param("32", ["--max-loras", "4"], id="room for more than are active"),
-        pytest.param("100", ["--max-loras=100"], id="at least the active ones, as vLLM demands"),
-        pytest.param("7", ["--max-cpu-loras", "7"], id="as the arguments say"),
-    ],
-)
-def test_adapters_stay_in_memory_when_they_are_not_active(kept: str, arguments: list[str]) -> None:
-    argv = build_command(arguments, {"CODETUNE_DEVICE": "cpu"}, FOUR_CORES).argv
-    assert argv.count("--max-cpu-loras") == 1
-    assert argv[argv.index("--max-cpu-loras") + 1] == kept
 
 
 def test_what_the_environment_says_stays() -> None:

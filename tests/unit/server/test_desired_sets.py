@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from codetune_api.contracts import DesiredAdapter, DesiredAdapters
+from codetune_server.copying import AdapterCopies
 from codetune_server.keeping import AdapterKeeper
 from codetune_server.routes import VllmRoutes
 from codetune_server.verifying import AdapterVerifier
@@ -26,12 +27,13 @@ STEPS = st.lists(st.tuples(SETS, st.sampled_from(["now", "soon", "settled"]), st
 def store(request: pytest.FixtureRequest) -> Any:
     """A store with three versions and a folder that vLLM refuses; name → its adapter's digest."""
     conftest = request.config.pluginmanager.get_plugin(str(Path(__file__).with_name("conftest.py")))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / "store"
         digests = {
-            name: conftest.write_adapter(Path(folder) / name, content=index)  # type: ignore[union-attr]
+            name: conftest.write_adapter(folder / name, content=index)  # type: ignore[union-attr]
             for index, name in enumerate(["v0", "v1", "v2", "refused"])
         }
-        yield conftest, Path(folder), digests
+        yield conftest, folder, digests
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -42,8 +44,9 @@ def test_the_last_set_is_what_vllm_holds(store: Any, steps: list[tuple[dict[str,
 
 async def follow(store: Any, steps: list[tuple[dict[str, str], str, bool]]) -> None:
     conftest, folder, digests = store
-    vllm: FakeVllm = conftest.FakeVllm(refused={"refused": "load-wrong-shape"})
-    keeper = AdapterKeeper(VllmRoutes(vllm, {}), AdapterVerifier(folder, "", 16))
+    vllm: FakeVllm = conftest.FakeVllm(refused={digests["refused"][7:19]: "load-wrong-shape"})
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent))
+    keeper = AdapterKeeper(VllmRoutes(vllm, {}), AdapterVerifier(folder, AdapterCopies(scratch), "", 16))
     task = asyncio.create_task(keeper.run())
     for wanted, pace, with_digest in steps:
         adapters = [
@@ -57,8 +60,13 @@ async def follow(store: Any, steps: list[tuple[dict[str, str], str, bool]]) -> N
             await keeper.wait_settled(generation, 10)
     await keeper.wait_settled(generation, 10)
     report = keeper.report()
-    await until(lambda: not keeper.versions.unused())
+    needed = {Path(place).name for place in vllm.loaded.values()} | {
+        str(adapter.digest)[7:] for adapter in adapters if adapter.digest
+    }
+    await until(lambda: not keeper.versions.unused() and {path.name for path in scratch.iterdir()} <= needed)
     task.cancel()
+    await asyncio.wait([task])
+    assert {Path(place).name for place in vllm.loaded.values()} <= {path.name for path in scratch.iterdir()}
 
     assert report.ready
     failed = {state.name for state in report.adapters if state.phase == "Failed"}

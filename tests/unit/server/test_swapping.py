@@ -25,7 +25,7 @@ def model(adapter: DesiredAdapter) -> str:
 async def test_a_wanted_adapter_is_loaded_under_its_versions_name(pod: "Pod", make_adapter: "Make") -> None:
     tuned = make_adapter("tuned")
     report = await pod.put(tuned)
-    assert pod.vllm.loaded == {model(tuned): str((pod.store / "tuned").resolve())}
+    assert pod.vllm.loaded == {model(tuned): str(pod.settings.cache / str(tuned.digest)[7:])}
     assert report.ready
     assert report.models == ["base", "tuned"]
     assert [(a.name, a.phase, a.digest) for a in report.adapters] == [("tuned", "Ready", tuned.digest)]

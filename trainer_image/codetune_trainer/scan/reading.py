@@ -17,6 +17,7 @@ from codetune_trainer.scan.git_objects import BlobReader
 from codetune_trainer.scan.records import Found, Judged
 from codetune_trainer.scan.rules import READ_LIMIT_BYTES, Judge
 from codetune_trainer.scan.sources import Readable
+from codetune_trainer.scan.upload_tree import read_content
 from codetune_trainer.scan.volumes import read_file
 
 BATCH_FILES = 128
@@ -60,6 +61,8 @@ class Worker:
             if source.name not in self._blobs:
                 self._blobs[source.name] = BlobReader(source.root, source.environment or {})
             return self._blobs[source.name].read([found.key for found in wanted])
+        if source.kind == "upload":
+            return (read_content(source.root, found.key) for found in wanted)
         return (read_file(source.root, found.key, READ_LIMIT_BYTES) for found in wanted)
 
 

@@ -1,9 +1,11 @@
 """`python -m codetune_trainer scan`, top to bottom: fetch the sources, judge their files, write the dataset, report."""
 
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from codetune_api.contracts import ScanConfig, ScanResult
 from codetune_api.project import FileCounts, FileRules, Rejection, SourceStatus
@@ -11,6 +13,7 @@ from codetune_api.protocol import ResultEvent
 
 from codetune_trainer.config import Places, inside, load_config, load_places
 from codetune_trainer.errors import EmptyDataset, SourceError
+from codetune_trainer.purge import prune_datasets
 from codetune_trainer.reporting import Reporter
 from codetune_trainer.scan.deciding import decide
 from codetune_trainer.scan.languages import is_selected
@@ -19,6 +22,7 @@ from codetune_trainer.scan.records import Judged
 from codetune_trainer.scan.rules import Judge
 from codetune_trainer.scan.sources import Readable, prepare_all, prune_cache
 from codetune_trainer.scan.summing import count_files, count_rejections, count_source, count_types
+from codetune_trainer.scan.upload_tree import prune_uploads
 from codetune_trainer.scan.writing import FILES, REPORT, Texts, publish, work_folder, write_files, write_report
 
 _SECONDS_BETWEEN_EVENTS = 2.0
@@ -50,6 +54,7 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
     cache = inside(places.store, config.cache, "cache")
     sources, failed = prepare_all(config.sources, cache, places, lambda text: reporter.stage("Fetching", text))
     prune_cache(config.sources, cache)
+    prune_uploads(config.sources, cache.parent / "uploads")
     synced_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     with work_folder(inside(places.store, config.output, "output")) as work, Texts(work / "texts") as texts:
         files = _judge(config, sources, texts, workers, _Ticker(reporter))
@@ -61,6 +66,8 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
         artifacts = {FILES: write_files(work, decided, texts), REPORT: write_report(work, decided)}
         texts.close()
         revision, folder = publish(work, work.parent, artifacts, statuses, counts)
+    if config.keep is not None:
+        _prune(folder.parent, {revision, *config.keep})
     return ScanResult(
         revision=revision,
         uri=folder.relative_to(places.store).as_posix(),
@@ -90,8 +97,11 @@ def _judge(
 ) -> list[Judged]:
     files: list[Judged] = []
     accepted = 0
+    held_out = {source.name for source in config.sources if source.use == "HoldOut"}
     ticker.tick(0, 0)
     for file, text in judge_all(sources, config.files, config.holdout, workers):
+        if file.source in held_out:
+            file = replace(file, held_out=True)
         files.append(file)
         if not file.reason:
             accepted += 1
@@ -100,12 +110,26 @@ def _judge(
     return files
 
 
+def _prune(output: Path, keep: set[str]) -> None:
+    """Remove datasets that nobody uses. The new one is there whatever comes of it, and the next scan tries again."""
+    try:
+        removed = prune_datasets(output, keep)
+    except OSError as error:
+        print(f"Old datasets can't be removed now: {error}", file=sys.stderr, flush=True)
+    else:
+        for revision in removed:
+            print(f"Removed the dataset {revision}, which nobody uses.", flush=True)
+
+
 def _check_not_empty(counts: FileCounts, rejections: list[Rejection]) -> None:
     if counts.trained:
         return
     if counts.accepted:
-        hint = "Narrow holdout.paths, so that some files are left to train on."
-        raise EmptyDataset(f"All {counts.accepted} accepted files are held out by holdout.paths.", hint)
+        hint = "Narrow holdout.paths, or set use: Train on a source, so that some files are left to train on."
+        raise EmptyDataset(
+            f"All {counts.accepted} accepted files are held out, by holdout.paths or by sources with use: HoldOut.",
+            hint,
+        )
     if not counts.total:
         raise EmptyDataset("The sources have no file at all.", "Check the sources' revision and path.")
     top = ", ".join(f"{row.reason} {row.files} (such as {row.examples[0]})" for row in rejections[:3])
@@ -122,7 +146,7 @@ def _describe_sources(
         if source.name in failed:
             error = failed[source.name]
             message = f"{error.reason}: {error.message} {error.hint}".strip()
-            statuses.append(SourceStatus(name=source.name, message=message))
+            statuses.append(SourceStatus(name=source.name, reason=error.reason, message=message))
             continue
         found = readable[source.name]
         number, size = count_source(files, source.name)
@@ -132,6 +156,7 @@ def _describe_sources(
             files=number,
             bytes=size,
             synced_at=synced_at,
+            reason=found.reason,
             message=found.warning,
         )
         statuses.append(status)

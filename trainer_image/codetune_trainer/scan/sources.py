@@ -15,9 +15,12 @@ from codetune_trainer.scan.git_mirror import Mirror
 from codetune_trainer.scan.git_objects import list_commit
 from codetune_trainer.scan.git_urls import Remote, read_url
 from codetune_trainer.scan.records import Found
+from codetune_trainer.scan.upload_tree import UploadPlace, find_version, list_version
 from codetune_trainer.scan.volumes import find_root, list_folder
 
 _MIRROR_PREFIX = "git-"
+_TOLD = 3
+"""Sources whose trouble is told in full when none can be used."""
 
 
 @dataclass(frozen=True)
@@ -26,19 +29,24 @@ class Readable:
 
     name: str
     kind: str
-    """`git` or `volume`."""
+    """`git`, `upload` or `volume`."""
     root: Path
-    """The bare repository, or the folder on the volume."""
+    """The bare repository, the upload's folder in the store, or the folder on the volume."""
     commit: str = ""
+    """git's commit, or the upload's version."""
     environment: Mapping[str, str] | None = None
     """git's."""
     warning: str = ""
     """What a person should know about it though it could be read."""
+    reason: str = ""
+    """Why what is read is not what the source has now; empty when it is."""
 
     def list(self) -> Iterator[Found]:
         """Every file, in the order of their paths' bytes."""
         if self.kind == "git":
             return list_commit(self.root, self.commit, self.environment or {})
+        if self.kind == "upload":
+            return list_version(self.root, self.commit)
         return list_folder(self.root)
 
 
@@ -57,8 +65,11 @@ def prepare(source: Source, cache: Path, places: Places) -> Readable:
         return _prepare_git(source, source.git, cache, places)
     if source.volume is not None:
         return _prepare_volume(source.name, source.volume, places)
-    kind = "archive" if source.archive is not None else "upload" if source.upload is not None else "unknown"
-    hint = "Use git or volume; archive and upload come with a later version of Codetune."
+    if source.upload is not None:
+        place = UploadPlace.beside(cache, source.name)
+        return Readable(source.name, "upload", place.folder.resolve(), find_version(place))
+    kind = "archive" if source.archive is not None else "unknown"
+    hint = "Use git, upload or volume; archive comes with a later version of Codetune."
     raise UnsupportedSource(f"Source {source.name!r} is of kind {kind!r}, which this version can't fetch.", hint)
 
 
@@ -82,7 +93,7 @@ def _prepare_volume(name: str, volume: VolumeSource, places: Places) -> Readable
 def _prepare_git(source: Source, git: GitSource, cache: Path, places: Places) -> Readable:
     remote = read_url(git.url, places.file_root)
     mirror = _open_mirror(source, git, remote, cache, places)
-    warning = " ".join(_unsupported_options(git))
+    warning, reason = " ".join(_unsupported_options(git)), ""
     try:
         commit = mirror.sync(git.revision)
     except (SourceUnavailable, AuthenticationFailed) as error:
@@ -91,8 +102,8 @@ def _prepare_git(source: Source, git: GitSource, cache: Path, places: Places) ->
             raise
         # A server that is away must not take away data that is here.
         warning = f"It could not be fetched; commit {last[:12]} of the last scan is used. {error.message} {error.hint}"
-        commit = last
-    return Readable(source.name, "git", mirror.folder, commit, mirror.environment, warning)
+        commit, reason = last, error.reason
+    return Readable(source.name, "git", mirror.folder, commit, mirror.environment, warning, reason)
 
 
 def _open_mirror(source: Source, git: GitSource, remote: Remote, cache: Path, places: Places) -> Mirror:
@@ -136,7 +147,7 @@ def prepare_all(
         Those that can be read, in the order in which their files' full paths sort; and why the others can't.
 
     Raises:
-        SourceError: None of them can be used; the first one's trouble.
+        SourceError: None that is to be trained on can be used; the first one's trouble, and what ails the others.
     """
     ready: list[Readable] = []
     failed: dict[str, SourceError] = {}
@@ -146,6 +157,19 @@ def prepare_all(
             ready.append(prepare(source, cache, places))
         except SourceError as error:
             failed[source.name] = error
-    if not ready:
-        raise next(iter(failed.values()))
+    trained = {source.name for source in sources if source.use == "Train"}
+    lacking = {name: error for name, error in failed.items() if name in trained or not ready}
+    if lacking and not any(source.name in trained for source in ready):
+        raise _sum_up(lacking)
     return sorted(ready, key=lambda source: f"{source.name}/"), failed
+
+
+def _sum_up(failed: Mapping[str, SourceError]) -> SourceError:
+    """One error for several: of the first one's kind, and naming each source."""
+    first, *others = failed.items()
+    if not others:
+        return first[1]
+    told = [f"Source {name!r}: {error.reason}: {error.message}" for name, error in (first, *others[: _TOLD - 1])]
+    more = [f"Source {name!r}: {error.reason}." for name, error in others[_TOLD - 1 :]]
+    message = f"None of the {len(failed)} sources to train on can be read. {' '.join([*told, *more])}"
+    return type(first[1])(message, first[1].hint)

@@ -25,13 +25,15 @@ def load_dataset(folder: Path, revision: str) -> Dataset:
     except (OSError, ValidationError) as error:
         hint = "Rescan the Project (annotation codetune.dev/rescan), then make a new FineTune."
         raise DatasetMissing(f"The dataset {revision} is not in the store.", hint) from error
-    if manifest.revision != revision or not is_intact(folder, manifest.artifacts):
+    # Only what is read is checked: a rescan that finds the same files writes report.jsonl anew beside them.
+    files = {name: entry for name, entry in manifest.artifacts.items() if name == "files.jsonl"}
+    if manifest.revision != revision or not files or not is_intact(folder, files):
         text = f"The dataset in the store is not {revision}: its files were changed."
         raise DatasetMissing(text, "Rescan the Project, then make a new FineTune.")
     with (folder / "files.jsonl").open(encoding="utf-8") as lines:
-        files = [DatasetFile.model_validate_json(line) for line in lines]
+        entries = [DatasetFile.model_validate_json(line) for line in lines]
     dataset = Dataset(
-        [file for file in files if file.split == "train"], [file for file in files if file.split != "train"]
+        [file for file in entries if file.split == "train"], [file for file in entries if file.split != "train"]
     )
     check_apart(dataset)
     return dataset

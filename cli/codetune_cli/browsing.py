@@ -1,0 +1,63 @@
+"""`kubectl codetune files PROJECT [PATH-GLOB]`: what a scan did with each file."""
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from codetune_api.contracts import ReportRow
+from pydantic import ValidationError
+
+from codetune_cli.connecting import Connection
+from codetune_cli.errors import CliError
+from codetune_cli.reaching import reach_store
+from codetune_cli.resources import find_project
+from codetune_cli.showing import Screen, printable
+
+_HEADER = f"{'DECISION':<9} {'REASON':<16} {'TYPE':<16} {'LINES':>7} {'BYTES':>9}  PATH"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked for."""
+
+    project: str
+    decision: str
+    reason: str
+    type: str
+    path: str
+    output: Literal["table", "json"]
+    wait_seconds: float
+
+
+def show_files(asked: Question, connection: Connection, screen: Screen) -> None:
+    """Print the rows. Raises: CliError."""
+    project = find_project(connection, asked.project)
+    revision = project.status.revision
+    if revision is None:
+        ready = next((found for found in project.status.conditions if found.type == "Ready"), None)
+        why = f" {ready.reason}: {ready.message}" if ready is not None else ""
+        raise CliError(f"Project {asked.project!r} has no dataset yet.{why}")
+    store = reach_store(connection, project, asked.wait_seconds, screen)
+    filters = {"decision": asked.decision, "reason": asked.reason, "type": asked.type, "path": asked.path}
+    query = {"revision": revision, **{key: value for key, value in filters.items() if value}}
+    lines = store.lines(f"/v1/projects/{asked.project}/report", query)
+    shown = 0
+    if asked.output == "table":
+        screen.result(_HEADER)
+    for line in lines:
+        shown += 1
+        screen.result(_render(line, asked.output))
+    if not shown:
+        screen.say("No file matches.")
+
+
+def _render(line: bytes, output: str) -> str:
+    try:
+        row = ReportRow.model_validate_json(line)
+    except ValidationError as error:
+        raise CliError("The report was written by another version of Codetune than this command: update it.") from error
+    if output == "json":
+        return json.dumps(row.to_wire())
+    detail = f"  ({printable(row.detail)})" if row.detail else ""
+    cells = f"{row.decision:<9} {row.reason or '-':<16} {row.type:<16} {row.lines:>7} {row.bytes:>9}"
+    return printable(f"{cells}  {row.path}").replace("\n", "\\n") + detail.replace("\n", "\\n")

@@ -1,0 +1,144 @@
+"""`kubectl codetune download FINETUNE`: the adapter of a checkpoint, each file verified by its digest."""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from codetune_api.artifacts import ADAPTER_FILES, MANIFEST, checkpoint_folder, store_path
+from codetune_api.contracts import CheckpointManifest
+from codetune_api.digests import FileEntry
+from codetune_api.finetune import CheckpointStatus, FineTune
+from pydantic import ValidationError
+
+from codetune_cli.connecting import Connection, read_all
+from codetune_cli.errors import CliError, Interrupted
+from codetune_cli.reaching import reach_store
+from codetune_cli.resources import find_finetune
+from codetune_cli.showing import Meter, Screen, say_bytes
+from codetune_cli.storing import StoreClient, read_pieces
+from codetune_cli.waiting import insist
+
+_RUN = re.compile(r"[^/]+/finetunes/([^/]+)/([^/]+)/checkpoints/[^/]+")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for."""
+
+    finetune: str
+    checkpoint: str
+    """`best`, `latest` or a checkpoint's name."""
+    output: Path | None
+    wait_seconds: float
+
+
+def download(asked: Wish, connection: Connection, screen: Screen) -> None:
+    """Fetch an adapter into a folder. Raises: CliError."""
+    finetune = find_finetune(connection, asked.finetune)
+    checkpoint = choose_checkpoint(finetune, asked.checkpoint)
+    folder = asked.output or Path(f"{asked.finetune}-{checkpoint.name}")
+    store = reach_store(connection, finetune, asked.wait_seconds, screen)
+    root = f"{_find_run(checkpoint)}/{checkpoint_folder('', checkpoint.name).lstrip('/')}"
+    manifest = _fetch_manifest(store, root, checkpoint, screen)
+    _make(folder)
+    with screen.progress("Downloading", sum(entry.bytes for entry in manifest.adapter.values())) as meter:
+        for name, entry in manifest.adapter.items():
+            fetch_file(_Place(store, f"{root}/{name}", folder / name, entry), meter, screen)
+    size = say_bytes(sum(entry.bytes for entry in manifest.adapter.values()))
+    screen.result(f"{folder} holds the adapter of {asked.finetune} at {checkpoint.name} ({size}, {checkpoint.digest}).")
+
+
+def choose_checkpoint(finetune: FineTune, wanted: str) -> CheckpointStatus:
+    """The checkpoint that is meant. Raises: CliError that names those that are there."""
+    status, name = finetune.status, finetune.metadata.name
+    known = {"best": status.best_checkpoint or status.latest_checkpoint, "latest": status.latest_checkpoint}
+    found = {checkpoint.name: checkpoint for checkpoint in status.checkpoints}
+    if not found:
+        raise CliError(f"FineTune {name!r} has no checkpoint yet; it is {status.phase or 'not started'}.")
+    chosen = found.get(known.get(wanted, wanted) or "")
+    if chosen is None:
+        raise CliError(f"FineTune {name!r} has no checkpoint {wanted!r}; it has: {', '.join(found)}, best, latest.")
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Place:
+    store: StoreClient
+    path: str
+    target: Path
+    entry: FileEntry
+
+
+def fetch_file(place: _Place, meter: Meter, screen: Screen) -> None:
+    """One file, whole and verified or not at all; a cut goes on where it was. Raises: CliError."""
+    part = place.target.with_name(f".{place.target.name}.{place.entry.sha256[:12]}.part")
+    there = min(part.stat().st_size, place.entry.bytes) if part.exists() else 0
+    meter.advance(there)
+
+    def go_on() -> None:
+        offset = part.stat().st_size if part.exists() else 0
+        if offset < place.entry.bytes:
+            _append(place, part, offset, meter)
+
+    insist(go_on, screen.say)
+    found = _digest(part) if part.exists() else ""
+    if found != place.entry.sha256:
+        part.unlink(missing_ok=True)
+        raise CliError(
+            f"{place.path} came with the SHA-256 {found or 'of nothing'}, not {place.entry.sha256}: try again."
+        )
+    os.replace(part, place.target)
+
+
+def _append(place: _Place, part: Path, offset: int, meter: Meter) -> None:
+    answer = place.store.open("GET", place.path, headers={"Range": f"bytes={offset}-", "Accept": "*/*"})
+    if answer.status != 206:
+        answer.close()
+        raise CliError(f"{place.path} can't be read from byte {offset} on (HTTP {answer.status}).")
+    with part.open("ab") as file:
+        for piece in read_pieces(answer):
+            if file.tell() + len(piece) > place.entry.bytes:
+                raise CliError(f"{place.path} has more than the {place.entry.bytes} bytes that its manifest names.")
+            file.write(piece)
+            meter.advance(len(piece))
+        if file.tell() < place.entry.bytes:
+            raise Interrupted("The answer ended early.")
+
+
+def _fetch_manifest(store: StoreClient, root: str, checkpoint: CheckpointStatus, screen: Screen) -> CheckpointManifest:
+    content = insist(lambda: read_all(store.open("GET", f"{root}/{MANIFEST}")), screen.say)
+    try:
+        manifest = CheckpointManifest.model_validate_json(content)
+    except ValidationError as error:
+        raise CliError(f"The manifest of {checkpoint.name} is not valid: the checkpoint is damaged.") from error
+    if manifest.digest() != checkpoint.digest:
+        raise CliError(f"{checkpoint.name} has the digest {manifest.digest()}, but status says {checkpoint.digest}.")
+    if set(manifest.adapter) != set(ADAPTER_FILES):
+        raise CliError(f"{checkpoint.name} is no adapter: it names {', '.join(map(repr, sorted(manifest.adapter)))}.")
+    return manifest
+
+
+def _find_run(checkpoint: CheckpointStatus) -> str:
+    """The route of the run's files."""
+    match = _RUN.fullmatch(store_path(checkpoint.uri) or checkpoint.uri)
+    if match is None:
+        raise CliError(f"{checkpoint.name} lies at {checkpoint.uri}, which the store service does not offer.")
+    return f"/v1/finetunes/{match[1]}/{match[2]}/files"
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CliError(f"The folder {folder} can't be made: {error.strerror}.") from error
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

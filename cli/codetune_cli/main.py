@@ -1,0 +1,118 @@
+"""The command line of `kubectl codetune`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from codetune_cli.browsing import Question, show_files
+from codetune_cli.connecting import Connection, connect
+from codetune_cli.downloading import Wish, download
+from codetune_cli.errors import CliError
+from codetune_cli.showing import Screen
+from codetune_cli.uploading import Upload, upload
+
+_WAIT_SECONDS = 300.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options, screen = _parse(arguments), Screen()
+    try:
+        _run(options, connect(options.kubeconfig, options.context, options.namespace), screen)
+    except CliError as error:
+        screen.say(f"error: {error}")
+        return 1
+    except BrokenPipeError:
+        # Whoever read the output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        screen.say("Stopped. The same command again goes on where this one was.")
+        return 130
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command == "files" and not options.glob and not rest[0].startswith("-"):
+        # argparse takes an optional argument that stands after options for none.
+        options.glob, *rest = rest
+    if rest:
+        parser.error(f"what is {' '.join(rest)!r}? See kubectl codetune {options.command} --help")
+    return options
+
+
+def _run(options: argparse.Namespace, connection: Connection, screen: Screen) -> None:
+    if options.command == "upload":
+        upload(Upload(options.project, options.paths, options.source, options.timeout), connection, screen)
+    elif options.command == "files":
+        decision = "rejected" if options.rejected else "accepted" if options.accepted else ""
+        asked = Question(
+            project=options.project,
+            decision=decision,
+            reason=options.reason,
+            type=options.type,
+            path=options.glob,
+            output=options.output,
+            wait_seconds=options.timeout,
+        )
+        show_files(asked, connection, screen)
+    else:
+        download(Wish(options.finetune, options.checkpoint, options.output, options.timeout), connection, screen)
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kubectl codetune", description="Code in, completion model out.")
+    parser.add_argument("--version", action="version", version=f"kubectl-codetune {_version()}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    common = _build_common()
+    sending = commands.add_parser(
+        "upload", parents=[common], help="send local files or folders to an upload source of a Project",
+        description="Sends files as git would see them (.gitignore counts) and has the Project scan them. Each upload "
+        "is the whole source: what is not in it is gone. What was sent before is not sent again.",
+    )  # fmt: skip
+    sending.add_argument("project", metavar="PROJECT")
+    sending.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a folder gives its content")
+    sending.add_argument("--source", metavar="NAME", help="which upload source, where there are several")
+    browsing = commands.add_parser("files", parents=[common], help="what the last scan did with each file")
+    browsing.add_argument("project", metavar="PROJECT")
+    browsing.add_argument(
+        "glob", nargs="?", default="", metavar="PATH-GLOB", help="as in .gitignore, e.g. 'src/**/*.py'"
+    )
+    which = browsing.add_mutually_exclusive_group()
+    which.add_argument("--rejected", action="store_true", help="only files that were left out")
+    which.add_argument("--accepted", action="store_true", help="only files that are in the dataset")
+    browsing.add_argument("--reason", default="", metavar="R", help="e.g. Generated (docs/scan.md lists them)")
+    browsing.add_argument("--type", default="", metavar="T", help="e.g. Python")
+    browsing.add_argument("-o", "--output", choices=["table", "json"], default="table", help="json: one object a line")
+    fetching = commands.add_parser("download", parents=[common], help="the adapter of a FineTune, as PEFT loads it")
+    fetching.add_argument("finetune", metavar="FINETUNE")
+    fetching.add_argument("--checkpoint", default="best", metavar="C", help="best (default), latest or a name")
+    fetching.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: FINETUNE-CHECKPOINT")
+    return parser
+
+
+def _build_common() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-n", "--namespace", metavar="NS", help="default: that of the kubeconfig's context")
+    common.add_argument("--kubeconfig", type=Path, metavar="FILE")
+    common.add_argument("--context", metavar="NAME", help="context of the kubeconfig")
+    common.add_argument(
+        "--timeout", type=float, default=_WAIT_SECONDS, metavar="SECONDS",
+        help=f"how long to wait for the store service ({_WAIT_SECONDS:.0f})",
+    )  # fmt: skip
+    return common
+
+
+def _version() -> str:
+    try:
+        return version("codetune-cli")
+    except PackageNotFoundError:
+        return "of a checkout"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

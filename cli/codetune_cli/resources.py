@@ -1,0 +1,110 @@
+"""The Kubernetes objects that commands look at, and the two annotations that they set."""
+
+import base64
+import binascii
+from datetime import UTC, datetime, timedelta
+
+from codetune_api.finetune import FineTune
+from codetune_api.metadata import (
+    ANNOTATION_RESCAN,
+    ANNOTATION_STORE_UNTIL,
+    API_VERSION,
+    STORE_TOKEN_KEY,
+    STORE_TOKEN_SECRET,
+)
+from codetune_api.project import Project
+from pydantic import ValidationError
+
+from codetune_cli.connecting import Connection
+from codetune_cli.errors import ApiRefusal, CliError
+
+STORE_HOURS = 1
+"""For how long the store service is asked for to look at something."""
+_MERGE = "application/merge-patch+json"
+_MANY = 20
+
+
+def find_project(connection: Connection, name: str) -> Project:
+    """A Project. Raises: CliError that names those that are there."""
+    found = _find(connection, "projects", "Project", name)
+    try:
+        return Project.from_wire(found)
+    except ValidationError as error:
+        raise _too_new("Project", name) from error
+
+
+def find_finetune(connection: Connection, name: str) -> FineTune:
+    """A FineTune. Raises: CliError that names those that are there."""
+    found = _find(connection, "finetunes", "FineTune", name)
+    try:
+        return FineTune.from_wire(found)
+    except ValidationError as error:
+        raise _too_new("FineTune", name) from error
+
+
+def ask_for_rescan(connection: Connection, project: Project, version: str) -> None:
+    """Have a Project scanned at once. Raises: CliError."""
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    _annotate(connection, project, ANNOTATION_RESCAN, f"{version[:12]}-{now}")
+
+
+def ask_for_store(connection: Connection, resource: Project | FineTune) -> None:
+    """Have the namespace's store service run for a while. Raises: CliError."""
+    until = (datetime.now(UTC) + timedelta(hours=STORE_HOURS)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    _annotate(connection, resource, ANNOTATION_STORE_UNTIL, until)
+
+
+def read_token(connection: Connection) -> str | None:
+    """The store service's token; None while there is none. Raises: CliError."""
+    try:
+        secret = connection.ask("GET", f"/api/v1/namespaces/{connection.namespace}/secrets/{STORE_TOKEN_SECRET}")
+    except ApiRefusal as error:
+        if error.status == 404:
+            return None
+        if error.status == 403:
+            wanted = f"`get` on the Secret {STORE_TOKEN_SECRET} and on services/proxy"
+            hint = (
+                f"Ask for {wanted} in this namespace; the ClusterRole `edit` has both, docs/uploads.md has the smallest"
+            )
+            raise CliError(f"You may not use the store service: {error}. {hint}.") from error
+        raise
+    try:
+        return base64.b64decode((secret.get("data") or {})[STORE_TOKEN_KEY], validate=True).decode("ascii")
+    except (KeyError, binascii.Error, UnicodeDecodeError) as error:
+        message = (
+            f"The Secret {STORE_TOKEN_SECRET} has no good {STORE_TOKEN_KEY!r}: delete it; the operator makes it anew."
+        )
+        raise CliError(message) from error
+
+
+def _find(connection: Connection, plural: str, kind: str, name: str) -> dict[str, object]:
+    root = f"/apis/{API_VERSION}/namespaces/{connection.namespace}/{plural}"
+    try:
+        return connection.ask("GET", f"{root}/{name}")
+    except ApiRefusal as error:
+        if error.status != 404:
+            raise CliError(f"{kind} {name!r} can't be read: {error}") from error
+    where = f"in namespace {connection.namespace!r}"
+    try:
+        items = connection.ask("GET", root)["items"]
+    except ApiRefusal as error:
+        if error.status == 404:
+            raise CliError("This cluster does not know Codetune's resources: install the Helm chart first.") from error
+        raise CliError(f"There is no {kind} {name!r} {where}.") from error
+    names = ", ".join(item["metadata"]["name"] for item in items[:_MANY])
+    told = f"There are: {names}." if names else "There is none at all; is -n NAMESPACE right?"
+    raise CliError(f"There is no {kind} {name!r} {where}. {told}")
+
+
+def _annotate(connection: Connection, resource: Project | FineTune, key: str, value: str) -> None:
+    plural = "projects" if isinstance(resource, Project) else "finetunes"
+    path = f"/apis/{API_VERSION}/namespaces/{connection.namespace}/{plural}/{resource.metadata.name}"
+    try:
+        connection.ask("PATCH", path, {"metadata": {"annotations": {key: value}}}, _MERGE)
+    except ApiRefusal as error:
+        command = f"kubectl annotate {plural[:-1]} {resource.metadata.name} {key}={value} --overwrite"
+        raise CliError(f"The annotation {key} can't be set: {error}. Have somebody run `{command}`.") from error
+
+
+def _too_new(kind: str, name: str) -> CliError:
+    return CliError(f"{kind} {name!r} can't be read: it and this command must be of the same Codetune version.")

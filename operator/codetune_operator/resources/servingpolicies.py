@@ -1,0 +1,99 @@
+"""What surrounds the pods of a ModelDeployment: disruption budget, autoscaler, network policy. Pure."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from codetune_api.metadata import API_VERSION
+from codetune_api.modeldeployment import ModelDeployment
+from codetune_operator.resources.models import ModelSource
+from codetune_operator.resources.servingnames import PORT, build_object, pod_selector
+from codetune_operator.settings import Settings
+
+Obj = dict[str, Any]
+
+POLICY_KINDS = {
+    "PodDisruptionBudget": "policy/v1",
+    "HorizontalPodAutoscaler": "autoscaling/v2",
+    "NetworkPolicy": "networking.k8s.io/v1",
+}
+"""Kind → API version of what a ModelDeployment may have or not have; each bears its name."""
+_NAMESPACE_LABEL = "kubernetes.io/metadata.name"
+
+
+def build_policies(deployment: ModelDeployment, model: ModelSource, settings: Settings) -> tuple[Obj, ...]:
+    """Those that the spec asks for."""
+    spec = deployment.spec
+    built = []
+    if spec.replicas > 1:
+        built.append(_build_budget(deployment))
+    if spec.autoscaling is not None:
+        built.append(_build_autoscaler(deployment))
+    if spec.network_policy.enabled:
+        built.append(_build_network_policy(deployment, model, settings))
+    return tuple(built)
+
+
+def _build_budget(deployment: ModelDeployment) -> Obj:
+    """One replica at a time may be taken away on purpose; one that does not work may go at any time."""
+    built = _start(deployment, "PodDisruptionBudget")
+    built["spec"] = {
+        "maxUnavailable": 1,
+        "selector": {"matchLabels": pod_selector(deployment)},
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }
+    return built
+
+
+def _build_autoscaler(deployment: ModelDeployment) -> Obj:
+    autoscaling = deployment.spec.autoscaling
+    assert autoscaling is not None
+    built = _start(deployment, "HorizontalPodAutoscaler")
+    target = {"type": "AverageValue", "averageValue": str(autoscaling.target)}
+    built["spec"] = {
+        # The ModelDeployment and not its Deployment: who counts replicas is then said in one place.
+        "scaleTargetRef": {"apiVersion": API_VERSION, "kind": "ModelDeployment", "name": deployment.metadata.name},
+        "minReplicas": autoscaling.min_replicas,
+        "maxReplicas": autoscaling.max_replicas,
+        "metrics": [{"type": "Pods", "pods": {"metric": {"name": autoscaling.metric}, "target": target}}],
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": autoscaling.scale_down_delay_seconds}},
+    }
+    return built
+
+
+def _build_network_policy(deployment: ModelDeployment, model: ModelSource, settings: Settings) -> Obj:
+    built = _start(deployment, "NetworkPolicy")
+    ingress: Obj = {"ports": [{"port": PORT, "protocol": "TCP"}]}
+    if deployment.spec.service.type == "ClusterIP":
+        ingress["from"] = _admitted(deployment, settings)
+    built["spec"] = {
+        "podSelector": {"matchLabels": pod_selector(deployment)},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [ingress],
+        "egress": _egress(model, settings),
+    }
+    return built
+
+
+def _admitted(deployment: ModelDeployment, settings: Settings) -> list[Obj]:
+    """Its own namespace, the operator, and whom the spec names; a Service for the outside admits everybody."""
+    operator = {
+        "namespaceSelector": {"matchLabels": {_NAMESPACE_LABEL: settings.namespace}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "codetune"}},
+    }
+    names = deployment.spec.network_policy.allow_namespaces
+    others = [{"namespaceSelector": {"matchLabels": {_NAMESPACE_LABEL: name}}} for name in names]
+    return [{"podSelector": {}}, operator, *others]
+
+
+def _egress(model: ModelSource, settings: Settings) -> list[Obj]:
+    """DNS; and the model hub, where the init container has to fetch the model. Serving itself calls nobody."""
+    names: Obj = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+    if model.hub is None:
+        return [names]
+    place = urlsplit(settings.hub.endpoint or "https://")
+    port = place.port or (80 if place.scheme == "http" else 443)
+    return [names, {"ports": [{"port": port, "protocol": "TCP"}]}]
+
+
+def _start(deployment: ModelDeployment, kind: str) -> Obj:
+    return build_object(deployment, POLICY_KINDS[kind], kind, deployment.metadata.name)

@@ -1,0 +1,169 @@
+"""A store service behind the local API server's service proxy, with a line between them that a test can cut."""
+
+import asyncio
+import base64
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+from codetune_cli.connecting import Connection, connect
+from codetune_cli.storing import StoreClient
+from codetune_local.apiserver.registry import Registry
+from codetune_local.testing import serve
+from codetune_store.app import build_app
+from codetune_store.settings import StoreSettings
+
+Obj = dict[str, Any]
+
+NAMESPACE = "team"
+TOKEN = "the-token-of-this-namespace"
+DEFINITIONS = Path(__file__).parents[3] / "crds"
+
+
+@dataclass
+class Line:
+    """Carries bytes to the store service and back. A cut is for the next connection that has none yet."""
+
+    port: int
+    cuts: list[tuple[str, int]] = field(default_factory=list)
+    """("to" or "back", bytes after which both ends are closed), one for each connection to come."""
+    connections: int = 0
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        self.connections += 1
+        way, left = self.cuts.pop(0) if self.cuts else ("", 0)
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        ends = (writer, far_writer)
+        budgets = {"to": left if way == "to" else None, "back": left if way == "back" else None}
+        await asyncio.gather(
+            _copy(reader, far_writer, ends, budgets["to"]), _copy(far_reader, writer, ends, budgets["back"])
+        )
+
+
+async def _copy(
+    source: asyncio.StreamReader, target: asyncio.StreamWriter, ends: tuple[asyncio.StreamWriter, ...], left: int | None
+) -> None:
+    try:
+        while piece := await source.read(1000):
+            target.write(piece if left is None else piece[:left])
+            await target.drain()
+            if left is not None and (left := left - len(piece)) < 0:
+                break
+    except ConnectionError:
+        pass  # the other direction was cut
+    for end in ends:
+        if left is not None and left < 0:
+            end.transport.abort()
+        else:
+            end.close()
+
+
+@dataclass
+class Desk:
+    """A person's desk: a kubeconfig, folders, and what lies in the store."""
+
+    kubeconfig: Path
+    connection: Connection
+    store: StoreClient
+    root: Path
+    """Of the artifact store."""
+    line: Line
+
+    @property
+    def upload(self) -> Path:
+        """The folder of the upload source `code` of the Project `shop`."""
+        return self.root / NAMESPACE / "projects/shop/uploads/code"
+
+    def define(self) -> None:
+        """Make Codetune's kinds known to the API server."""
+        for path in DEFINITIONS.glob("*.yaml"):
+            definition = yaml.safe_load(path.read_text())
+            self.connection.ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+
+    def make(self, kind: str, plural: str, name: str, spec: Obj, status: Obj | None = None) -> None:
+        """Make a resource, with a status."""
+        obj: Obj = {"apiVersion": "codetune.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        path = f"/apis/codetune.dev/v1alpha1/namespaces/{NAMESPACE}/{plural}"
+        self.connection.ask("POST", path, obj)
+        if status is not None:
+            merge = "application/merge-patch+json"
+            self.connection.ask("PATCH", f"{path}/{name}/status", {"status": status}, merge)
+
+    def annotations(self, plural: str, name: str) -> dict[str, str]:
+        """Of a resource."""
+        found = self.connection.ask("GET", f"/apis/codetune.dev/v1alpha1/namespaces/{NAMESPACE}/{plural}/{name}")
+        return dict(found["metadata"].get("annotations") or {})
+
+
+Started = tuple[Line, web.AppRunner, asyncio.Server]
+
+
+def _run_in_thread(start: Callable[[], Coroutine[Any, Any, Started]]) -> Iterator[tuple[Line, int]]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    line, runner, server = asyncio.run_coroutine_threadsafe(start(), loop).result(20)
+    yield line, server.sockets[0].getsockname()[1]
+    asyncio.run_coroutine_threadsafe(_end(runner, server), loop).result(20)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(20)
+    loop.close()
+
+
+async def _end(runner: web.AppRunner, server: asyncio.Server) -> None:
+    server.close()
+    await runner.cleanup()
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Line, int]]:
+    """A store service and the line to it, with the line's port."""
+    root = (tmp_path / "store").resolve()
+    root.mkdir()
+    (tmp_path / "token").write_text(TOKEN)
+
+    async def start() -> Started:
+        app = build_app(StoreSettings(root=root, namespace=NAMESPACE, token_file=tmp_path / "token"))
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        line = Line(runner.addresses[0][1])
+        return line, runner, await asyncio.start_server(line.carry, "127.0.0.1", 0)
+
+    yield from _run_in_thread(start)
+
+
+@pytest.fixture
+def desk(served: tuple[Line, int], tmp_path: Path) -> Iterator[Desk]:
+    """Everything, ready."""
+    line, port = served
+    registry = Registry.open(None)
+    registry.create(registry.by_key("namespaces"), "", {"metadata": {"name": NAMESPACE}})
+    service = {"ports": [{"name": "http", "port": 8080}], "selector": {"a": "b"}}
+    secret = {"data": {"token": base64.b64encode(TOKEN.encode()).decode()}}
+    endpoints = {
+        "metadata": {"name": "codetune-store-1", "labels": {"kubernetes.io/service-name": "codetune-store"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": port}],
+        "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
+    }
+    for key, obj in {
+        "services": {"metadata": {"name": "codetune-store"}, "spec": service},
+        "secrets": {"metadata": {"name": "codetune-store-token"}, **secret},
+        "endpointslices.discovery.k8s.io": endpoints,
+    }.items():
+        registry.create(registry.by_key(key), NAMESPACE, obj)
+    with serve(registry) as kubeconfig:
+        connection = connect(kubeconfig, None, NAMESPACE)
+        yield Desk(kubeconfig, connection, StoreClient(connection), (tmp_path / "store").resolve(), line)
+        connection.api.rest_client.pool_manager.clear()

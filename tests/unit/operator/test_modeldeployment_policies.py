@@ -1,0 +1,122 @@
+"""What surrounds serving pods: disruption budget, autoscaler and network policy, as whole objects."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from codetune_api.metadata import labels
+from codetune_api.modeldeployment import ModelDeployment
+from codetune_operator.resources.models import ModelSource, locate_model
+from codetune_operator.resources.servingpolicies import build_policies
+from codetune_operator.settings import Settings
+
+Obj = dict[str, Any]
+SELECTOR = {
+    "app.kubernetes.io/instance": "coder",
+    "app.kubernetes.io/component": "server",
+    "codetune.dev/modeldeployment": "coder",
+}
+HTTP = [{"port": 8000, "protocol": "TCP"}]
+DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+OPERATOR = {
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "codetune-system"}},
+    "podSelector": {"matchLabels": {"app.kubernetes.io/name": "codetune"}},
+}
+
+
+def build(settings: Settings | None = None, **spec: Any) -> dict[str, Obj]:
+    """The specs of the policies, by kind."""
+    metadata = {"name": "coder", "namespace": "ns", "uid": "u1", "generation": 1}
+    spec = {"baseModel": "pvc://models/qwen", **spec}
+    deployment = ModelDeployment.from_wire(
+        {"apiVersion": "codetune.dev/v1alpha1", "kind": "ModelDeployment", "metadata": metadata, "spec": spec}
+    )
+    model = locate_model(deployment.spec.base_model, file_root=None)
+    assert isinstance(model, ModelSource)
+    built = build_policies(deployment, model, settings or Settings())
+    assert {each["metadata"]["name"] for each in built} <= {"coder"}
+    return {each["kind"]: each["spec"] for each in built}
+
+
+@pytest.mark.parametrize(("expected", "replicas"), [(False, 0), (False, 1), (True, 2), (True, 9)])
+def test_a_budget_is_there_only_where_a_replica_can_be_spared(expected: bool, replicas: int) -> None:
+    found = build(replicas=replicas).get("PodDisruptionBudget")
+    budget = {
+        "maxUnavailable": 1,
+        "selector": {"matchLabels": SELECTOR},
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }
+    assert found == (budget if expected else None)
+
+
+def test_an_autoscaler_follows_the_queue_and_scales_the_modeldeployment() -> None:
+    assert "HorizontalPodAutoscaler" not in build()
+    scaled = build(autoscaling={"minReplicas": 2, "maxReplicas": 6, "target": 8, "scaleDownDelaySeconds": 60})
+    metric = {"name": "vllm_num_requests_waiting"}
+    target = {"type": "AverageValue", "averageValue": "8"}
+    assert scaled["HorizontalPodAutoscaler"] == {
+        "scaleTargetRef": {"apiVersion": "codetune.dev/v1alpha1", "kind": "ModelDeployment", "name": "coder"},
+        "minReplicas": 2,
+        "maxReplicas": 6,
+        "metrics": [{"type": "Pods", "pods": {"metric": metric, "target": target}}],
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}},
+    }
+
+
+INGRESS = [
+    pytest.param([{"podSelector": {}}, OPERATOR], {}, id="its namespace and the operator"),
+    pytest.param(
+        [
+            {"podSelector": {}},
+            OPERATOR,
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}},
+        ],
+        {"networkPolicy": {"allowNamespaces": ["ingress"]}},
+        id="another namespace",
+    ),
+    pytest.param(None, {"service": {"type": "LoadBalancer"}}, id="everybody, for a Service for the outside"),
+    pytest.param(None, {"service": {"type": "NodePort"}}, id="everybody, for a port of the nodes"),
+]
+
+
+@pytest.mark.parametrize(("expected", "spec"), INGRESS)
+def test_only_the_served_port_can_be_reached_and_by_few(expected: list[Obj] | None, spec: Obj) -> None:
+    policy = build(**spec)["NetworkPolicy"]
+    assert policy["podSelector"] == {"matchLabels": SELECTOR}
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["ingress"] == [{"ports": HTTP, **({"from": expected} if expected else {})}]
+
+
+EGRESS = [
+    pytest.param([DNS], "pvc://models/qwen", None, id="names only"),
+    pytest.param([DNS, {"ports": [{"port": 443, "protocol": "TCP"}]}], "hf://org/name", None, id="the hub"),
+    pytest.param(
+        [DNS, {"ports": [{"port": 8443, "protocol": "TCP"}]}], "hf://org/name", "https://mirror:8443", id="a mirror"
+    ),
+    pytest.param(
+        [DNS, {"ports": [{"port": 80, "protocol": "TCP"}]}], "hf://org/name", "http://mirror", id="a plain mirror"
+    ),
+]
+
+
+@pytest.mark.parametrize(("expected", "base", "endpoint"), EGRESS)
+def test_pods_call_nobody_but_where_the_model_is_fetched(expected: list[Obj], base: str, endpoint: str | None) -> None:
+    settings = Settings.model_validate({"hub": {"endpoint": endpoint}})
+    assert build(settings, baseModel=base)["NetworkPolicy"]["egress"] == expected
+
+
+def test_the_network_policy_can_be_turned_off() -> None:
+    assert "NetworkPolicy" not in build(networkPolicy={"enabled": False})
+
+
+def test_the_documented_monitors_fit_what_is_built() -> None:
+    folder = Path(__file__).parents[3] / "docs" / "monitoring"
+    found = {path.stem: yaml.safe_load(path.read_text()) for path in folder.glob("*.yaml")}
+    assert found.keys() == {"podmonitor", "scaledobject"}
+    marks = {"app.kubernetes.io/part-of": "codetune", "app.kubernetes.io/component": "server"}
+    assert found["podmonitor"]["spec"]["selector"]["matchLabels"] == marks
+    assert marks.items() <= labels("server", "coder", {}).items()
+    assert [endpoint["port"] for endpoint in found["podmonitor"]["spec"]["podMetricsEndpoints"]] == ["http"]
+    target = build(autoscaling={"maxReplicas": 2})["HorizontalPodAutoscaler"]["scaleTargetRef"]
+    assert found["scaledobject"]["spec"]["scaleTargetRef"] == target
