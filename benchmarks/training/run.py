@@ -1,9 +1,9 @@
 """Trains the same model on the same tokens with the peers and with Codetune, in turn, and prints a table of ratios.
 
-Each run is a process of its own and passes once over the same files. Real (non-padding) tokens per second over the
-steps after the first, peak memory of the process (or of the GPU), and held-out loss afterwards, by one measure for all.
-Medians over `--runs` interleaved rounds. Each round also measures the product of matrices that the machine reaches at
-that moment, so that a busy machine shows.
+Each run is a process of its own and passes once over the same files. Real (non-padding) tokens from the end of the
+first step to that of the last, by the wall clock and per second that the threads computed, which a busy machine
+disturbs less; peak memory of the process; and held-out loss afterwards, by one measure for all. Medians over `--runs`
+interleaved rounds. Each run also measures the product of matrices that the machine reaches at that moment.
 """
 
 import argparse
@@ -14,16 +14,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from codetune_api.contracts import DatasetManifest, TrainConfig
 from codetune_api.finetune import Checkpoints, LoraOverrides, TrainingOverrides
+from codetune_api.protocol import ProgressEvent, parse
 from subset import write_subset
 from transformers import AutoConfig, AutoTokenizer
 
+NONCE = "benchmark-benchmark"
 HERE = Path(__file__).resolve().parent
 IMAGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """What the trainer's image sets; the rest of Codetune's allocator settings it makes itself when it starts."""
@@ -41,46 +45,75 @@ print(2 * 2048 * 576 * 1536 / min(times))
 """
 
 
-def run_process(line: Sequence[str], environment: dict[str, str]) -> tuple[str, int]:
-    """Run a program to its end; returns what it printed and its peak memory in bytes. Raises: RuntimeError."""
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(line, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment})
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = status
-        output.seek(0)
-        text = output.read()
+@dataclass
+class Observed:
+    """A process that ended, and where it was when it said how many tokens it had trained on."""
+
+    output: str = ""
+    peak_bytes: int = 0
+    marks: list[tuple[int, float, float]] = field(default_factory=list)
+    """(tokens, seconds by the wall clock, seconds of its threads)."""
+
+    def speed(self, clock: int) -> float:
+        """Tokens per second of a clock (1: wall, 2: threads) from the end of the first step to that of the last."""
+        first, last = self.marks[0], self.marks[-1]
+        return (last[0] - first[0]) / (last[clock] - first[clock])
+
+
+def observe(line: Sequence[str], environment: dict[str, str], count: Callable[[str], int | None]) -> Observed:
+    """Run a program to its end; `count` reads the tokens so far out of a line. Raises: RuntimeError."""
+    found = Observed()
+    # Threads that wait must not count as working.
+    settings = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", **environment}
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=settings)
+    assert process.stdout is not None
+    for text in process.stdout:
+        found.output += text
+        if (tokens := count(text)) is not None:
+            found.marks.append((tokens, time.monotonic(), _work(process.pid)))
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = status
     if status:
-        raise RuntimeError(f"{' '.join(line)} failed:\n{text[-3000:]}")
-    return text, usage.ru_maxrss * 1024
+        raise RuntimeError(f"{' '.join(line)} failed:\n{found.output[-3000:]}")
+    found.peak_bytes = usage.ru_maxrss * 1024
+    return found
 
 
-def run_stock(options: argparse.Namespace, folder: Path, *flags: str) -> dict[str, Any]:
-    """One run of a peer."""
+def _work(process: int) -> float:
+    """Seconds that the threads of a process have computed so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def run_stock(options: argparse.Namespace, folder: Path, *flags: str) -> tuple[Observed, Path]:
+    """One run of a peer, and its adapter."""
     adapter = folder / "adapter"
     line = [sys.executable, str(HERE / "stock.py"), "--model", options.model, "--dataset", str(folder / "dataset")]
     line += ["--output", str(adapter), "--length", str(options.length), "--batch", str(options.batch), *flags]
-    output, peak = run_process(line, SAME if options.same_allocator else {})
-    found = json.loads(next(row for row in reversed(output.splitlines()) if row.startswith("{")))
-    return {"peak_bytes": peak, **found, "adapter": adapter}
+    pattern = re.compile(r"^trained on (\d+) tokens$", re.MULTILINE)
+    return observe(line, SAME if options.same_allocator else {}, partial(_first_number, pattern)), adapter
 
 
-def run_codetune(options: argparse.Namespace, folder: Path, precision: str) -> dict[str, Any]:
-    """One run of `python -m codetune_trainer train`, through its own contract."""
+def _first_number(pattern: re.Pattern[str], text: str) -> int | None:
+    found = pattern.search(text)
+    return int(found.group(1)) if found else None
+
+
+def run_codetune(options: argparse.Namespace, folder: Path, precision: str) -> tuple[Observed, Path]:
+    """One run of `python -m codetune_trainer train`, through its own contract, and its adapter."""
     (folder / "config.json").write_text(json.dumps(build_config(options, folder, precision).to_wire()))
     environment = {"CODETUNE_CONFIG": str(folder / "config.json"), "CODETUNE_STORE": str(folder)}
     environment |= {"CODETUNE_MODEL": str(Path(options.model).resolve()), "CODETUNE_SCRATCH": str(folder)}
     environment |= {"CODETUNE_TERMINATION_LOG": str(folder / "termination")}
     environment |= SAME if options.same_allocator else IMAGE
-    output, peak = run_process([sys.executable, "-m", "codetune_trainer", "train"], environment)
-    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    speeds = [row["tokensPerSecond"] for row in rows if "tokensPerSecond" in row]
-    start = re.search(r"first step ended ([\d.]+) s", output)
-    return {
-        "tokens_per_second": statistics.harmonic_mean(speeds[1:]),
-        "peak_bytes": peak,
-        "start": float(start.group(1)) if start else 0.0,
-        "adapter": max((folder / "run" / "checkpoints").glob("step-*")),
-    }
+    line = [sys.executable, "-m", "codetune_trainer", "train"]
+    found = observe(line, environment, _count_progress)
+    return found, max((folder / "run" / "checkpoints").glob("step-*"))
+
+
+def _count_progress(text: str) -> int | None:
+    event = parse(text, NONCE)
+    return event.tokens if isinstance(event, ProgressEvent) and event.step else None
 
 
 def build_config(options: argparse.Namespace, folder: Path, precision: str) -> TrainConfig:
@@ -91,7 +124,7 @@ def build_config(options: argparse.Namespace, folder: Path, precision: str) -> T
     training |= {"sequence_length": options.length, "batch_tokens": options.batch * options.length}
     training |= {"learning_rate": 3e-4, "fim_rate": 0, "precision": precision}
     return TrainConfig(
-        nonce="benchmark-benchmark",
+        nonce=NONCE,
         namespace="benchmark",
         name="benchmark",
         dataset="dataset",
@@ -110,8 +143,8 @@ def build_config(options: argparse.Namespace, folder: Path, precision: str) -> T
 def measure_loss(options: argparse.Namespace, adapter: Path) -> float:
     """Held-out loss of a candidate's adapter."""
     line = [sys.executable, str(HERE / "holdout.py"), "--model", options.model, "--dataset", options.dataset]
-    output, _ = run_process([*line, "--adapter", str(adapter), "--length", str(options.length)], {})
-    return float(output.splitlines()[-1])
+    line += ["--adapter", str(adapter), "--length", str(options.length)]
+    return float(observe(line, {}, lambda _: None).output.splitlines()[-1])
 
 
 def flops_a_token(options: argparse.Namespace) -> float:
@@ -123,9 +156,9 @@ def flops_a_token(options: argparse.Namespace) -> float:
     return float(4 * weights + 3 * 2 * options.length * width * layers)
 
 
-def choose_candidates(options: argparse.Namespace) -> dict[str, Callable[[Path], dict[str, Any]]]:
+def choose_candidates(options: argparse.Namespace) -> dict[str, Callable[[Path], tuple[Observed, Path]]]:
     """By name; the first is what the ratios are of."""
-    found: dict[str, Callable[[Path], dict[str, Any]]] = {
+    found: dict[str, Callable[[Path], tuple[Observed, Path]]] = {
         "Trainer + PEFT, fp32": lambda folder: run_stock(options, folder),
         "TRL packing, fp32": lambda folder: run_stock(options, folder, "--trl"),
         "Codetune, fp32": partial(run_codetune, options, precision="Float32"),
@@ -137,19 +170,32 @@ def choose_candidates(options: argparse.Namespace) -> dict[str, Callable[[Path],
     return {name: run for name, run in found.items() if re.search(options.only, name)}
 
 
-def print_table(options: argparse.Namespace, found: dict[str, list[dict[str, Any]]], product: float) -> None:
-    """Medians and ratios."""
+@dataclass
+class Figures:
+    """What was measured of one candidate."""
+
+    runs: list[Observed] = field(default_factory=list)
+    loss: float = 0.0
+
+    def median(self, figure: Callable[[Observed], float]) -> float:
+        """Of all its runs."""
+        return statistics.median(map(figure, self.runs))
+
+
+def print_table(options: argparse.Namespace, found: dict[str, Figures], product: float) -> None:
+    """Medians and ratios to the first."""
     limit = product / flops_a_token(options)
     print(f"\n{options.found} tokens a run, length {options.length}, batch {options.batch}, {options.runs} rounds;")
     print(f"products reach {product / 1e9:.0f} GFLOP/s, which is {limit:.0f} tokens/s.\n")
-    print("| candidate | tokens/s | ratio | of the limit | peak GB | ratio | held-out loss |\n" + 7 * "|---" + "|")
-    first: dict[str, float] = {}
-    for name, runs in found.items():
-        row = {key: statistics.median(run[key] for run in runs) for key in ("tokens_per_second", "peak_bytes", "loss")}
-        first = first or row
-        speed, peak = row["tokens_per_second"], row["peak_bytes"]
-        text = f"| {name} | {speed:.0f} | {speed / first['tokens_per_second']:.2f} | {speed / limit:.0%} "
-        print(f"{text}| {peak / 1e9:.2f} | {peak / first['peak_bytes']:.2f} | {row['loss']:.4f} |")
+    print("| candidate | tokens/s | ratio | per second of a core | ratio | peak GB | ratio | held-out loss |")
+    print(8 * "|---" + "|")
+    first = next(iter(found.values()))
+    for name, figures in found.items():
+        cells = [name]
+        for figure in (lambda run: run.speed(1), lambda run: run.speed(2), lambda run: run.peak_bytes / 1e9):
+            value, other = figures.median(figure), first.median(figure)
+            cells += [f"{value:.1f}" if value > 10 else f"{value:.2f}", f"{value / other:.2f}"]
+        print(f"| {' | '.join(cells)} | {figures.loss:.4f} |")
 
 
 def main() -> None:
@@ -167,21 +213,19 @@ def main() -> None:
     parser.add_argument("--only", default="", help="candidates whose name matches this pattern")
     options = parser.parse_args()
     candidates = choose_candidates(options)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in candidates}
+    found = {name: Figures() for name in candidates}
     products: list[float] = []
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     for _ in range(options.runs):
         for name, candidate in candidates.items():
-            products.append(float(run_process([sys.executable, "-c", PRODUCT, "float32"], {})[0]))
+            products.append(float(observe([sys.executable, "-c", PRODUCT, "float32"], {}, lambda _: None).output))
             with tempfile.TemporaryDirectory() as folder:
                 options.found = write_subset(Path(options.dataset), Path(folder) / "dataset", tokenizer, options.tokens)
-                figures = candidate(Path(folder))
-                # Deterministic: once is enough.
-                figures["loss"] = (
-                    found[name][0]["loss"] if found[name] else measure_loss(options, figures.pop("adapter"))
-                )
-            found[name].append(figures)
-            print(name, json.dumps(figures, default=str), f"{products[-1] / 1e9:.0f} GFLOP/s", flush=True)
+                run, adapter = candidate(Path(folder))
+                found[name].loss = found[name].loss or measure_loss(options, adapter)  # the same every time
+            found[name].runs.append(run)
+            speeds = f"{run.speed(1):.1f} tokens/s, {run.speed(2):.1f} a second of a core"
+            print(f"{name}: {speeds}, {run.peak_bytes / 1e9:.2f} GB, {products[-1] / 1e9:.0f} GFLOP/s", flush=True)
     print_table(options, found, max(products))
 
 

@@ -1,13 +1,12 @@
 """The peers, as their documentation shows them: transformers.Trainer with PEFT, and TRL's SFTTrainer with packing.
 
 One pass over the training files of a Codetune dataset folder. For the Trainer each file is cut into windows of the
-sequence length, and a batch is padded to its longest; TRL packs. Saves the adapter and prints one JSON line:
-{"tokens_per_second", "peak_bytes"}, real tokens (not padding) over the steps after the first.
+sequence length, and a batch is padded to its longest; TRL packs. Saves the adapter; says after each step on how
+many real tokens (not padding) it was trained so far.
 """
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +15,28 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
 
 
-class Clock(TrainerCallback):
-    """Times the steps after the first: loading and warm-up are not training."""
+class Teller(TrainerCallback):
+    """Says after each step how many tokens were trained on."""
 
     def __init__(self) -> None:
-        self.started = 0.0
-        self.seconds = 0.0
+        self.batches: list[int] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start the clock after step 1; note the time at every later one."""
-        if state.global_step == 1:
-            self.started = _now()
-        self.seconds = _now() - self.started
+        """The data loader may have made one batch more than was trained on."""
+        print(f"trained on {sum(self.batches[: state.global_step])} tokens", flush=True)
 
 
 class Counter:
-    """A collator that counts the real tokens of the batches it makes."""
+    """A collator that notes the real tokens of the batches it makes."""
 
-    def __init__(self, collate: Any) -> None:
+    def __init__(self, collate: Any, batches: list[int]) -> None:
         self._collate = collate
-        self.batches: list[int] = []
+        self._batches = batches
 
     def __call__(self, rows: Any) -> Any:
         """The batch of the collator."""
-        self.batches.append(sum(len(row["input_ids"]) for row in rows))
+        self._batches.append(sum(len(row["input_ids"]) for row in rows))
         return self._collate(rows)
-
-
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.monotonic()
 
 
 def documents(dataset: Path, split: str, tokenizer: Any) -> list[list[int]]:
@@ -72,7 +62,7 @@ def collate(rows: list[dict[str, list[int]]], padding: int) -> dict[str, torch.T
     return {"input_ids": tokens, "labels": labels, "attention_mask": (labels != -100).long()}
 
 
-def build_trainer(options: argparse.Namespace, tokenizer: Any, clock: Clock) -> Trainer:
+def build_trainer(options: argparse.Namespace, tokenizer: Any, teller: Teller) -> Trainer:
     """transformers.Trainer with PEFT."""
     dtype = torch.bfloat16 if options.bf16 else torch.float32
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
@@ -81,12 +71,12 @@ def build_trainer(options: argparse.Namespace, tokenizer: Any, clock: Clock) -> 
         model=get_peft_model(model, _adapter()),
         args=TrainingArguments(**_arguments(options), remove_unused_columns=False),
         train_dataset=windows(options.dataset, "train", tokenizer, options.length),  # type: ignore[arg-type]
-        data_collator=Counter(lambda rows: collate(rows, padding)),
-        callbacks=[clock],
+        data_collator=Counter(lambda rows: collate(rows, padding), teller.batches),
+        callbacks=[teller],
     )
 
 
-def build_trl(options: argparse.Namespace, tokenizer: Any, clock: Clock) -> Trainer:
+def build_trl(options: argparse.Namespace, tokenizer: Any, teller: Teller) -> Trainer:
     """TRL's SFTTrainer with packing that cuts no token off; its other defaults as they are (activations twice)."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -105,9 +95,9 @@ def build_trl(options: argparse.Namespace, tokenizer: Any, clock: Clock) -> Trai
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=_adapter(),
-        callbacks=[clock],
+        callbacks=[teller],
     )
-    trainer.data_collator = Counter(trainer.data_collator)
+    trainer.data_collator = Counter(trainer.data_collator, teller.batches)
     return trainer
 
 
@@ -130,7 +120,7 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Train, save the adapter, print the figures."""
+    """Train and save the adapter."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--dataset", type=Path, required=True)
@@ -140,17 +130,10 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--trl", action="store_true")
     options = parser.parse_args()
-    tokenizer, clock = AutoTokenizer.from_pretrained(options.model), Clock()
-    trainer = (build_trl if options.trl else build_trainer)(options, tokenizer, clock)
+    tokenizer, build = AutoTokenizer.from_pretrained(options.model), build_trl if options.trl else build_trainer
+    trainer = build(options, tokenizer, Teller())
     trainer.train()
     trainer.save_model(options.output)
-    assert isinstance(trainer.data_collator, Counter)
-    # The data loader may have made one batch more than was trained on.
-    batches = trainer.data_collator.batches[1 : trainer.state.global_step]
-    figures = {"tokens_per_second": sum(batches) / clock.seconds}
-    if torch.cuda.is_available():
-        figures["peak_bytes"] = torch.cuda.max_memory_allocated()
-    print(json.dumps(figures))
 
 
 if __name__ == "__main__":
