@@ -24,8 +24,10 @@ $(VENV)/.installed: requirements/lock.txt $(wildcard $(addsuffix /pyproject.toml
 demo: install ## Train and serve on this machine: code in, tuned completion out (about 10 minutes; KEEP=1 leaves it running)
 	$(BIN)/python hack/demo.py $(if $(KEEP),--keep)
 
-test: install lint ## Everything but the demo (about 15 minutes on two cores)
-	$(BIN)/pytest -q
+# Two at a time where tests mostly wait for each other's processes; the real models and servers get the machine alone.
+test: install lint ## Everything but the demo (about 20 minutes on two cores)
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/unit tests/conformance tests/integration
+	$(BIN)/pytest -q tests/e2e
 
 lint: install ## Style, types, layers, generated files
 	$(BIN)/ruff check $(SOURCES)

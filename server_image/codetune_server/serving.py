@@ -56,7 +56,11 @@ def build_command(arguments: Sequence[str], environment: Mapping[str, str], mach
 
 def _cpu_variables(machine: Machine, given: Mapping[str, str]) -> dict[str, str]:
     """How vLLM's CPU build uses the machine; left alone it keeps one core free, which is half of a small machine."""
-    variables = {"VLLM_CPU_KVCACHE_SPACE": str(max(1, min(4, machine.memory_bytes // (8 << 30))))}
+    variables = {
+        "VLLM_CPU_KVCACHE_SPACE": str(max(1, min(4, machine.memory_bytes // (8 << 30)))),
+        # Threads that spin while they wait keep the very one off its core that they wait for, where cores are shared.
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
     if {"tensor-parallel-size", "pipeline-parallel-size", "tp", "pp"} & given.keys():
         return variables  # several workers share the cores: vLLM divides them best itself
     if machine.quota and machine.quota < len(machine.cores):
