@@ -1,13 +1,12 @@
-"""The peer: transformers.Trainer with PEFT, as their documentation shows it, on a Codetune dataset folder.
+"""The peers, as their documentation shows them: transformers.Trainer with PEFT, and TRL's SFTTrainer with packing.
 
-Each file is cut into windows of the sequence length and padded; real tokens are those that are not padding. Prints one
-JSON line: {"seconds", "tokens", "tokens_per_second", "peak_bytes", "holdout_loss"}.
+One pass over the training files of a Codetune dataset folder. For the Trainer each file is cut into windows of the
+sequence length, and a batch is padded to its longest; TRL packs. Saves the adapter; says after each step on how
+many real tokens (not padding) it was trained so far.
 """
 
 import argparse
 import json
-import resource
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +15,40 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
 
 
-class Clock(TrainerCallback):
-    """Times the steps after the first two: loading and warm-up are not training."""
+class Teller(TrainerCallback):
+    """Says after each step how many tokens were trained on."""
 
     def __init__(self) -> None:
-        self.started = 0.0
+        self.batches: list[int] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start the clock after step 2."""
-        if state.global_step == 2:
-            self.started = _now()
+        """The data loader may have made one batch more than was trained on."""
+        print(f"trained on {sum(self.batches[: state.global_step])} tokens", flush=True)
 
 
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.monotonic()
+class Counter:
+    """A collator that notes the real tokens of the batches it makes."""
+
+    def __init__(self, collate: Any, batches: list[int]) -> None:
+        self._collate = collate
+        self._batches = batches
+
+    def __call__(self, rows: Any) -> Any:
+        """The batch of the collator."""
+        self._batches.append(sum(len(row["input_ids"]) for row in rows))
+        return self._collate(rows)
+
+
+def documents(dataset: Path, split: str, tokenizer: Any) -> list[list[int]]:
+    """Tokens of the files of one split."""
+    rows = [json.loads(line) for line in (dataset / "files.jsonl").read_text().splitlines()]
+    return [[*tokenizer(row["text"])["input_ids"], tokenizer.eos_token_id] for row in rows if row["split"] == split]
 
 
 def windows(dataset: Path, split: str, tokenizer: Any, length: int) -> list[dict[str, list[int]]]:
     """Token windows of the files of one split; the last window of a file is short."""
-    found = []
-    for line in (dataset / "files.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        if row["split"] == split:
-            tokens = [*tokenizer(row["text"])["input_ids"], tokenizer.eos_token_id]
-            found += [{"input_ids": tokens[start : start + length]} for start in range(0, len(tokens), length)]
-    return found
+    found = documents(dataset, split, tokenizer)
+    return [{"input_ids": tokens[at : at + length]} for tokens in found for at in range(0, len(tokens), length)]
 
 
 def collate(rows: list[dict[str, list[int]]], padding: int) -> dict[str, torch.Tensor]:
@@ -56,70 +62,78 @@ def collate(rows: list[dict[str, list[int]]], padding: int) -> dict[str, torch.T
     return {"input_ids": tokens, "labels": labels, "attention_mask": (labels != -100).long()}
 
 
-@torch.no_grad()
-def holdout_loss(model: Any, rows: list[dict[str, list[int]]]) -> float:
-    """Mean next-token loss over the held-out windows, in nats."""
-    total, count = 0.0, 0
-    model.eval()
-    for row in rows:
-        tokens = torch.tensor([row["input_ids"]], device=model.device)
-        if tokens.shape[1] > 1:
-            total += model(input_ids=tokens, labels=tokens).loss.item() * (tokens.shape[1] - 1)
-            count += tokens.shape[1] - 1
-    return total / count
+def build_trainer(options: argparse.Namespace, tokenizer: Any, teller: Teller) -> Trainer:
+    """transformers.Trainer with PEFT."""
+    dtype = torch.bfloat16 if options.bf16 else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
+    padding = tokenizer.pad_token_id or tokenizer.eos_token_id
+    return Trainer(
+        model=get_peft_model(model, _adapter()),
+        args=TrainingArguments(**_arguments(options), remove_unused_columns=False),
+        train_dataset=windows(options.dataset, "train", tokenizer, options.length),  # type: ignore[arg-type]
+        data_collator=Counter(lambda rows: collate(rows, padding), teller.batches),
+        callbacks=[teller],
+    )
+
+
+def build_trl(options: argparse.Namespace, tokenizer: Any, teller: Teller) -> Trainer:
+    """TRL's SFTTrainer with packing that cuts no token off; its other defaults as they are (activations twice)."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    rows = [{"input_ids": tokens} for tokens in documents(options.dataset, "train", tokenizer)]
+    settings = {
+        "packing": True,
+        "packing_strategy": "bfd_split",
+        "max_length": options.length,
+        "use_cpu": not torch.cuda.is_available(),
+    }
+    settings |= {"model_init_kwargs": {"dtype": "bfloat16" if options.bf16 else "float32"}}
+    trainer = SFTTrainer(
+        model=options.model,
+        args=SFTConfig(**_arguments(options), **settings),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=_adapter(),
+        callbacks=[teller],
+    )
+    trainer.data_collator = Counter(trainer.data_collator, teller.batches)
+    return trainer
+
+
+def _adapter() -> LoraConfig:
+    return LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "output_dir": options.output,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": options.batch,
+        "learning_rate": 3e-4,
+        "bf16": options.bf16,
+        "save_strategy": "no",
+        "report_to": [],
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+    }
 
 
 def main() -> None:
-    """Train and print the figures."""
+    """Train and save the adapter."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--dataset", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--output", required=True, help="folder for the adapter")
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--trl", action="store_true")
     options = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    dtype = torch.bfloat16 if options.bf16 else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype)
-    model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
-    train = windows(options.dataset, "train", tokenizer, options.length)
-    wanted = options.steps * options.batch * options.accumulate
-    train = (train * (wanted // len(train) + 1))[:wanted]
-    clock = Clock()
-    arguments = TrainingArguments(
-        output_dir="/tmp/codetune-benchmark-stock",
-        max_steps=options.steps,
-        per_device_train_batch_size=options.batch,
-        gradient_accumulation_steps=options.accumulate,
-        learning_rate=3e-4,
-        bf16=options.bf16,
-        save_strategy="no",
-        report_to=[],
-        logging_strategy="no",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-    )
-    padding = tokenizer.pad_token_id or tokenizer.eos_token_id
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=train,  # type: ignore[arg-type]
-        data_collator=lambda rows: collate(rows, padding),
-        callbacks=[clock],
-    )
+    tokenizer, build = AutoTokenizer.from_pretrained(options.model), build_trl if options.trl else build_trainer
+    trainer = build(options, tokenizer, Teller())
     trainer.train()
-    seconds = _now() - clock.started
-    tokens = sum(len(row["input_ids"]) for row in train[2 * options.batch * options.accumulate :])
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak_rss()
-    loss = holdout_loss(trainer.model, windows(options.dataset, "holdout", tokenizer, options.length)[:64])
-    figures = {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds, "peak_bytes": peak}
-    print(json.dumps({**figures, "holdout_loss": loss}))
-
-
-def _peak_rss() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    trainer.save_model(options.output)
 
 
 if __name__ == "__main__":

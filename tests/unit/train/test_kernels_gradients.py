@@ -85,12 +85,14 @@ def _mask(spans: Sequence[attention.Span], length: int) -> torch.Tensor:
     return mask & torch.ones(length, length, dtype=torch.bool).tril()
 
 
+@pytest.mark.parametrize("kept", [pytest.param(9, id="kept"), pytest.param(4, id="kept of short documents")])
 @pytest.mark.parametrize("spans", SPANS)
 @pytest.mark.parametrize(("heads", "shared"), [(4, 2), (3, 3), (2, 1)])
 def test_attention_inside_documents_is_stock_attention_under_a_mask(
-    monkeypatch: pytest.MonkeyPatch, spans: list[attention.Span], heads: int, shared: int
+    monkeypatch: pytest.MonkeyPatch, spans: list[attention.Span], heads: int, shared: int, kept: int
 ) -> None:
     monkeypatch.setattr(attention, "BLOCK", 2)
+    monkeypatch.setattr(attention, "KEPT", kept)
     query, key, value = _random(2, heads, 9, 4), _random(2, shared, 9, 4), _random(2, shared, 9, 3)
 
     def ours(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from codetune_trainer.train import modelling
+from codetune_trainer.train import modelling, stepping
 from codetune_trainer.train.kernels import attention
 from codetune_trainer.train.kernels.attention import DocumentAttention
 from codetune_trainer.train.kernels.installing import speed_up_adapter, speed_up_base
@@ -100,6 +100,29 @@ def test_loss_and_gradients_are_those_of_the_stock_model(family: str, monkeypatc
     assert calls == [2]  # the kernel itself, once a layer
     layers = [module for module in model.modules() if type(module).__name__ == "Linear" and hasattr(module, "lora_A")]
     assert not layers  # all of them are fused
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "starcoder2", "gemma"])
+def test_in_bf16_they_are_as_close_to_float32_as_the_stock_model_is(family: str) -> None:
+    exact, _ = _learn(_adapted(_base(family, FAMILIES[family])), _batch())
+    found = []
+    for fast in (False, True):
+        base = _base(family, FAMILIES[family]).to(torch.bfloat16)
+        if fast:
+            speed_up_base(base, shared=True)
+        model = _adapted(base)
+        if fast:
+            speed_up_adapter(model)
+        for weight in modelling.trainable_weights(model):
+            weight.data = weight.data.float()
+        with stepping.autocast("BFloat16", torch.device("cpu")):
+            found.append(_learn(model, _batch()))
+    (theirs, others), (ours, gradients) = found
+    assert theirs == pytest.approx(exact, rel=0.02)
+    assert ours == pytest.approx(exact, rel=0.02)
+    mine, other = (torch.cat([source[name].flatten() for name in others]) for source in (gradients, others))
+    assert torch.nn.functional.cosine_similarity(mine, other, dim=0) > 0.98
+    assert mine.dtype == torch.float32
 
 
 def _count_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:

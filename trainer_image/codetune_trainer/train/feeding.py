@@ -1,7 +1,10 @@
 """The order of training data: a function of seed and epoch alone, so that a run can go on anywhere."""
 
+import copy
+import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from codetune_trainer.train.encoding import Encoder
@@ -60,16 +63,36 @@ class Position:
 
 def feed(corpus: Corpus, position: Position, sequences: int) -> Iterator[Packed]:
     """Batches of so many sequences from a position on, for ever; `position` moves along."""
-    epoch = corpus.epoch(position.epoch)
+    epoch, following = corpus.epoch(position.epoch), None
     while True:
         parts: list[Packed] = []
         missing = sequences
         while missing:
             if position.sequence >= len(epoch):
                 position.epoch, position.sequence = position.epoch + 1, 0
-                epoch = corpus.epoch(position.epoch)
+                epoch, following = following() if following else corpus.epoch(position.epoch), None
             part = epoch.choose(slice(position.sequence, position.sequence + missing))
             position.sequence += len(part)
             missing -= len(part)
             parts.append(part)
+        if following is None and position.sequence > len(epoch) // 2:
+            following = _prepare(corpus, position.epoch + 1)
         yield join(parts)
+
+
+def _prepare(corpus: Corpus, number: int) -> Callable[[], Packed]:
+    """Make an epoch beside the training; returns what waits for it.
+
+    Tokenizers are not made for two threads, so this one has its own. It ends with the process, whatever it is at:
+    nobody who sends SIGTERM waits for it. If it fails, the same is tried again, and fails, where that is said.
+    """
+    found: list[Packed] = []
+    ahead = dataclasses.replace(corpus, encoder=copy.deepcopy(corpus.encoder))
+    thread = threading.Thread(target=lambda: found.append(ahead.epoch(number)), name="next epoch", daemon=True)
+    thread.start()
+
+    def wait() -> Packed:
+        thread.join()
+        return found[0] if found else corpus.epoch(number)
+
+    return wait

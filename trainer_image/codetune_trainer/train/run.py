@@ -29,6 +29,7 @@ from codetune_trainer.train.resuming import resume
 from codetune_trainer.train.running import Run
 from codetune_trainer.train.sizing import choose_size
 from codetune_trainer.train.stepping import memory_errors
+from codetune_trainer.train.tokens import tokenize
 
 EXIT_STOPPED = 143
 """Stopped by SIGTERM with a checkpoint written: the Job does not count it as a failure."""
@@ -86,7 +87,8 @@ def set_up(
     encoder = build_encoder(modelling.load_tokenizer(model_folder, config.base_model))
     reporter.stage("Tokenizing")
     files = load_dataset(dataset, config.dataset_revision)
-    plain = [[*tokens, encoder.end] for tokens in encoder.encode([file.text for file in files.train])]
+    found = tokenize([file.text for file in files.train], encoder, dataset, config.dataset_revision)
+    plain = [[*tokens, encoder.end] for tokens in found]
     stop.check()
     parameters = _resolve(config, encoder, model_config, sum(map(len, plain)), device)
     corpus = _build_corpus(files.train, plain, encoder, parameters, model_config)

@@ -1,8 +1,8 @@
 """Causal attention inside documents, for a CPU: plain matrix products, block by block.
 
 Beside the stock one it does no work between documents that share a sequence, nor above the diagonal but in its own
-blocks; query heads that share a key-value head become rows of one product instead of copies of keys and values; and
-only query, key and value are kept for the backward pass, in which a block's probabilities are computed again.
+blocks; and query heads that share a key-value head become rows of one product instead of copies of keys and values. The
+backward pass uses the probabilities of short documents again, and computes those of long ones anew.
 """
 
 import functools
@@ -20,6 +20,8 @@ NAME = "codetune"
 """Of this implementation, among those of transformers."""
 BLOCK = 128
 """Queries in a block: large enough for fast products, small enough that its scores stay in the cache."""
+KEPT = 1024
+"""Longest document whose probabilities are kept: for a longer one they would be most of what a step keeps."""
 Span = tuple[int, int, int]
 """(row of the batch, first position, position after the last) of a document."""
 _SPANS = "codetune_spans"
@@ -40,30 +42,36 @@ class DocumentAttention(torch.autograd.Function):
     ) -> torch.Tensor:
         rows, heads, length, _ = query.shape
         result = query.new_zeros(rows, length, heads, value.shape[-1])
+        kept: list[torch.Tensor | None] = []
         for span in spans:
             keys, values = _cut(key, span), _cut(value, span)
+            keeping = any(ctx.needs_input_grad) and span[2] - span[1] <= KEPT
             for start, stop in _blocks(span):
                 wanted = _cut_query(query, span, start, stop, keys.shape[0], scale)
                 chances = _probabilities(wanted, keys[:, :stop], stop - start)
                 _place(result, span, start, torch.bmm(chances, values[:, :stop]), stop - start)
-        ctx.save_for_backward(query, key, value)
+                kept.append(chances if keeping else None)
+        ctx.save_for_backward(query, key, value, *kept)
         ctx.spans, ctx.scale = spans, scale
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value = ctx.saved_tensors
+        query, key, value, *kept = ctx.saved_tensors
         # [b, n, heads, d]: as the projections before them want it.
         of_query, of_key, of_value = (torch.zeros_like(x.transpose(1, 2).contiguous()) for x in (query, key, value))
         outer = upstream[0].transpose(1, 2)
+        memory = iter(kept)
         for span in ctx.spans:
             keys, values = _cut(key, span), _cut(value, span)
             of_keys, of_values = torch.zeros_like(keys), torch.zeros_like(values)
             for start, stop in _blocks(span):
                 wanted = _cut_query(query, span, start, stop, keys.shape[0], ctx.scale)
-                incoming = _cut_query(outer, span, start, stop, keys.shape[0], 1.0)
-                chances = _probabilities(wanted, keys[:, :stop], stop - start)
+                incoming = _cut_query(outer, span, start, stop, keys.shape[0])
+                chances = next(memory)
+                if chances is None:
+                    chances = _probabilities(wanted, keys[:, :stop], stop - start)
                 of_values[:, :stop].baddbmm_(chances.transpose(1, 2), incoming)
                 of_chances = torch.bmm(incoming, values[:, :stop].transpose(1, 2))
                 of_scores = torch._softmax_backward_data(of_chances, chances, -1, chances.dtype)
@@ -88,11 +96,13 @@ def _cut(source: torch.Tensor, span: Span) -> torch.Tensor:
     return source[row, :, first:last].contiguous()
 
 
-def _cut_query(source: torch.Tensor, span: Span, start: int, stop: int, shared: int, scale: float) -> torch.Tensor:
-    """A block of queries as rows beside the key-value head that they share: [k, h / k · m, d]."""
+def _cut_query(
+    source: torch.Tensor, span: Span, start: int, stop: int, shared: int, scale: float | None = None
+) -> torch.Tensor:
+    """A block of queries as rows beside the key-value head that they share, scaled: [k, h / k · m, d]."""
     row, first, _ = span
     found = source[row, :, first + start : first + stop]
-    return found.mul(scale).reshape(shared, -1, found.shape[-1])
+    return (found if scale is None else found * scale).reshape(shared, -1, found.shape[-1])
 
 
 def _place(target: torch.Tensor, span: Span, start: int, block: torch.Tensor, length: int) -> None:
