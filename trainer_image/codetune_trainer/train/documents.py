@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codetune_api.contracts import DatasetFile, DatasetManifest
+from codetune_api.infilling import Origin
 from pydantic import ValidationError
 
 from codetune_trainer.errors import DatasetMissing, EmptyDataset
@@ -46,3 +47,9 @@ def check_apart(dataset: Dataset) -> None:
     if both:
         text = f"{len(both)} files are both trained on and held out, so that an evaluation would mean nothing."
         raise EmptyDataset(text, "Rescan the Project with files.duplicates: Reject.")
+
+
+def find_origin(file: DatasetFile) -> Origin:
+    """Repository and path of a file: datasets put the name of the source before the path in it."""
+    repository, _, path = file.path.partition("/")
+    return Origin(repository, path)

@@ -3,7 +3,10 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+
+from codetune_api.infilling import Encode, build_continuation
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,15 @@ class Encoder:
         found = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
         ids: list[list[int]] = found["input_ids"]
         return ids
+
+    def encode_one(self, text: str) -> list[int]:
+        """Token ids of one text, as `encode` gives them."""
+        return self.encode([text])[0]
+
+    @cached_property
+    def encode_continuation(self) -> Encode:
+        """Token ids of a text that goes on where another one stopped: without the space that some tokenizers add."""
+        return build_continuation(self.encode_one)
 
     def cut(self, text: str, room: int) -> list[str]:
         """The text in pieces of at most `room` tokens."""

@@ -17,7 +17,7 @@ from codetune_trainer.errors import InvalidParameters, ModelNotFound
 from codetune_trainer.reporting import Reporter
 from codetune_trainer.train import evaluating, machine, modelling
 from codetune_trainer.train.concluding import conclude, score_base
-from codetune_trainer.train.documents import load_dataset
+from codetune_trainer.train.documents import find_origin, load_dataset
 from codetune_trainer.train.encoding import Encoder, build_encoder
 from codetune_trainer.train.feeding import Corpus
 from codetune_trainer.train.fitting import fit, out_of_memory
@@ -112,6 +112,7 @@ def _build_corpus(
         fim_rate=parameters.fim_rate,
         seed=parameters.seed,
         shared=modelling.can_share_sequences(model_config, parameters.sequence_length),
+        origins=[find_origin(file) for file in files],
     )
 
 
