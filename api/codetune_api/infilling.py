@@ -192,8 +192,8 @@ def find_format(vocabulary: Mapping[str, int], end_of_text: int) -> Format | Non
 def build_continuation(encode: Encode) -> Encode:
     """An encoder for text that goes on where another text stopped.
 
-    Tokenizers of the SentencePiece kind put a space before every text, which belongs to the first one alone. A character
-    that merges with nothing takes that space and is cut away again.
+    Tokenizers of the SentencePiece kind put a space before every text, which belongs to the first one alone. A
+    character that merges with nothing takes that space and is cut away again.
     """
     if list(encode("\na"))[len(encode("\n")) :] == list(encode("a")):
         return encode

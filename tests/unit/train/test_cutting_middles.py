@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 CODE = (
-    "import os\r\n\n\ndef save(path, text):\n    if text:\n        with open(path) as file:\n            file.write(text)\n"
-    "    return path   \n\n\nSIZE = 3\n"
+    "import os\r\n\n\ndef save(path, text):\n    if text:\n        with open(path) as file:\n"
+    "            file.write(text)\n    return path   \n\n\nSIZE = 3\n"
 )
 LINES = ["import os", "def save(path, text):", "if text:", "with open(path) as file:", "file.write(text)",
          "return path", "SIZE = 3"]  # fmt: skip

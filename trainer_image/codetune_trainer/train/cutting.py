@@ -1,7 +1,7 @@
 """Where a text is cut for fill-in-the-middle: the middle is what an editor asks for. Pure.
 
-Cuts lie between characters, as a cursor does. Most middles are what is missing while somebody types: the end of a line, a
-few lines to the end of a block, a span inside a line; the rest is any span at all, as in arXiv:2207.14255.
+Cuts lie between characters, as a cursor does. Most middles are what is missing while somebody types: the end of a line,
+a few lines to the end of a block, a span inside a line; the rest is any span at all, as in arXiv:2207.14255.
 """
 
 import random
@@ -17,7 +17,7 @@ Cut = tuple[int, int]
 
 @dataclass(frozen=True)
 class Line:
-    """The content of a line that is not blank: characters [start, stop), indentation and white space at its end aside."""
+    """What a line that is not blank holds: characters [start, stop), without indentation and white space at its end."""
 
     start: int
     stop: int

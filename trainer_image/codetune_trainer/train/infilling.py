@@ -1,8 +1,9 @@
 """Training examples for fill-in-the-middle, laid out as `codetune_api.infilling` says the family is served.
 
-What the loss covers: every token of code, in prefix, suffix and middle alike, and the token that ends the middle, as the
-families' own training did (arXiv:2207.14255). The sentinels and markers are read but never learned: the model knows
-them, and one that it learned to write would end up in somebody's file.
+What the loss covers: every token of code, in prefix, suffix and middle alike, and the token that ends the middle, as
+the families' own training did (arXiv:2207.14255). The sentinels and markers are read but never learned: the model knows
+them, and one that it learned to write would end up in somebody's file. (None is ever new: nothing is added to a
+tokenizer.)
 """
 
 import random

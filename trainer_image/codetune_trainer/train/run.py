@@ -8,7 +8,7 @@ import torch
 from codetune_api.artifacts import store_uri
 from codetune_api.contracts import ENV_MODEL, DatasetFile, TrainConfig
 from codetune_api.finetune import DatasetStatus, Parameters
-from codetune_api.presets import Facts, InvalidParametersError, resolve
+from codetune_api.presets import BETAS, Facts, InvalidParametersError, resolve
 from codetune_api.protocol import DatasetEvent, ParametersEvent, ResultEvent
 from transformers.utils import logging as transformers_logging
 
@@ -27,6 +27,7 @@ from codetune_trainer.train.pacing import Stopped, StopSignal
 from codetune_trainer.train.resuming import resume
 from codetune_trainer.train.running import Run
 from codetune_trainer.train.stepping import memory_errors
+from codetune_trainer.train.targets import choose_targets
 
 EXIT_STOPPED = 143
 """Stopped by SIGTERM with a checkpoint written: the Job does not count it as a failure."""
@@ -117,13 +118,16 @@ def _build_corpus(
 
 
 def _resolve(config: TrainConfig, encoder: Encoder, model: Any, tokens: int, device: torch.device) -> Parameters:
+    fim, targets = find_fim_tokens(encoder.tokenizer), choose_targets(model, config.base_model)
     facts = Facts(
         dataset_tokens=tokens,
-        has_fim=find_fim_tokens(encoder.tokenizer) is not None,
+        has_fim=fim is not None,
+        fim_format=fim.family.name if fim is not None else "",
         device=config.device,
         has_bf16=machine.has_fast_bf16(device),
         max_positions=getattr(model.get_text_config(), "max_position_embeddings", None) or 2**31,
-        linear_modules=modelling.linear_modules(model, config.base_model),
+        linear_modules=targets.modules,
+        notes=targets.notes,
     )
     try:
         return resolve(config.preset, config.lora, config.training, config.checkpoints, facts)
@@ -154,7 +158,7 @@ def _build_optimizer(model: modelling.Model, parameters: Parameters) -> torch.op
     return torch.optim.AdamW(
         modelling.trainable_weights(model),
         lr=parameters.learning_rate,
-        betas=(0.9, 0.95),
+        betas=BETAS,
         weight_decay=parameters.weight_decay,
         fused=True,
     )
