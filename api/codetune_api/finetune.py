@@ -205,6 +205,19 @@ class EvaluationScores(ApiModel):
     """Mean cross-entropy, in nats per token."""
     exact_match: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of sampled held-out lines that greedy decoding gives to the letter."""
+    edit_similarity: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Mean of 1 - (edit distance / length) over these lines."""
+    infill_exact_match: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of sampled middles that are filled in to the letter; unset for a model without fill-in-the-middle."""
+    infill_edit_similarity: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Mean of 1 - (edit distance / length) over these middles."""
+
+
+class Interval(ApiModel):
+    """Where a value lies with 95 % confidence: paired bootstrap over files."""
+
+    low: float
+    high: float
 
 
 class Evaluation(ApiModel):
@@ -214,8 +227,21 @@ class Evaluation(ApiModel):
     tuned: EvaluationScores
     improvement: float
     """(base loss - tuned loss) / base loss; 0.05 is 5 % better, negative is worse."""
+    improvement_interval: Interval | None = None
+    """Unset where too few files are held out to tell."""
+    exact_match_interval: Interval | None = None
+    """Of the difference, tuned minus base."""
+    infill_exact_match_interval: Interval | None = None
+    """Of the difference, tuned minus base."""
+    verdict: Literal["Better", "Worse", "Unclear"] | None = None
+    """Whether the loss differs by more than chance."""
     files: int = 0
+    """Held-out files that the loss is measured on."""
     tokens: int = 0
+    lines: int = 0
+    """Lines that were completed."""
+    infills: int = 0
+    """Middles that were filled in."""
     message: str = ""
 
 

@@ -1,5 +1,6 @@
 """Reads a dataset folder: the accepted files with their text."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,18 @@ def load_dataset(folder: Path, revision: str) -> Dataset:
         [file for file in files if file.split == "train"], [file for file in files if file.split != "train"]
     )
     check_apart(dataset)
-    return dataset
+    return Dataset(dataset.train, choose_unseen(dataset))
+
+
+def choose_unseen(dataset: Dataset) -> list[DatasetFile]:
+    """The held-out files whose text is nowhere trained on, not even with other white space at the ends of its lines."""
+    trained = {_digest_text(file.text) for file in dataset.train}
+    return [file for file in dataset.holdout if _digest_text(file.text) not in trained]
+
+
+def _digest_text(text: str) -> bytes:
+    lines = "\n".join(line.rstrip() for line in text.strip().splitlines())
+    return hashlib.sha256(lines.encode(errors="surrogatepass")).digest()
 
 
 def check_apart(dataset: Dataset) -> None:

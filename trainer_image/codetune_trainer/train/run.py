@@ -88,7 +88,7 @@ def set_up(
     stop.check()
     parameters = _resolve(config, encoder, model_config, sum(map(len, plain)), device)
     corpus = _build_corpus(files.train, plain, encoder, parameters, model_config)
-    held_out = evaluating.prepare(files.holdout, encoder, corpus.length, config.device, shared=corpus.shared)
+    held_out = _prepare(files.holdout, encoder, corpus, parameters, config)
     _announce(config, parameters, corpus, reporter, folder)
     torch.manual_seed(parameters.seed)
     model = modelling.load_base(model_folder, config.base_model, parameters.precision, device)
@@ -114,6 +114,20 @@ def _build_corpus(
         seed=parameters.seed,
         shared=modelling.can_share_sequences(model_config, parameters.sequence_length),
         origins=[find_origin(file) for file in files],
+    )
+
+
+def _prepare(
+    files: Sequence[DatasetFile], encoder: Encoder, corpus: Corpus, parameters: Parameters, config: TrainConfig
+) -> evaluating.HeldOut | None:
+    return evaluating.prepare(
+        files,
+        encoder,
+        corpus.length,
+        config.device,
+        shared=corpus.shared,
+        fim=corpus.fim,
+        questions=evaluating.count_questions(parameters, config.device, middles=corpus.fim is not None),
     )
 
 
