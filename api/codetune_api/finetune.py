@@ -175,6 +175,8 @@ class Progress(ApiModel):
     updated_at: Timestamp | None = None
     stage: str = ""
     """What the run is doing now, e.g. LoadingModel, Tokenizing, Training, Evaluating."""
+    message: str = ""
+    """Why the run went back to an earlier step, when it did."""
 
 
 class CheckpointStatus(ApiModel):

@@ -56,6 +56,7 @@ def conclude(run: Run, base: Baseline | None) -> TrainResult:
 def _evaluate(run: Run, base: Baseline | None, best: str) -> Evaluation | None:
     if run.held_out is None or base is None:
         return None
+    run.pace.begin_end()
     run.reporter.stage("Evaluating", f"Scoring {best} against the base model")
     if best != checkpoint_name(run.state.step):
         checkpoints.load_adapter(run.checkpoints / best, run.model)
