@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from codetune_server.infilling import ENV_TOKENIZER
 from codetune_server.machine import Machine
 from codetune_server.settings import DEFAULT_MAX_LORA_RANK, ENV_BIND_HOST, ENV_DEVICE, ENV_MAX_LORA_RANK
 
@@ -17,6 +18,8 @@ from codetune_server.settings import DEFAULT_MAX_LORA_RANK, ENV_BIND_HOST, ENV_D
 # middleware's state lives in one.
 VLLM_MODULE = "vllm.entrypoints.openai.api_server"
 MIDDLEWARE = "codetune_server.middleware.AdapterMiddleware"
+INFILLING = "codetune_server.infilling.InfillMiddleware"
+"""Named first, so that it comes last: behind the middleware that knows who may ask, and for which model."""
 
 CPU_LORAS = 32
 """Adapters that vLLM keeps in memory. Its default is `--max-loras`, and one that had to leave is read from its folder
@@ -39,11 +42,12 @@ def build_command(arguments: Sequence[str], environment: Mapping[str, str], mach
         argv.append("--enable-lora")
     if "host" not in given:
         argv += ["--host", environment.get(ENV_BIND_HOST, "0.0.0.0")]
-    argv += ["--middleware", MIDDLEWARE]
+    argv += ["--middleware", INFILLING, "--middleware", MIDDLEWARE]
     variables = {
         "VLLM_NO_USAGE_STATS": "1",  # serving pods call nobody
         **environment,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        ENV_TOKENIZER: given.get("tokenizer", given.get("model", "")),
         ENV_MAX_LORA_RANK: given.get("max-lora-rank", str(DEFAULT_MAX_LORA_RANK)),
     }
     if environment.get(ENV_DEVICE) == "cpu":
