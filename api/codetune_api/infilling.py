@@ -4,6 +4,8 @@ A family is found from the special tokens of a tokenizer, never from a model's n
 server sends for a text before and a text after the cursor is what training puts before the middle.
 """
 
+import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -23,6 +25,14 @@ class Origin:
     repository: str
     path: str
     """In the repository, with `/` between its parts."""
+
+
+def _is_marker(part: str) -> bool:
+    return REPOSITORY not in part and PATH not in part and not part.endswith("\n")
+
+
+def _fill(part: str, origin: Origin) -> str:
+    return part.replace(REPOSITORY, origin.repository).replace(PATH, origin.path)
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,14 @@ FAMILIES = (
 )  # fmt: skip
 # What tells a family from another one with the same sentinels; the first that matches is taken.
 _SIGNATURES = {"CodeGemma": ("<|file_separator|>",)}
+
+RESERVED = frozenset(
+    token
+    for family in FAMILIES
+    for token in (*family.sentinels, *family.markers, *family.stops, *_SIGNATURES.get(family.name, ()), family.end)
+    if token is not None
+)
+"""Tokens that a text may spell and must not become."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +207,28 @@ def find_format(vocabulary: Mapping[str, int], end_of_text: int) -> Format | Non
     )
 
 
+def build_literal(encode: Encode, vocabulary: Mapping[str, int]) -> Encode:
+    """An encoder for which no text spells a token of a format.
+
+    Several tokenizers do not call these tokens special, so that leaving special tokens alone does not leave them alone.
+    """
+    reserved = sorted((token for token in RESERVED if token in vocabulary), key=len, reverse=True)
+    if not reserved:
+        return encode
+    pattern = re.compile("|".join(re.escape(token) for token in reserved))
+
+    def encode_literal(text: str) -> Sequence[int]:
+        # Cut behind the first letter of each: neither half is a token.
+        cuts = [0, *(match.start() + 1 for match in pattern.finditer(text)), len(text)]
+        pieces = [text[start:stop] for start, stop in itertools.pairwise(cuts)]
+        if len(pieces) == 1:
+            return encode(text)
+        proceed = build_continuation(encode)
+        return [*encode(pieces[0]), *(token for piece in pieces[1:] for token in proceed(piece))]
+
+    return encode_literal
+
+
 def build_continuation(encode: Encode) -> Encode:
     """An encoder for text that goes on where another text stopped.
 
@@ -208,11 +248,3 @@ def build_continuation(encode: Encode) -> Encode:
         return encode(text)
 
     return encode_continuation
-
-
-def _is_marker(part: str) -> bool:
-    return REPOSITORY not in part and PATH not in part and not part.endswith("\n")
-
-
-def _fill(part: str, origin: Origin) -> str:
-    return part.replace(REPOSITORY, origin.repository).replace(PATH, origin.path)

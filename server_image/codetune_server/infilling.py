@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codetune_api.infilling import Format, find_format
+from codetune_api.infilling import Encode, Format, build_literal, find_format
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -40,10 +40,11 @@ class Refused(Exception):
 class Infiller:
     """One model's tokenizer and its format."""
 
-    tokenizer: Any
     begin: tuple[int, ...]
     """What the tokenizer puts before any text."""
     format: Format | None
+    encode: Encode
+    """Token ids of a text, nothing added; code that spells a special token stays text."""
 
     @classmethod
     def load(cls, folder: Path) -> "Infiller":
@@ -54,19 +55,19 @@ class Infiller:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         leading = tokenizer("a")["input_ids"][:1]
         begin = tuple(leading) if leading == [tokenizer.bos_token_id] else ()
-        return cls(tokenizer, begin, find_format(tokenizer.get_vocab(), tokenizer.eos_token_id))
+
+        def encode(text: str) -> list[int]:
+            ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            return ids
+
+        vocabulary = tokenizer.get_vocab()
+        return cls(begin, find_format(vocabulary, tokenizer.eos_token_id), build_literal(encode, vocabulary))
 
     def build_prompt(self, prefix: str, suffix: str) -> list[int]:
         """Token ids between which and the end the middle belongs. Raises: Refused."""
         if self.format is None:
             raise Refused("this model has no fill-in-the-middle tokens: leave `suffix` out")
         return [*self.begin, *self.format.prompt(prefix, suffix, self.encode)]
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, nothing added; code that spells a special token stays text."""
-        found = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-        ids: list[int] = found["input_ids"]
-        return ids
 
     def rewrite(self, request: dict[str, Any]) -> dict[str, Any]:
         """The request that vLLM gets instead of one with `suffix`. Raises: Refused."""

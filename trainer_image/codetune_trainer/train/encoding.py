@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from codetune_api.infilling import Encode, build_continuation
+from codetune_api.infilling import RESERVED, Encode, build_continuation, build_literal
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,26 @@ class Encoder:
         """Token ids of each text, nothing added. Source code that spells a special token stays plain text."""
         if not texts:
             return []
-        found = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+        ids = self._encode_as_it_comes(list(texts))
+        if self._reserved:
+            for index, text in enumerate(texts):
+                if any(token in text for token in self._reserved):
+                    ids[index] = list(self._encode_literal(text))
+        return ids
+
+    def _encode_as_it_comes(self, texts: list[str]) -> list[list[int]]:
+        found = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
         ids: list[list[int]] = found["input_ids"]
         return ids
+
+    @cached_property
+    def _reserved(self) -> list[str]:
+        """Tokens of fill-in-the-middle formats that the tokenizer knows, special or not."""
+        return sorted(RESERVED & self.tokenizer.get_vocab().keys())
+
+    @cached_property
+    def _encode_literal(self) -> Encode:
+        return build_literal(lambda text: self._encode_as_it_comes([text])[0], self.tokenizer.get_vocab())
 
     def encode_one(self, text: str) -> list[int]:
         """Token ids of one text, as `encode` gives them."""
