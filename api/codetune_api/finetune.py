@@ -26,28 +26,42 @@ ModuleName = Annotated[str, Field(min_length=1, max_length=256)]
 Loss = Annotated[float, AfterValidator(lambda loss: round(loss, 5))]
 """A loss in nats per token, to five places: what comes after them is noise that nobody should have to read."""
 
+NO_EMBEDDINGS = "lora.trainEmbeddings is true, but vLLM serves no adapter with trained embeddings: remove it"
+NO_DORA = "lora.dora is true, but vLLM serves no DoRA adapter: remove it, or set lora.rsLora"
+
 
 class LoraOverrides(ApiModel):
     """The adapter's shape; what is not set comes from the preset."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("!has(self.trainEmbeddings) || !self.trainEmbeddings", NO_EMBEDDINGS),
+            ("!has(self.dora) || !self.dora", NO_DORA),
+        )
+    )
+
     rank: Annotated[int, Field(ge=1, le=512)] | None = None
     """Rank r of the update BA (arXiv:2106.09685)."""
     alpha: Annotated[float, Field(gt=0, le=4096)] | None = None
-    """The update is scaled by alpha / rank."""
+    """The update is scaled by alpha / rank; unset: twice the rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     target_modules: (
         Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=64)] | None
     ) = None
     """Names of linear layers, e.g. `q_proj`; empty or unset: all linear layers but the output head."""
     train_embeddings: bool | None = None
-    """Train token embeddings and output head too."""
+    """Train token embeddings and output head too; refused, because vLLM serves no such adapter."""
+    rs_lora: bool | None = None
+    """Rank-stabilized LoRA (arXiv:2312.03732): the update is scaled by alpha / sqrt(rank)."""
+    dora: bool | None = None
+    """Weight-decomposed LoRA (arXiv:2402.09353); refused, because vLLM serves no such adapter."""
 
 
 class EarlyStopping(ApiModel):
     """Stop when the held-out loss no longer falls."""
 
     patience: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Checkpoints in a row without improvement."""
+    """Checkpoints in a row without improvement; where nothing is set, a fifth of the run, at least 2."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
     """Smallest fall of the held-out loss that counts, in nats per token."""
 
@@ -69,7 +83,7 @@ class TrainingOverrides(ApiModel):
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
     fim_rate: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of documents turned into fill-in-the-middle examples, where the model has the tokens for it."""
+    """Share of documents turned into fill-in-the-middle examples, where the model has the tokens for it; unset: 0.9."""
     precision: Literal["Auto", "BFloat16", "Float16", "Float32"] | None = None
     """Auto: bf16 where the hardware has it."""
     gradient_checkpointing: Literal["Auto", "On", "Off"] | None = None
@@ -105,7 +119,11 @@ class FineTuneSpec(ApiModel):
                 "has(self.modelSecretRef) == has(oldSelf.modelSecretRef) && "
                 "(!has(self.modelSecretRef) || self.modelSecretRef == oldSelf.modelSecretRef)",
                 "modelSecretRef can't be changed once set: change the token inside the Secret, or make a new FineTune",
-            )
+            ),
+            (
+                "!has(self.training.precision) || self.training.precision != 'Float16' || self.resources.gpus > 0",
+                "training.precision is Float16, which needs a GPU: use BFloat16 or Float32 with resources.gpus: 0",
+            ),
         )
     )
 
@@ -160,6 +178,8 @@ class Progress(ApiModel):
     updated_at: Timestamp | None = None
     stage: str = ""
     """What the run is doing now, e.g. LoadingModel, Tokenizing, Training, Evaluating."""
+    message: str = ""
+    """Why the run went back to an earlier step, when it did."""
 
 
 class CheckpointStatus(ApiModel):
@@ -190,6 +210,19 @@ class EvaluationScores(ApiModel):
     """Mean cross-entropy, in nats per token."""
     exact_match: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of sampled held-out lines that greedy decoding gives to the letter."""
+    edit_similarity: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Mean of 1 - (edit distance / length) over these lines."""
+    infill_exact_match: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of sampled middles that are filled in to the letter; unset for a model without fill-in-the-middle."""
+    infill_edit_similarity: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Mean of 1 - (edit distance / length) over these middles."""
+
+
+class Interval(ApiModel):
+    """Where a value lies with 95 % confidence: paired bootstrap over files."""
+
+    low: float
+    high: float
 
 
 class Evaluation(ApiModel):
@@ -199,8 +232,21 @@ class Evaluation(ApiModel):
     tuned: EvaluationScores
     improvement: float
     """(base loss - tuned loss) / base loss; 0.05 is 5 % better, negative is worse."""
+    improvement_interval: Interval | None = None
+    """Unset where too few files are held out to tell."""
+    exact_match_interval: Interval | None = None
+    """Of the difference, tuned minus base."""
+    infill_exact_match_interval: Interval | None = None
+    """Of the difference, tuned minus base."""
+    verdict: Literal["Better", "Worse", "Unclear"] | None = None
+    """Whether the loss differs by more than chance."""
     files: int = 0
+    """Held-out files that the loss is measured on."""
     tokens: int = 0
+    lines: int = 0
+    """Lines that were completed."""
+    infills: int = 0
+    """Middles that were filled in."""
     message: str = ""
 
 
@@ -245,6 +291,13 @@ class Parameters(ApiModel):
     every_steps: int
     """Optimizer steps between two checkpoints."""
     early_stopping: EarlyStopping | None = None
+    rs_lora: bool = False
+    clip_norm: float = 0.5
+    """Longest gradient of a step; a longer one is shortened."""
+    betas: list[float] = [0.9, 0.95]
+    """AdamW's moments."""
+    fim_format: str = ""
+    """Model family in whose fill-in-the-middle format the run is trained; empty: none."""
     notes: list[str] = []
     """Why a value is not what one might expect, e.g. no fill-in-the-middle tokens in this model."""
 

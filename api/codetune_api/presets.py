@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from codetune_api.finetune import Checkpoints, LoraOverrides, Parameters, Preset, TrainingOverrides
+from codetune_api.finetune import (
+    NO_DORA,
+    NO_EMBEDDINGS,
+    Checkpoints,
+    EarlyStopping,
+    LoraOverrides,
+    Parameters,
+    Preset,
+    TrainingOverrides,
+)
 
 SMALLER_BELOW_TOKENS = 2_000_000
 STANDARD_BELOW_TOKENS = 50_000_000
@@ -18,6 +27,14 @@ LEAST_STEPS = 50
 # Packed sequences in an epoch → epochs; the last row holds for everything larger.
 EPOCHS = ((1_000, 50), (5_000, 35), (15_000, 20), (30_000, 10))
 EPOCHS_OF_LARGE = 3
+BETAS = (0.9, 0.95)
+"""AdamW's moments."""
+CLIP_NORM = 0.5
+"""Longest gradient of a step."""
+PATIENCE = 0.2
+"""Share of the steps that may pass without a lower held-out loss."""
+LEAST_PATIENCE = 2
+"""Checkpoints; one that is not better may be chance."""
 
 
 class InvalidParametersError(ValueError):
@@ -29,11 +46,12 @@ class Shape:
     """What a preset says about the adapter."""
 
     rank: int
-    alpha: float
     train_embeddings: bool = False
 
 
-SHAPES = {"Smaller": Shape(16, 32), "Standard": Shape(32, 64), "Embeddings": Shape(64, 128, True)}
+SHAPES = {"Smaller": Shape(16), "Standard": Shape(32), "Embeddings": Shape(64, True)}
+SCALE = 2.0
+"""What the adapter's update is scaled by: alpha / rank, or alpha / sqrt(rank) with rank-stabilized LoRA."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +68,10 @@ class Facts:
     """Longest sequence that the model takes, in tokens."""
     linear_modules: Sequence[str]
     """Names of the linear layers that an adapter can go on, the output head left out."""
+    fim_format: str = ""
+    """Family whose fill-in-the-middle tokens the tokenizer has."""
+    notes: Sequence[str] = ()
+    """What must be said of the model, e.g. that its experts are left alone."""
 
 
 def choose_preset(tokens: int) -> Preset:
@@ -66,20 +88,22 @@ def resolve(
 
     Raises: InvalidParametersError.
     """
-    notes: list[str] = []
+    notes = list(facts.notes)
     chosen = choose_preset(facts.dataset_tokens) if preset == "Auto" else preset
     shape = SHAPES[chosen]
     length = _sequence_length(training.sequence_length, facts)
     sequences = _sequences_a_step(training.batch_tokens, length, facts)
     steps = _steps(training, length, sequences, facts)
     rank = lora.rank or shape.rank
+    every_steps = min(checkpoints.every_steps or max(1, math.ceil(steps / 10)), steps)
     return Parameters(
         preset=chosen,
         rank=rank,
-        alpha=lora.alpha or (shape.alpha if lora.rank is None else 2.0 * rank),
+        alpha=lora.alpha or _alpha(rank, rs_lora=bool(lora.rs_lora)),
         dropout=0.01 if lora.dropout is None else lora.dropout,
         target_modules=_targets(lora.target_modules, facts.linear_modules),
-        train_embeddings=_train_embeddings(lora.train_embeddings, shape, notes),
+        train_embeddings=_train_embeddings(lora, shape, notes),
+        rs_lora=bool(lora.rs_lora),
         max_steps=steps,
         epochs=round(steps * sequences * length / max(facts.dataset_tokens, 1), 3),
         sequence_length=length,
@@ -88,12 +112,15 @@ def resolve(
         scheduler=training.scheduler or "Cosine",
         warmup_steps=min(20, steps // 10) if training.warmup_steps is None else min(training.warmup_steps, steps),
         weight_decay=0.1 if training.weight_decay is None else training.weight_decay,
+        clip_norm=CLIP_NORM,
+        betas=list(BETAS),
         fim_rate=_fim_rate(training.fim_rate, facts, notes),
+        fim_format=facts.fim_format if facts.has_fim else "",
         precision=_precision(training.precision or "Auto", facts),
         gradient_checkpointing=training.gradient_checkpointing == "On",
         seed=0 if training.seed is None else training.seed,
-        every_steps=min(checkpoints.every_steps or max(1, math.ceil(steps / 10)), steps),
-        early_stopping=training.early_stopping,
+        every_steps=every_steps,
+        early_stopping=training.early_stopping or _early_stopping(steps, every_steps),
         notes=notes,
     )
 
@@ -124,24 +151,33 @@ def _steps(training: TrainingOverrides, length: int, sequences: int, facts: Fact
     return steps if training.epochs else max(LEAST_STEPS, steps)
 
 
+def _alpha(rank: int, *, rs_lora: bool) -> float:
+    return SCALE * math.sqrt(rank) if rs_lora else SCALE * rank
+
+
+def _early_stopping(steps: int, every_steps: int) -> EarlyStopping:
+    return EarlyStopping(patience=max(LEAST_PATIENCE, math.ceil(PATIENCE * steps / every_steps)))
+
+
 def _targets(asked: list[str] | None, found: Sequence[str]) -> list[str]:
     if not asked:
         return sorted(found)
     missing = sorted(set(asked) - set(found))
     if missing:
         raise InvalidParametersError(
-            f"lora.targetModules names {', '.join(missing)}, which the base model does not have: "
-            f"choose from {', '.join(sorted(found))}"
+            f"lora.targetModules names {', '.join(missing)}, on which the base model takes no adapter, or which it "
+            f"does not have: choose from {', '.join(sorted(found))}"
         )
-    return sorted(asked)
+    return sorted(set(asked))
 
 
-def _train_embeddings(asked: bool | None, shape: Shape, notes: list[str]) -> bool:
-    if asked:
-        raise InvalidParametersError(
-            "lora.trainEmbeddings is true, but vLLM serves no adapter with trained embeddings: remove it"
-        )
-    if asked is None and shape.train_embeddings:
+def _train_embeddings(lora: LoraOverrides, shape: Shape, notes: list[str]) -> bool:
+    """Never, and no DoRA either: the CRD refuses both, and this is for whoever comes past it."""
+    if lora.train_embeddings:
+        raise InvalidParametersError(NO_EMBEDDINGS)
+    if lora.dora:
+        raise InvalidParametersError(NO_DORA)
+    if lora.train_embeddings is None and shape.train_embeddings:
         notes.append("Embeddings are not trained: vLLM serves no adapter with trained embeddings.")
     return False
 

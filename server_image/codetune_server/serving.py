@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from codetune_server.infilling import ENV_TOKENIZER
 from codetune_server.machine import Machine
 from codetune_server.settings import DEFAULT_MAX_LORA_RANK, ENV_BIND_HOST, ENV_DEVICE, ENV_MAX_LORA_RANK
 
@@ -19,6 +20,8 @@ VLLM_MODULE = "vllm.entrypoints.openai.api_server"
 SHUTDOWN_SECONDS = 60
 """Time that requests get to end after a signal: vLLM's default is none at all. The preStop hook waits before that."""
 MIDDLEWARE = "codetune_server.middleware.AdapterMiddleware"
+INFILLING = "codetune_server.infilling.InfillMiddleware"
+"""Named first, so that it comes last: behind the middleware that knows who may ask, and for which model."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,12 @@ def build_command(arguments: Sequence[str], environment: Mapping[str, str], mach
         argv += ["--host", environment.get(ENV_BIND_HOST, "0.0.0.0")]
     if "shutdown-timeout" not in given:
         argv += ["--shutdown-timeout", str(SHUTDOWN_SECONDS)]
-    argv += ["--middleware", MIDDLEWARE]
+    argv += ["--middleware", INFILLING, "--middleware", MIDDLEWARE]
     variables = {
         "VLLM_NO_USAGE_STATS": "1",  # serving pods call nobody
         **environment,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        ENV_TOKENIZER: given.get("tokenizer", given.get("model", "")),
         ENV_MAX_LORA_RANK: given.get("max-lora-rank", str(DEFAULT_MAX_LORA_RANK)),
     }
     if environment.get(ENV_DEVICE) == "cpu":

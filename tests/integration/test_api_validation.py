@@ -87,6 +87,19 @@ SOURCE = PROJECT["spec"]["sources"][0]
             change(PROJECT, sources=[{"name": "a", "git": {"url": "--upload-pack=id"}}]),
             id="url-like-an-option",
         ),
+        pytest.param(
+            ["spec.lora", "vLLM serves no adapter with trained embeddings"],
+            change(FINETUNE, lora={"trainEmbeddings": True}),
+            id="embeddings-that-vllm-does-not-serve",
+        ),
+        pytest.param(
+            ["spec.lora", "vLLM serves no DoRA adapter"], change(FINETUNE, lora={"dora": True}), id="dora-neither"
+        ),
+        pytest.param(
+            ["Float16, which needs a GPU"],
+            change(FINETUNE, training={"precision": "Float16"}, resources={"gpus": 0}),
+            id="half-precision-without-a-gpu",
+        ),
         pytest.param(["spec.holdout.fraction"], change(PROJECT, holdout={"fraction": 0.9}), id="out-of-range"),
         pytest.param(
             ["spec.adapters[0]", "exactly one of the two"],

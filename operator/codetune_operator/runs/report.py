@@ -107,7 +107,7 @@ def _fold(report: RunReport, event: Event, again: bool) -> RunReport:
         case CheckpointEvent():
             return _fold_checkpoint(report, event)
         case ResumedEvent():
-            went_back = _go_back(report, event.step)
+            went_back = _go_back(report, event.step, f"The run went on from {event.checkpoint}", event.message)
             return replace(went_back, resumed=report.resumed + (0 if again else 1))
         case ResultEvent():
             return replace(report, result=event, remaining=None)
@@ -118,7 +118,8 @@ def _fold_progress(report: RunReport, event: ProgressEvent) -> RunReport:
     before = report.progress or Progress()
     if event.step < before.step:
         # An attempt that found no checkpoint starts over.
-        report = _go_back(report, event.step)
+        report = _go_back(report, event.step, "The run began anew, because it had no whole checkpoint")
+        before = report.progress or Progress()
     progress = before.model_copy(
         update={
             "step": event.step,
@@ -154,12 +155,16 @@ def _fold_checkpoint(report: RunReport, event: CheckpointEvent) -> RunReport:
     return replace(report, checkpoints=checkpoints, progress=progress, loss_history=history)
 
 
-def _go_back(report: RunReport, step: int) -> RunReport:
+def _go_back(report: RunReport, step: int, why: str, more: str = "") -> RunReport:
     """Steps after this one are repeated: what was known of them does not hold any more."""
     progress = report.progress
     if progress is not None:
+        repeated = f"; steps {step + 1} to {progress.step} are repeated" if progress.step > step else ""
+        # A line that is read again finds the run where it sent it.
+        is_told = progress.step == step and progress.message.startswith(why)
+        said = progress.message if is_told else f"{why}{repeated}. {more}".rstrip()
         percent = _percent(step, progress.total_steps)
-        progress = progress.model_copy(update={"step": step, "percent": percent})
+        progress = progress.model_copy(update={"step": step, "percent": percent, "message": said})
     return replace(
         report,
         progress=progress,

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from codetune_api.finetune import Checkpoints, LoraOverrides, Parameters, Preset, TrainingOverrides
+from codetune_api.finetune import Checkpoints, EarlyStopping, LoraOverrides, Parameters, Preset, TrainingOverrides
 from codetune_api.presets import Facts, InvalidParametersError, choose_preset, resolve
 
 GPU = Facts(
@@ -63,6 +63,33 @@ def test_auto_goes_by_the_size_of_the_dataset(expected: str, tokens: int) -> Non
         pytest.param("precision", "BFloat16", get(GPU), id="bf16-where-the-hardware-has-it"),
         pytest.param("precision", "Float32", get(replace(GPU, has_bf16=False)), id="fp32-otherwise"),
         pytest.param("target_modules", ["down_proj", "q_proj"], get(GPU), id="all-linear-layers"),
+        pytest.param(
+            "target_modules", ["q_proj"], get(GPU, lora={"target_modules": ["q_proj", "q_proj"]}), id="each-layer-once"
+        ),
+        pytest.param("alpha", 32, get(GPU, "Smaller"), id="alpha-of-the-preset"),
+        pytest.param("alpha", 8, get(GPU, lora={"rank": 16, "rs_lora": True}), id="alpha-of-rank-stabilized-lora"),
+        pytest.param("rs_lora", True, get(GPU, lora={"rs_lora": True}), id="rank-stabilized-lora"),
+        pytest.param("fim_format", "Fam", get(replace(GPU, fim_format="Fam")), id="format-of-infilling"),
+        pytest.param("fim_format", "", get(replace(CPU, fim_format="Fam")), id="no-format-without-the-tokens"),
+        pytest.param("early_stopping", EarlyStopping(patience=2), get(GPU), id="a-fifth-of-ten-checkpoints"),
+        pytest.param(
+            "early_stopping",
+            EarlyStopping(patience=20),
+            get(GPU, training={"max_steps": 1000}, every=10),
+            id="a-fifth-of-a-hundred-checkpoints",
+        ),
+        pytest.param(
+            "early_stopping",
+            EarlyStopping(patience=2),
+            get(GPU, training={"max_steps": 1000}, every=1000),
+            id="never-after-one-checkpoint",
+        ),
+        pytest.param(
+            "early_stopping",
+            EarlyStopping(patience=7, min_delta=0.1),
+            get(GPU, training={"early_stopping": EarlyStopping(patience=7, min_delta=0.1)}),
+            id="patience-that-was-asked-for",
+        ),
         pytest.param("train_embeddings", False, get(GPU, "Embeddings"), id="no-embeddings-that-vllm-can't-serve"),
     ],
 )
@@ -77,6 +104,8 @@ def test_a_parameter_is(field: str, expected: Any, found: Parameters) -> None:
         pytest.param("does not have", GPU, {"lora": {"target_modules": ["nope"]}}, id="unknown-module"),
         pytest.param("needs a GPU", CPU, {"training": {"precision": "Float16"}}, id="fp16-on-a-cpu"),
         pytest.param("vLLM serves no adapter", GPU, {"lora": {"train_embeddings": True}}, id="embeddings"),
+        pytest.param("vLLM serves no DoRA", GPU, {"lora": {"dora": True}}, id="dora"),
+        pytest.param("choose from down_proj, q_proj", GPU, {"lora": {"target_modules": ["nope"]}}, id="what-there-is"),
     ],
 )
 def test_what_can_not_be_trained_is_refused(sentence: str, facts: Facts, options: dict[str, Any]) -> None:
@@ -87,3 +116,42 @@ def test_what_can_not_be_trained_is_refused(sentence: str, facts: Facts, options
 def test_what_was_adapted_is_said() -> None:
     assert "fimRate 0.5 became 0" in get(CPU, training={"fim_rate": 0.5}).notes[0]
     assert "Embeddings are not trained" in get(GPU, "Embeddings").notes[0]
+    assert "experts" in get(replace(GPU, notes=("The experts stay.",))).notes[0]
+
+
+# The table that the defaults come from, for 128 sequences of 2048 tokens a step.
+@pytest.mark.parametrize(
+    ("epochs", "packed"),
+    [
+        pytest.param(50, 999, id="under-1000-sequences"),
+        pytest.param(35, 1_000, id="1000-sequences"),
+        pytest.param(35, 4_999, id="under-5000"),
+        pytest.param(20, 5_000, id="5000"),
+        pytest.param(20, 14_999, id="under-15000"),
+        pytest.param(10, 15_000, id="15000"),
+        pytest.param(10, 29_999, id="under-30000"),
+        pytest.param(3, 30_000, id="30000"),
+        pytest.param(3, 1_000_000, id="very-large"),
+    ],
+)
+def test_epochs_go_by_the_packed_sequences_of_one(epochs: int, packed: int) -> None:
+    found = get(replace(GPU, dataset_tokens=packed * 2048))
+    sequences = found.batch_tokens // found.sequence_length
+    assert found.max_steps == max(50, -(-epochs * packed // sequences))
+    assert found.epochs == pytest.approx(found.max_steps * sequences / packed, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("preset", "rank", "alpha"),
+    [
+        pytest.param("Smaller", 16, 32, id="smaller"),
+        pytest.param("Standard", 32, 64, id="standard"),
+        pytest.param("Embeddings", 64, 128, id="embeddings"),
+    ],
+)
+def test_a_preset_is(preset: Preset, rank: int, alpha: float) -> None:
+    found = get(GPU, preset)
+    assert (found.preset, found.rank, found.alpha) == (preset, rank, alpha)
+    assert (found.learning_rate, found.batch_tokens, found.sequence_length) == (3e-4, 128 * 2048, 2048)
+    assert (found.warmup_steps, found.weight_decay, found.dropout) == (20, 0.1, 0.01)
+    assert (found.clip_norm, found.betas) == (0.5, [0.9, 0.95])

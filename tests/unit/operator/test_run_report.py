@@ -106,6 +106,45 @@ def test_a_resume_takes_back_what_is_repeated() -> None:
     assert report.resumed == 1
 
 
+def test_going_back_is_said_with_what_is_repeated_and_why() -> None:
+    resumed = ResumedEvent(checkpoint="step-000040", step=40, message="step-000060 was removed: it was damaged")
+    report = tell(*[resumed] * 2, report=tell(*RUN), start=60)
+
+    assert report.progress is not None
+    assert report.progress.message == (
+        "The run went on from step-000040; steps 41 to 60 are repeated. step-000060 was removed: it was damaged"
+    )
+    assert fold(report, resumed, at(61)) == report
+
+
+def test_going_on_where_the_run_was_says_so_without_repeating_anything() -> None:
+    report = tell(ResumedEvent(checkpoint="step-000060", step=60), report=tell(*RUN), start=60)
+
+    assert report.progress is not None
+    assert report.progress.message == "The run went on from step-000060."
+
+
+def test_starting_over_is_said_too() -> None:
+    report = tell(progress(5), report=tell(*RUN), start=60)
+
+    assert report.progress is not None
+    assert report.progress.step == 5
+    assert report.progress.message.startswith("The run began anew")
+    assert "steps 6 to 60 are repeated" in report.progress.message
+
+
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=20))
+def test_percent_goes_back_only_with_a_word_about_it(steps: list[int]) -> None:
+    report = RunReport()
+    for second, step in enumerate(steps):
+        before = report.progress
+        report = fold(report, progress(step), at(second))
+        assert report.progress is not None
+        if before is not None and report.progress.percent < before.percent:
+            assert report.progress.message.startswith("The run began anew")
+            assert f"to {before.step} are repeated" in report.progress.message
+
+
 def test_a_run_that_starts_over_takes_its_chart_back() -> None:
     report = tell(progress(5), report=tell(*RUN), start=60)
 

@@ -10,7 +10,11 @@ from codetune_server.serving import build_command
 
 FOUR_CORES = Machine(cores=(0, 1, 2, 3), memory_bytes=16 << 30)
 START = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-END = ["--shutdown-timeout", "60", "--middleware", "codetune_server.middleware.AdapterMiddleware"]
+END = [
+    *("--shutdown-timeout", "60"),
+    *("--middleware", "codetune_server.infilling.InfillMiddleware"),
+    *("--middleware", "codetune_server.middleware.AdapterMiddleware"),
+]
 
 
 def test_on_a_gpu_vllm_gets_its_arguments_the_address_and_the_middleware() -> None:
@@ -20,6 +24,7 @@ def test_on_a_gpu_vllm_gets_its_arguments_the_address_and_the_middleware() -> No
         "PATH": "/bin",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "CODETUNE_TOKENIZER": "/m",
         "CODETUNE_MAX_LORA_RANK": "16",
     }
 

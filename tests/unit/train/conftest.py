@@ -210,6 +210,19 @@ def make_tokenizer() -> Callable[..., Any]:
 
 
 @pytest.fixture
+def infilling(store: "Store", tmp_path: Path) -> "Store":
+    """A store with a model that has fill-in-the-middle tokens."""
+    store.model = make_model(tmp_path / "infilling", build_tokenizer(*STARCODER_FIM))
+    return store
+
+
+@pytest.fixture(scope="session")
+def code() -> Callable[[str, int], str]:
+    """`write_code`, for tests."""
+    return write_code
+
+
+@pytest.fixture
 def encoder() -> Encoder:
     """The tiny model's tokenizer."""
     return build_encoder(build_tokenizer())

@@ -1,14 +1,15 @@
-"""What evaluation measures: a fixed, bounded sample of the held-out files, and the sentence about it."""
+"""What evaluation measures: a fixed, bounded sample of the held-out files, and what is asked about them."""
 
 import hashlib
 from pathlib import Path
 
 import pytest
 from codetune_api.contracts import DatasetFile
-from codetune_api.finetune import EvaluationScores
+from codetune_api.finetune import Parameters
 from codetune_trainer.train import evaluating
 from codetune_trainer.train.encoding import Encoder
-from codetune_trainer.train.evaluating import HeldOut, compare, prepare
+from codetune_trainer.train.evaluating import HeldOut, count_questions, file_losses, mean_loss, prepare
+from codetune_trainer.train.questions import ask_middles
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -42,7 +43,7 @@ def test_a_large_sample_is_bounded_and_takes_from_every_file(encoder: Encoder, m
     held_out = _prepare(files, encoder)
     assert held_out is not None
     assert 900 < held_out.tokens <= 1000
-    assert 2 <= held_out.files < 8  # the first few are more than enough to choose from
+    assert held_out.files == 8
 
 
 def test_one_large_file_leaves_room_for_the_small_ones(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,56 +60,72 @@ def test_the_sample_does_not_depend_on_the_order_of_files(encoder: Encoder) -> N
     assert one is not None
     assert other is not None
     assert one.packed.tokens.equal(other.packed.tokens)
-    assert one.questions == other.questions
+    assert one.digest() == other.digest()
 
 
 def test_questions_are_bounded_lines_worth_completing_with_what_stands_before_them(encoder: Encoder) -> None:
     text = "".join(f"number_{index} = {index}\n\n}}\n" for index in range(200))
     held_out = _prepare([_file(index, text) for index in range(9)], encoder)
     assert held_out is not None
-    assert len(held_out.questions) == 16
-    for before, line in held_out.questions:
-        assert text.startswith(before + line)
-        assert len(line.strip()) >= 8
+    assert len(held_out.lines) == 16
+    assert len({question.file for question in held_out.lines}) == 9  # every file first, then some of them again
+    for question in held_out.lines:
+        assert text.startswith(f"{question.before}{question.answer}\n")
+        assert len(question.answer) >= 8
 
 
-def test_a_line_counts_as_matched_only_to_the_letter(
-    tiny_model: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), LoraConfig(target_modules=["q_proj"]))
-    held_out = _prepare([_file(0, "a\n" * 3 + "first_line = 1\nsecond_line = 2\n")], encoder)
+def test_middles_are_what_an_editor_would_insert_with_the_text_around_them() -> None:
+    text = "".join(f"def f{index}(value):\n    return value * {index}\n\n" for index in range(30))
+    asked = ask_middles([_file(index, text) for index in range(5)], 100)
+    assert len(asked) == 20  # four a file
+    for question in asked:
+        assert question.before + question.answer + question.after == text
+        assert 3 <= len(question.answer.strip()) <= len(question.answer) <= 120
+    assert asked == ask_middles([_file(index, text) for index in range(5)], 100)
+
+
+def test_middles_are_asked_for_only_where_the_model_has_them(encoder: Encoder) -> None:
+    held_out = _prepare([_file(0, "value = 1\n" * 9)], encoder)
     assert held_out is not None
-    wanted = {line: f"\n  {line.strip()}  \nmore" for _, line in held_out.questions}
-    wanted["second_line = 2\n"] = "second_line = 2  # and more"
-    monkeypatch.setattr(
-        evaluating, "_continue", lambda *_: [wanted[line] for _, line in held_out.questions]
-    )  # fmt: skip
-    assert evaluating.exact_match(model, encoder, held_out, lambda: None) == 0.5
+    assert held_out.middles == ()
 
 
-def test_greedy_answers_do_not_depend_on_what_else_is_asked(tiny_model: Path, encoder: Encoder) -> None:
+def test_the_losses_of_the_files_add_up_to_the_mean_loss(tiny_model: Path, encoder: Encoder) -> None:
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), LoraConfig(target_modules=["q_proj"]))
-    prompts = ["def add(", "value = " * 9, "x"]
-    together = evaluating._continue(model.eval(), encoder, prompts)
-    assert together == [evaluating._continue(model, encoder, [prompt])[0] for prompt in prompts]
+    held_out = _prepare([_file(index, f"value_{index} = {index}\n" * (3 * index + 1)) for index in range(6)], encoder)
+    assert held_out is not None
+    assert held_out.packed.is_shared
+    by_file = file_losses(model, held_out, 2, "Float32", lambda: None)
+    assert sum(count for _, count in by_file) == held_out.tokens
+    mean = mean_loss(model, held_out, 4, "Float32", lambda: None)
+    assert sum(total for total, _ in by_file) / held_out.tokens == pytest.approx(mean, rel=1e-5)
+    alone = _prepare([_file(3, "value_3 = 3\n" * 10)], encoder)
+    assert alone is not None
+    index = held_out.names.index("3.py")
+    assert by_file[index][0] / by_file[index][1] == pytest.approx(
+        mean_loss(model, alone, 4, "Float32", lambda: None), rel=1e-5
+    )
+
+
+def _parameters(steps: int, tokens: int) -> Parameters:
+    return Parameters.model_validate(
+        {
+            "preset": "Smaller", "rank": 4, "alpha": 8, "dropout": 0, "targetModules": [], "trainEmbeddings": False,
+            "maxSteps": steps, "epochs": 1, "sequenceLength": 64, "batchTokens": tokens, "learningRate": 1.0,
+            "scheduler": "Linear", "warmupSteps": 1, "weightDecay": 0, "fimRate": 0, "precision": "Float32",
+            "gradientCheckpointing": False, "seed": 0, "everySteps": 10,
+        }
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("base", "tuned", "improvement", "said"),
+    ("least", "most", "steps", "tokens", "middles"),
     [
-        pytest.param(2.0, 1.5, 0.25, "fell from 2.000 to 1.500 (25.0% better)", id="better"),
-        pytest.param(2.0, 2.2, -0.1, "rose from 2.000 to 2.200 (10.0% worse)", id="worse"),
-        pytest.param(2.0, 2.0, 0.0, "stayed at 2.000", id="the same"),
+        pytest.param(16, 16, 6, 256, False, id="a few even of a tiny run"),
+        pytest.param(40, 100, 100, 4096, False, id="more of a longer one"),
+        pytest.param(16, 40, 100, 4096, True, id="fewer lines where middles are asked for too"),
+        pytest.param(128, 128, 10_000, 4096, False, id="never more than enough"),
     ],
 )
-def test_the_sentence_says_what_was_measured_and_on_how_much(
-    encoder: Encoder, base: float, tuned: float, improvement: float, said: str
-) -> None:
-    held_out = _prepare([_file(0, "value = 1\n" * 9)], encoder)
-    assert held_out is not None
-    scores = EvaluationScores(loss=base, exact_match=0.25), EvaluationScores(loss=tuned, exact_match=0.5)
-    found = compare(*scores, held_out)
-    assert found.improvement == pytest.approx(improvement)
-    assert said in found.message
-    assert f"on 1 files, {held_out.tokens} tokens" in found.message
-    assert "next line exact: 1/4 → 2/4" in found.message
+def test_questions_take_a_small_share_of_the_run(least: int, most: int, steps: int, tokens: int, middles: bool) -> None:
+    assert least <= count_questions(_parameters(steps, tokens), "cpu", middles=middles) <= most

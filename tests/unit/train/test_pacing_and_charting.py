@@ -61,6 +61,47 @@ def test_remaining_time_counts_steps_checkpoints_and_the_end() -> None:
     assert pace.remaining(0, 0) == 5
 
 
+class Clock:
+    """Seconds that a test lets pass."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_comes_between_two_steps_counts_to_them_but_checkpoints_do_not() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    for _ in range(30):
+        clock.now += 3.0  # a second of it between two steps: the next epoch is laid out
+        pace.note_step(2)
+        clock.now += 50.0
+        pace.note_checkpoint(50)
+    assert pace.remaining(10, 0) == pytest.approx(30.0)
+    assert pace.remaining(10, 2) == pytest.approx(130.0)
+
+
+def test_the_first_step_is_forgotten_once_there_is_another() -> None:
+    pace = Pace()
+    pace.note_step(60)
+    assert pace.remaining(10, 0) == 600
+    pace.note_step(2)
+    assert pace.remaining(10, 0) == 20
+
+
+def test_the_time_that_is_left_falls_while_the_end_goes_on() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    pace.note_end(30)
+    pace.begin_end()
+    left = []
+    for clock.now in (0.0, 10.0, 25.0, 40.0):
+        left.append(pace.remaining(0, 0))
+    assert left == [30, 20, 5, 0]
+
+
 def test_remaining_time_follows_a_change_of_speed() -> None:
     pace = Pace()
     for seconds in [1.0] * 20 + [3.0] * 20:

@@ -51,8 +51,6 @@ class State:
     smooth_loss: float = 0.0
     """Sum of the last steps' losses times their tokens, older steps weighing less."""
     smooth_tokens: float = 0.0
-    base_loss: float | None = None
-    base_exact: float | None = None
     best_loss: float | None = None
     best_checkpoint: str = ""
     stale: int = 0

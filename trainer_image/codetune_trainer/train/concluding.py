@@ -1,34 +1,43 @@
 """Scores of the base before the first step and of the best checkpoint after the last, and the run's result."""
 
 import time
+from dataclasses import asdict
 
 from codetune_api.artifacts import checkpoint_name
 from codetune_api.contracts import TrainResult
-from codetune_api.finetune import Evaluation, EvaluationScores
+from codetune_api.finetune import Evaluation
 
-from codetune_trainer.train import checkpoints, evaluating, milestones
+from codetune_trainer.train import baselines, checkpoints, evaluating, milestones
+from codetune_trainer.train.answering import answer_lines, answer_middles
+from codetune_trainer.train.baselines import Baseline
 from codetune_trainer.train.charting import build_chart
+from codetune_trainer.train.evaluating import HeldOut
+from codetune_trainer.train.judging import Scored, compare
 from codetune_trainer.train.running import Run
 
 
-def score_base(run: Run) -> EvaluationScores | None:
-    """Scores of the base model, measured once: before step 1, with the adapter off. Raises: Stopped."""
-    if run.held_out is None:
+def score_base(run: Run) -> Baseline | None:
+    """Scores of the base model, measured once and kept in the run's folder: the adapter is off. Raises: Stopped."""
+    held_out = run.held_out
+    if held_out is None:
         return None
-    state = run.state
-    if state.base_loss is None:
-        run.reporter.stage("Baseline", f"Measuring the base model on {run.held_out.tokens} held-out tokens")
-        began = time.monotonic()
+    found = baselines.load(run.folder, held_out.digest())
+    if found is None:
+        asked = f"{held_out.tokens} held-out tokens, {len(held_out.lines)} lines, {len(held_out.middles)} middles"
+        run.reporter.stage("Baseline", f"Measuring the base model on {asked}")
         with run.model.disable_adapter():
-            state.base_loss = milestones.measure(run)
+            began = time.monotonic()
+            loss = milestones.measure(run) or 0.0
             measured = time.monotonic()
-            state.base_exact = evaluating.exact_match(run.model, run.encoder, run.held_out, run.breathe)
-        run.pace.note_checkpoint(measured - began)
-        run.pace.note_end(time.monotonic() - measured)
-    return EvaluationScores(loss=state.base_loss or 0.0, exact_match=state.base_exact)
+            scored = _score(run, held_out, loss)
+        found = Baseline(scored, measured - began, time.monotonic() - measured)
+        baselines.save(run.folder, held_out.digest(), found)
+    run.pace.note_checkpoint(found.measuring_seconds)
+    run.pace.note_end(found.answering_seconds)
+    return found
 
 
-def conclude(run: Run, base: EvaluationScores | None) -> TrainResult:
+def conclude(run: Run, base: Baseline | None) -> TrainResult:
     """Score the best checkpoint against the base and gather what the run found out. Raises: Stopped."""
     latest = run.saved[-1].name
     best = run.state.best_checkpoint or latest
@@ -44,12 +53,25 @@ def conclude(run: Run, base: EvaluationScores | None) -> TrainResult:
     )
 
 
-def _evaluate(run: Run, base: EvaluationScores | None, best: str) -> Evaluation | None:
+def _evaluate(run: Run, base: Baseline | None, best: str) -> Evaluation | None:
     if run.held_out is None or base is None:
         return None
+    run.pace.begin_end()
     run.reporter.stage("Evaluating", f"Scoring {best} against the base model")
     if best != checkpoint_name(run.state.step):
         checkpoints.load_adapter(run.checkpoints / best, run.model)
     loss = run.state.best_loss if run.state.best_loss is not None else milestones.measure(run)
-    exact = evaluating.exact_match(run.model, run.encoder, run.held_out, run.breathe)
-    return evaluating.compare(base, EvaluationScores(loss=loss or 0.0, exact_match=exact), run.held_out)
+    tuned = _score(run, run.held_out, loss or 0.0)
+    baselines.save_answers(run.folder, {"base": asdict(base.scored), "tuned": asdict(tuned)})
+    return compare(base.scored, tuned)
+
+
+def _score(run: Run, held_out: HeldOut, loss: float) -> Scored:
+    """Losses by file and answers of the model as it is."""
+    rows, precision = run.micro_batch, run.parameters.precision
+    files = evaluating.file_losses(run.model, held_out, rows, precision, run.breathe)
+    lines = answer_lines(run.model, run.encoder, held_out.lines, run.breathe)
+    middles = []
+    if held_out.fim is not None:
+        middles = answer_middles(run.model, run.encoder, held_out.fim, held_out.middles, run.breathe)
+    return Scored(loss, files, lines, middles)

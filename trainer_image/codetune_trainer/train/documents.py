@@ -1,9 +1,11 @@
 """Reads a dataset folder: the accepted files with their text."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from codetune_api.contracts import DatasetFile, DatasetManifest
+from codetune_api.infilling import Origin
 from pydantic import ValidationError
 
 from codetune_trainer.errors import DatasetMissing, EmptyDataset
@@ -36,7 +38,18 @@ def load_dataset(folder: Path, revision: str) -> Dataset:
         [file for file in entries if file.split == "train"], [file for file in entries if file.split != "train"]
     )
     check_apart(dataset)
-    return dataset
+    return Dataset(dataset.train, choose_unseen(dataset))
+
+
+def choose_unseen(dataset: Dataset) -> list[DatasetFile]:
+    """The held-out files whose text is nowhere trained on, not even with other white space at the ends of its lines."""
+    trained = {_digest_text(file.text) for file in dataset.train}
+    return [file for file in dataset.holdout if _digest_text(file.text) not in trained]
+
+
+def _digest_text(text: str) -> bytes:
+    lines = "\n".join(line.rstrip() for line in text.strip().splitlines())
+    return hashlib.sha256(lines.encode(errors="surrogatepass")).digest()
 
 
 def check_apart(dataset: Dataset) -> None:
@@ -48,3 +61,9 @@ def check_apart(dataset: Dataset) -> None:
     if both:
         text = f"{len(both)} files are both trained on and held out, so that an evaluation would mean nothing."
         raise EmptyDataset(text, "Rescan the Project with files.duplicates: Reject.")
+
+
+def find_origin(file: DatasetFile) -> Origin:
+    """Repository and path of a file: datasets put the name of the source before the path in it."""
+    repository, _, path = file.path.partition("/")
+    return Origin(repository, path)

@@ -3,7 +3,10 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+
+from codetune_api.infilling import RESERVED, Encode, build_continuation, build_literal
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,35 @@ class Encoder:
         """Token ids of each text, nothing added. Source code that spells a special token stays plain text."""
         if not texts:
             return []
-        found = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+        ids = self._encode_as_it_comes(list(texts))
+        if self._reserved:
+            for index, text in enumerate(texts):
+                if any(token in text for token in self._reserved):
+                    ids[index] = list(self._encode_literal(text))
+        return ids
+
+    def _encode_as_it_comes(self, texts: list[str]) -> list[list[int]]:
+        found = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
         ids: list[list[int]] = found["input_ids"]
         return ids
+
+    @cached_property
+    def _reserved(self) -> list[str]:
+        """Tokens of fill-in-the-middle formats that the tokenizer knows, special or not."""
+        return sorted(RESERVED & self.tokenizer.get_vocab().keys())
+
+    @cached_property
+    def _encode_literal(self) -> Encode:
+        return build_literal(lambda text: self._encode_as_it_comes([text])[0], self.tokenizer.get_vocab())
+
+    def encode_one(self, text: str) -> list[int]:
+        """Token ids of one text, as `encode` gives them."""
+        return self.encode([text])[0]
+
+    @cached_property
+    def encode_continuation(self) -> Encode:
+        """Token ids of a text that goes on where another one stopped: without the space that some tokenizers add."""
+        return build_continuation(self.encode_one)
 
     def cut(self, text: str, room: int) -> list[str]:
         """The text in pieces of at most `room` tokens."""

@@ -7,9 +7,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from codetune_api.infilling import Format, Origin
+
 from codetune_trainer.train.encoding import Encoder
-from codetune_trainer.train.infilling import SENTINELS, FimTokens, infill
-from codetune_trainer.train.packing import Packed, cut_pieces, join, pack
+from codetune_trainer.train.examples import Shaper
+from codetune_trainer.train.infilling import hide_sentinels
+from codetune_trainer.train.packing import Packed, join, pack
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,15 @@ class Corpus:
     encoder: Encoder
     length: int
     """Tokens in a sequence."""
-    fim: FimTokens | None
+    fim: Format | None
     """None: no fill-in-the-middle."""
     fim_rate: float
     """Share of the documents that become fill-in-the-middle examples."""
     seed: int
     shared: bool = True
     """Whether documents may share a sequence."""
+    origins: Sequence[Origin] = ()
+    """Where each text is from; empty: not known."""
 
     @property
     def tokens(self) -> int:
@@ -40,17 +45,13 @@ class Corpus:
         chance = random.Random(f"{self.seed}/{number}")
         order = chance.sample(range(len(self.texts)), len(self.texts))
         pieces = [piece for index in order for piece in self._pieces(index, chance)]
-        packed = pack(pieces, self.length, self.encoder.padding, shared=self.shared)
+        packed = hide_sentinels(pack(pieces, self.length, self.encoder.padding, shared=self.shared), self.fim)
         return packed.choose(chance.sample(range(len(packed)), len(packed)))
 
     def _pieces(self, index: int, chance: random.Random) -> list[list[int]]:
-        begin, end = self.encoder.begin, self.encoder.end
-        if self.fim is None or not self.texts[index] or chance.random() >= self.fim_rate:
-            return cut_pieces(self.plain[index], self.length, begin)
-        # Each part of a long text is an example of its own, so that a middle always has its prefix and suffix in sight.
-        room = self.length - len(begin) - 1
-        parts = self.encoder.cut(self.texts[index], room - SENTINELS)
-        return [[*begin, *infill(part, self.encoder, self.fim, chance, room), end] for part in parts]
+        shaper = Shaper(self.encoder, self.length, self.fim, self.fim_rate)
+        origin = self.origins[index] if self.origins else None
+        return shaper.make_pieces(self.texts[index], self.plain[index], origin, chance)
 
 
 @dataclass

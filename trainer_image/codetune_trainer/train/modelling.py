@@ -125,6 +125,7 @@ def add_adapter(base: Model, parameters: Parameters, uri: str) -> Model:
         lora_alpha=int(parameters.alpha) if float(parameters.alpha).is_integer() else parameters.alpha,  # type: ignore[arg-type]
         lora_dropout=parameters.dropout,
         target_modules=list(parameters.target_modules),
+        use_rslora=parameters.rs_lora,
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(base, config)

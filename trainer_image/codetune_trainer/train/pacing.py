@@ -3,9 +3,14 @@
 import math
 import signal
 import time
+from collections import deque
+from collections.abc import Callable
 from types import FrameType
 
 from codetune_api.finetune import Parameters
+
+_STEPS = 20
+"""Steps whose mean is the pace: enough to even out noise, few enough to follow a machine that gets busy."""
 
 
 def learning_rate(step: int, parameters: Parameters) -> float:
@@ -23,30 +28,54 @@ def learning_rate(step: int, parameters: Parameters) -> float:
 
 
 class Pace:
-    """Measured time of steps, checkpoints and the end, smoothed, and what it means for the time that is left."""
+    """Measured time of steps, checkpoints and the end, and what it means for the time that is left.
 
-    def __init__(self) -> None:
-        self._step = 0.0
+    Args:
+        clock: Seconds since some moment.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._steps: deque[float] = deque(maxlen=_STEPS)
         self._checkpoint = 0.0
         self._end = 0.0
+        self._end_began: float | None = None
+        self._is_warm = False
+        self._last: float | None = None
+        """When the last step or checkpoint ended."""
 
     def note_step(self, seconds: float) -> None:
-        """A step took so long."""
-        self._step = seconds if not self._step else 0.8 * self._step + 0.2 * seconds
+        """A step ended now and took so long; what came between it and the one before counts to it too."""
+        now = self._clock()
+        between = 0.0 if self._last is None else max(0.0, now - self._last - seconds)
+        if self._steps and not self._is_warm:
+            # The very first step is slower than any other: memory is taken and kernels are chosen.
+            self._steps.clear()
+            self._is_warm = True
+        self._steps.append(seconds + between)
+        self._last = now
 
     def note_checkpoint(self, seconds: float) -> None:
-        """A checkpoint with its evaluation took so long."""
+        """A checkpoint with its evaluation ended now and took so long."""
         self._checkpoint = seconds if not self._checkpoint else 0.5 * self._checkpoint + 0.5 * seconds
+        if self._last is not None:
+            self._last = self._clock()
 
     def note_end(self, seconds: float) -> None:
         """What comes after the last step will take so long."""
         self._end = seconds
 
+    def begin_end(self) -> None:
+        """What comes after the last step begins now."""
+        self._end_began = self._clock()
+
     def remaining(self, steps: int, checkpoints: int) -> float | None:
         """Seconds for so many more steps and checkpoints, and the end; None before anything is known of steps."""
-        if steps and not self._step:
+        if steps and not self._steps:
             return None
-        return steps * self._step + checkpoints * self._checkpoint + self._end
+        step = sum(self._steps) / max(len(self._steps), 1)
+        end = self._end if self._end_began is None else max(0.0, self._end - (self._clock() - self._end_began))
+        return steps * step + checkpoints * self._checkpoint + end
 
 
 class Stopped(Exception):

@@ -8,7 +8,7 @@ import torch
 from codetune_api.artifacts import store_uri
 from codetune_api.contracts import ENV_MODEL, DatasetFile, TrainConfig
 from codetune_api.finetune import DatasetStatus, Parameters
-from codetune_api.presets import Facts, InvalidParametersError, resolve
+from codetune_api.presets import BETAS, Facts, InvalidParametersError, resolve
 from codetune_api.protocol import DatasetEvent, ParametersEvent, ResultEvent
 from transformers.utils import logging as transformers_logging
 
@@ -17,7 +17,7 @@ from codetune_trainer.errors import InvalidParameters, ModelNotFound
 from codetune_trainer.reporting import Reporter
 from codetune_trainer.train import evaluating, machine, modelling
 from codetune_trainer.train.concluding import conclude, score_base
-from codetune_trainer.train.documents import load_dataset
+from codetune_trainer.train.documents import find_origin, load_dataset
 from codetune_trainer.train.encoding import Encoder, build_encoder
 from codetune_trainer.train.feeding import Corpus
 from codetune_trainer.train.fitting import fit, out_of_memory
@@ -29,6 +29,7 @@ from codetune_trainer.train.resuming import resume
 from codetune_trainer.train.running import Run
 from codetune_trainer.train.sizing import choose_size
 from codetune_trainer.train.stepping import memory_errors
+from codetune_trainer.train.targets import choose_targets
 from codetune_trainer.train.tokens import tokenize
 
 EXIT_STOPPED = 143
@@ -92,7 +93,7 @@ def set_up(
     stop.check()
     parameters = _resolve(config, encoder, model_config, sum(map(len, plain)), device)
     corpus = _build_corpus(files.train, plain, encoder, parameters, model_config)
-    held_out = evaluating.prepare(files.holdout, encoder, corpus.length, config.device, shared=corpus.shared)
+    held_out = _prepare(files.holdout, encoder, corpus, parameters, config)
     _announce(config, parameters, corpus, reporter, folder)
     torch.manual_seed(parameters.seed)
     model = modelling.load_base(model_folder, config.base_model, parameters.precision, device)
@@ -120,17 +121,35 @@ def _build_corpus(
         fim_rate=parameters.fim_rate,
         seed=parameters.seed,
         shared=modelling.can_share_sequences(model_config, parameters.sequence_length),
+        origins=[find_origin(file) for file in files],
+    )
+
+
+def _prepare(
+    files: Sequence[DatasetFile], encoder: Encoder, corpus: Corpus, parameters: Parameters, config: TrainConfig
+) -> evaluating.HeldOut | None:
+    return evaluating.prepare(
+        files,
+        encoder,
+        corpus.length,
+        config.device,
+        shared=corpus.shared,
+        fim=corpus.fim,
+        questions=evaluating.count_questions(parameters, config.device, middles=corpus.fim is not None),
     )
 
 
 def _resolve(config: TrainConfig, encoder: Encoder, model: Any, tokens: int, device: torch.device) -> Parameters:
+    fim, targets = find_fim_tokens(encoder.tokenizer), choose_targets(model, config.base_model)
     facts = Facts(
         dataset_tokens=tokens,
-        has_fim=find_fim_tokens(encoder.tokenizer) is not None,
+        has_fim=fim is not None,
+        fim_format=fim.family.name if fim is not None else "",
         device=config.device,
         has_bf16=machine.has_fast_bf16(device),
         max_positions=getattr(model.get_text_config(), "max_position_embeddings", None) or 2**31,
-        linear_modules=modelling.linear_modules(model, config.base_model),
+        linear_modules=targets.modules,
+        notes=targets.notes,
     )
     try:
         return resolve(config.preset, config.lora, config.training, config.checkpoints, facts)
@@ -161,7 +180,7 @@ def _build_optimizer(model: modelling.Model, parameters: Parameters) -> torch.op
     return torch.optim.AdamW(
         modelling.trainable_weights(model),
         lr=parameters.learning_rate,
-        betas=(0.9, 0.95),
+        betas=BETAS,
         weight_decay=parameters.weight_decay,
         fused=True,
     )

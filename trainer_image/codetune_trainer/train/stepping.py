@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from codetune_api.presets import CLIP_NORM
 
 from codetune_trainer.train.losses import sum_loss
 from codetune_trainer.train.modelling import DTYPES, Model, trainable_weights
 from codetune_trainer.train.packing import Packed
 
-CLIP_NORM = 0.5
 _CPU_ALLOCATION_FAILED = "can't allocate memory"
 """What PyTorch's allocator for the CPU says, in a plain RuntimeError."""
 

@@ -1,0 +1,59 @@
+"""What the base model scored, kept in the run's folder: an attempt that goes on does not measure it again."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from codetune_trainer.train.answering import Mark
+from codetune_trainer.train.judging import Scored
+
+BASELINE = "baseline.json"
+ANSWERS = "evaluation.json"
+"""Marks of every question, base and tuned; no text of any file."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The base model's scores and how long it took to find them: the end of the run takes as long."""
+
+    scored: Scored
+    measuring_seconds: float
+    """For the held-out loss, as at every checkpoint."""
+    answering_seconds: float
+
+
+def load(folder: Path, digest: str) -> Baseline | None:
+    """The scores of this sample; None when they are not there, not whole, or of another one."""
+    try:
+        found = json.loads((folder / BASELINE).read_bytes())
+        if found["sample"] != digest:
+            return None
+        marks = {key: [Mark(**mark) for mark in found["scored"][key]] for key in ("lines", "middles")}
+        files = [(float(total), int(count)) for total, count in found["scored"]["files"]]
+        scored = Scored(float(found["scored"]["loss"]), files, **marks)
+        return Baseline(scored, float(found["measuringSeconds"]), float(found["answeringSeconds"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def save(folder: Path, digest: str, baseline: Baseline) -> None:
+    """Keep the scores of a sample."""
+    told = {
+        "sample": digest,
+        "scored": asdict(baseline.scored),
+        "measuringSeconds": baseline.measuring_seconds,
+        "answeringSeconds": baseline.answering_seconds,
+    }
+    _write(folder / BASELINE, told)
+
+
+def save_answers(folder: Path, told: dict[str, Any]) -> None:
+    """Keep every mark that the evaluation is made of."""
+    _write(folder / ANSWERS, told)
+
+
+def _write(path: Path, told: dict[str, Any]) -> None:
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(told), encoding="utf-8")
+    beside.replace(path)
