@@ -58,7 +58,7 @@ def test_policies_come_and_go_with_the_spec(team: "Team") -> None:
         lambda: not any(is_there(team, kind) for kind in ("pdb", "hpa", "networkpolicy")), "all of them are removed"
     )
     team.kubectl("delete", "mdep", "coder", "--timeout=60s")
-    assert "forbidden" not in team.installation.log.lower()
+    assert "cannot" not in team.installation.log  # as in: User "…" cannot list resource "secrets"
 
 
 def scale_path(team: "Team") -> str:

@@ -1,6 +1,5 @@
 """Create, read, update, delete: the rules that hold for every resource, whoever asks."""
 
-import copy
 import secrets
 import uuid
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from codetune_local.apiserver.errors import (
 from codetune_local.apiserver.schemas import schema_of
 from codetune_local.apiserver.storage import Storage
 from codetune_local.apiserver.structural import apply_defaults
+from codetune_local.machinery.copying import copy_object
 
 Obj = dict[str, Any]
 Change = Callable[[Obj], Obj]
@@ -100,7 +100,7 @@ class Registry:
 
     def present(self, info: ResourceInfo, obj: Obj) -> Obj:
         """A copy as this version of the API shows it."""
-        shown = copy.deepcopy(obj)
+        shown = copy_object(obj)
         if info.group == eventing.GROUP:
             shown = eventing.from_core(shown)
         shown["apiVersion"], shown["kind"] = info.api_version, info.kind
@@ -131,7 +131,7 @@ class Registry:
         Args:
             tracked: Whether `manager` is noted as the owner of its fields; False keeps the managedFields of `body`.
         """
-        obj = copy.deepcopy(body)
+        obj = copy_object(body)
         preparing.check_type(info, obj)
         info, obj = self._as_stored(info, obj)
         if obj["metadata"].get("resourceVersion"):
@@ -194,7 +194,7 @@ class Registry:
         dry_run: bool = False,
     ) -> Obj:
         """Replace an object or its status. Raises: ApiError."""
-        obj = copy.deepcopy(body)
+        obj = copy_object(body)
         preparing.check_type(info, obj)
         if obj["metadata"].setdefault("name", name) != name:
             given = obj["metadata"]["name"]
@@ -220,7 +220,7 @@ class Registry:
     ) -> Obj:
         """Replace an object by what `change` makes of a copy of it. Raises: ApiError."""
         old = self._stored(info, namespace, name)
-        info, obj = self._as_stored(info, change(copy.deepcopy(old)))
+        info, obj = self._as_stored(info, change(copy_object(old)))
         check_preconditions(info, obj, old)
         carry_over(info, obj, old, subresource)
         preparing.fill_in(info, obj)
@@ -230,7 +230,7 @@ class Registry:
         if _bare(obj) == _bare(old):
             if not applying.same_owners(obj, old):
                 return self._store(info, obj, dry_run)
-            return copy.deepcopy(old)
+            return copy_object(old)
         if _spec_of(obj, info) != _spec_of(old, info):
             obj["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
         stored = self._store(info, obj, dry_run)
@@ -280,7 +280,7 @@ class Registry:
         stored = self.storage.put(self.store_key(info), obj)
         if info.key == DEFINITIONS:
             self._serve(stored)
-        return copy.deepcopy(stored)
+        return copy_object(stored)
 
     # -- deleting
 
@@ -300,13 +300,13 @@ class Registry:
         old = self._stored(info, namespace, name)
         check_deletion_preconditions(info, old, uid, resource_version)
         if dry_run:
-            return copy.deepcopy(old)
-        obj = copy.deepcopy(old)
+            return copy_object(old)
+        obj = copy_object(old)
         deleting.mark_deleted(info, obj, propagation=propagation, grace=grace, now=now())
         if deleting.may_go(info, obj):
             return self._remove(info, namespace, name)
         if _bare(obj) == _bare(old):
-            return copy.deepcopy(old)
+            return copy_object(old)
         obj["metadata"]["generation"] = obj["metadata"].get("generation", 1) + 1
         stored = self._store(info, obj, False)
         if info.key == DEFINITIONS:
@@ -327,10 +327,10 @@ class Registry:
             return
         left = [found for found in definition["metadata"].get("finalizers") or [] if found != definitions.CLEANUP]
         patched = {**definition, "metadata": {**definition["metadata"], "finalizers": left}}
-        self.modify(self.by_key(DEFINITIONS), "", name, lambda _: copy.deepcopy(patched))
+        self.modify(self.by_key(DEFINITIONS), "", name, lambda _: copy_object(patched))
 
     def _remove(self, info: ResourceInfo, namespace: str, name: str) -> Obj:
-        last = copy.deepcopy(self.storage.remove(self.store_key(info), namespace, name))
+        last = copy_object(self.storage.remove(self.store_key(info), namespace, name))
         if info.key == DEFINITIONS:
             self._withdraw(last["spec"]["group"], last["spec"]["names"]["plural"])
         elif info.custom is not None:

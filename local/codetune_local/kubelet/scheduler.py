@@ -10,7 +10,6 @@ from codetune_local.machinery.objects import (
     Key,
     Obj,
     is_being_deleted,
-    key_of,
     name_of,
     namespace_of,
     set_condition,
@@ -21,7 +20,7 @@ from codetune_local.machinery.recording import Recorder
 from codetune_local.machinery.times import Clock, utc_now
 
 EVERYTHING: Key = ("", "*")
-"""Stands for all pods that wait."""
+"""Stands for all pods that wait: they are tried together, so that many of them cost one look at the others."""
 LOOK_AGAIN = 5.0
 """Seconds after which a pod that did not fit is tried again even when nothing seems to have changed."""
 
@@ -47,31 +46,31 @@ class Scheduler:
             reconcile=self.reconcile,
         )
 
-    async def reconcile(self, key: Key) -> float | None:
-        """Try one pod, or all that wait, the oldest first."""
-        if key == EVERYTHING:
-            pods = [pod for pod in await self._client.list("pods") if is_waiting(pod)]
-            pods.sort(key=lambda pod: (-(pod["spec"].get("priority") or 0), pod["metadata"]["creationTimestamp"]))
-        else:
-            pod = await get_or_none(self._client, "pods", key[1], key[0])
-            pods = [pod] if pod is not None and is_waiting(pod) else []
-        waits = [await self._schedule(pod) for pod in pods]
+    async def reconcile(self, _: Key) -> float | None:
+        """Try all pods that wait, the oldest first."""
+        everything = await self._client.list("pods")
+        bound = [pod for pod in everything if pod["spec"].get("nodeName") == self._node_name]
+        pods = [pod for pod in everything if is_waiting(pod)]
+        pods.sort(key=lambda pod: (-(pod["spec"].get("priority") or 0), pod["metadata"]["creationTimestamp"]))
+        waits = [await self._schedule(pod, bound) for pod in pods]
         return min((wait for wait in waits if wait is not None), default=None)
 
-    async def _schedule(self, pod: Obj) -> float | None:
+    async def _schedule(self, pod: Obj, bound: list[Obj]) -> float | None:
+        """Bind a pod, and add it to those that are bound; or say why not, and when to look again."""
         if pod["spec"].get("schedulingGates"):
             await self._refuse(
                 pod, "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates", quiet=True
             )
             return None
-        message = await self._find_problem(pod)
+        message = await self._find_problem(pod, bound)
         if message:
             await self._refuse(pod, "Unschedulable", message)
             return LOOK_AGAIN
         await self._bind(pod)
+        bound.append(pod)
         return None
 
-    async def _find_problem(self, pod: Obj) -> str | None:
+    async def _find_problem(self, pod: Obj, bound: list[Obj]) -> str | None:
         node = await get_or_none(self._client, "nodes", self._node_name)
         if node is None:
             return "no nodes available to schedule pods"
@@ -80,10 +79,7 @@ class Scheduler:
         problem = find_claim_problem(pod, {name_of(claim): claim for claim in found if claim is not None})
         if problem:
             return problem
-        others = [
-            other for other in await self._client.list("pods") if other["spec"].get("nodeName") == self._node_name
-        ]
-        misfits = find_misfits(pod, node, others)
+        misfits = find_misfits(pod, node, bound)
         return say_misfits(misfits) if misfits else None
 
     async def _bind(self, pod: Obj) -> None:
@@ -94,6 +90,9 @@ class Scheduler:
         await self._recorder.record(Announcement(pod, "Scheduled", text))
 
     async def _refuse(self, pod: Obj, reason: str, message: str, *, quiet: bool = False) -> None:
+        told = (pod.get("status") or {}).get("conditions") or []
+        if any(known["type"] == "PodScheduled" and known.get("message") == message for known in told):
+            return
         now = self._clock()
 
         def make(current: Obj) -> Obj:
@@ -115,7 +114,5 @@ def is_waiting(pod: Obj) -> bool:
 
 
 def _concerned_by_pod(pod: Obj) -> list[Key]:
-    if is_waiting(pod):
-        return [key_of(pod)]
-    over = (pod.get("status") or {}).get("phase") in FINAL_PHASES or is_being_deleted(pod)
-    return [EVERYTHING] if over else []
+    over = (pod.get("status") or {}).get("phase") in FINAL_PHASES
+    return [EVERYTHING] if is_waiting(pod) or over or is_being_deleted(pod) else []

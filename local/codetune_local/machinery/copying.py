@@ -1,0 +1,11 @@
+"""Deep copies of API objects. Pure."""
+
+import pickle
+
+from codetune_local.machinery.objects import Obj
+
+
+def copy_object(obj: Obj) -> Obj:
+    """A copy that shares nothing with its original, several times as fast as `copy.deepcopy`: lists are copied often."""
+    copied: Obj = pickle.loads(pickle.dumps(obj, pickle.HIGHEST_PROTOCOL))
+    return copied
