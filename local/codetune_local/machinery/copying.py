@@ -6,6 +6,6 @@ from codetune_local.machinery.objects import Obj
 
 
 def copy_object(obj: Obj) -> Obj:
-    """A copy that shares nothing with its original, several times as fast as `copy.deepcopy`: lists are copied often."""
+    """A copy that shares nothing with its original, in a fraction of the time of `copy.deepcopy`."""
     copied: Obj = pickle.loads(pickle.dumps(obj, pickle.HIGHEST_PROTOCOL))
     return copied
