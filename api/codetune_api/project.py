@@ -86,6 +86,17 @@ class Source(ApiModel):
 Pattern = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
+class LicenseRules(ApiModel):
+    """Under which licences files may be to be trained on."""
+
+    allow: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")]],
+        Field(max_length=64),
+    ] = []
+    """SPDX identifiers, e.g. `[MIT, Apache-2.0]`. A file whose own header, or else the licence file nearest above it,
+    says another one is rejected; where nothing says a licence, none is asked for. Empty: licences don't matter."""
+
+
 class FileRules(ApiModel):
     """Which files of the sources become training data."""
 
@@ -103,6 +114,11 @@ class FileRules(ApiModel):
     """What to do with a file that holds something like a key or a password."""
     duplicates: Literal["Reject", "Allow"] = "Reject"
     """Whether a file with the very content of another one is left out."""
+    near_duplicates: Literal["Reject", "Allow", "Ignore"] = "Reject"
+    """Whether a file that is nearly the same as another one is left out. `Allow` takes it, on the same side of the
+    held-out split; `Ignore` does not look for any, so that a near duplicate of a held-out file may be trained on."""
+    licenses: LicenseRules = LicenseRules()
+    """Licences that are accepted."""
 
 
 class Holdout(ApiModel):

@@ -142,7 +142,7 @@ def test_nothing_but_datasets_and_the_cache_is_left_in_the_store(workshop: "Work
     (output / ".scan-killed").mkdir(parents=True)
     workshop.repository().commit({"a.py": workshop.code("a")})
     scanned = workshop.scan()
-    assert {path.name for path in output.iterdir()} == {"sources", scanned.folder.name}
+    assert {path.name for path in output.iterdir()} == {"sources", "verdicts", scanned.folder.name}
     assert {path.name for path in scanned.folder.iterdir()} == {"files.jsonl", "report.jsonl", "manifest.json"}
 
 

@@ -1,60 +1,100 @@
 """The held-out split: a share, stable, never the same content on both sides."""
 
 import hashlib
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import numpy as np
 import pytest
-from codetune_api.project import Holdout
-from codetune_trainer.scan.deciding import Decided, decide
-from codetune_trainer.scan.records import Judged
+from codetune_api.project import FileRules
+from codetune_trainer.scan.deciding import Copies, Sides, choose_sides, find_copies
+from codetune_trainer.scan.ledger import MUST, RECORD, WANTED
+from codetune_trainer.scan.likeness import take_fingerprints
+from codetune_trainer.scan.records import REASONS
 from hypothesis import given
 from hypothesis import strategies as st
 
 
+@dataclass(frozen=True)
+class File:
+    """A file that was judged by itself."""
+
+    path: str
+    content: str
+    held_out: bool = False
+    wanted: bool = False
+    reason: str = ""
+
+
 def judged(
-    path: str,
-    content: str = "",
-    *,
-    held_out: bool = False,
-    wanted: bool = False,
-    reason: Literal["Empty", ""] = "",
-) -> Judged:
-    digest = b"" if reason else hashlib.sha256((content or path).encode()).digest()
-    return Judged(
-        path,
-        "s",
-        "Python",
-        1,
-        1,
-        reason,
-        "",
-        digest=digest,
-        held_out=held_out,
-        wanted=wanted,
-    )
+    path: str, content: str = "", *, held_out: bool = False, wanted: bool = False, reason: Literal["Empty", ""] = ""
+) -> File:
+    return File(path, content or path, held_out, wanted, reason)
 
 
-def split(files: list[Judged], fraction: float, allow: bool = False) -> dict[str, str]:
-    return {entry.file.path: entry.decision for entry in run(files, fraction, allow)}
+@dataclass(frozen=True)
+class Settled:
+    """What became of files."""
+
+    files: list[File]
+    copies: Copies
+    sides: Sides
+
+    @property
+    def decisions(self) -> list[str]:
+        pairs = zip(self.sides.kept, self.sides.held_out, strict=True)
+        return ["rejected" if not kept else "holdout" if held_out else "train" for kept, held_out in pairs]
+
+    @property
+    def reasons(self) -> list[str]:
+        return [REASONS[number] for number in self.copies.reasons]
+
+    def originals(self) -> dict[str, tuple[str, str]]:
+        """Of each copy, its original and the rule that it falls under."""
+        return {
+            self.files[index].path: (self.files[original.index].path, original.reason)
+            for index, original in self.copies.originals.items()
+        }
 
 
-def run(files: list[Judged], fraction: float, allow: bool = False) -> list[Decided]:
-    return decide(files, holdout=Holdout(fraction=fraction), allow_duplicates=allow)
+def run(
+    files: list[File], fraction: float, allow: bool = False, near: Literal["Reject", "Allow", "Ignore"] = "Reject"
+) -> Settled:
+    taken = take_fingerprints([file.content.encode() for file in files])
+    records: Any = np.zeros(len(files), RECORD)
+    for index, file in enumerate(files):
+        digest = hashlib.sha256(file.content.encode()).digest()
+        named = b"" if allow else file.path.encode()
+        records[index]["reason"] = REASONS.index(file.reason)
+        records[index]["digest"] = b"" if file.reason else digest
+        records[index]["chance"] = int.from_bytes(hashlib.sha256(named + b"\0" + digest).digest()[:8])
+        records[index]["flags"] = MUST * file.held_out | WANTED * file.wanted
+        records[index]["signature"] = index if taken.comparable[index] and not file.reason else -1
+    records["bands"] = taken.bands
+    rules = FileRules(duplicates="Allow" if allow else "Reject", near_duplicates=near)
+    copies = find_copies(records, lambda index: taken.signatures[index], rules)
+    return Settled(files, copies, choose_sides(records, copies, fraction))
+
+
+def split(files: list[File], fraction: float, allow: bool = False) -> dict[str, str]:
+    settled = run(files, fraction, allow)
+    return dict(zip([file.path for file in files], settled.decisions, strict=True))
 
 
 CONTENTS = st.lists(st.tuples(st.text("abcd", min_size=1, max_size=3), st.booleans()), max_size=30)
 FRACTIONS = st.sampled_from([0.0, 0.1, 0.3, 0.5])
 
 
-def numbered(contents: list[tuple[str, bool]]) -> list[Judged]:
+def numbered(contents: list[tuple[str, bool]]) -> list[File]:
     return [judged(f"s/{number:03}", content, held_out=must) for number, (content, must) in enumerate(contents)]
 
 
 @given(CONTENTS, FRACTIONS, st.booleans())
 def test_no_content_is_ever_on_both_sides(contents: list[tuple[str, bool]], fraction: float, allow: bool) -> None:
-    sides: dict[str, set[bytes]] = {"train": set(), "holdout": set(), "rejected": set()}
-    for entry in run(numbered(contents), fraction, allow):
-        sides[entry.decision].add(entry.file.digest)
+    sides: dict[str, set[str]] = {"train": set(), "holdout": set(), "rejected": set()}
+    files = numbered(contents)
+    for file, decision in zip(files, run(files, fraction, allow).decisions, strict=True):
+        sides[decision].add(file.content)
     assert not sides["train"] & sides["holdout"]
 
 
@@ -63,8 +103,9 @@ def test_what_holdout_paths_name_is_never_trained_on(
     contents: list[tuple[str, bool]], fraction: float, allow: bool
 ) -> None:
     must = {content for content, named in contents if named}
-    for entry, (content, _) in zip(run(numbered(contents), fraction, allow), contents, strict=True):
-        assert entry.decision != "train" or content not in must
+    decisions = run(numbered(contents), fraction, allow).decisions
+    for decision, (content, _) in zip(decisions, contents, strict=True):
+        assert decision != "train" or content not in must
 
 
 @given(CONTENTS, FRACTIONS)
@@ -72,7 +113,7 @@ def test_a_fraction_leaves_both_sides_something_where_there_are_two_contents(
     contents: list[tuple[str, bool]], fraction: float
 ) -> None:
     free = [(content, False) for content, _ in contents]
-    decisions = {entry.decision for entry in run(numbered(free), fraction)}
+    decisions = set(run(numbered(free), fraction).decisions)
     distinct = len({content for content, _ in free})
     assert ("train" in decisions) == (distinct > 0)
     assert ("holdout" in decisions) == (fraction > 0 and distinct > 1)
@@ -113,7 +154,7 @@ def test_the_share_comes_near_the_fraction() -> None:
         ),
     ],
 )
-def test_small_cases(expected: dict[str, str], files: list[Judged], fraction: float) -> None:
+def test_small_cases(expected: dict[str, str], files: list[File], fraction: float) -> None:
     assert split(files, fraction) == expected
 
 
@@ -124,12 +165,10 @@ def test_at_least_one_is_held_out_of_two() -> None:
 
 
 def test_the_first_copy_in_path_order_is_the_original() -> None:
-    entries = run([judged("s/a", "x"), judged("s/b", "x"), judged("s/c", "x", wanted=True)], 0.0)
-    assert [(entry.decision, entry.file.reason, entry.file.detail) for entry in entries] == [
-        ("train", "", ""),
-        ("rejected", "Duplicate", "of s/a"),
-        ("train", "", "files.include has it, against Duplicate: of s/a"),
-    ]
+    settled = run([judged("s/a", "x"), judged("s/b", "x"), judged("s/c", "x", wanted=True)], 0.0)
+    assert settled.decisions == ["train", "rejected", "train"]
+    assert settled.reasons == ["", "Duplicate", ""]
+    assert settled.originals() == {"s/b": ("s/a", "Duplicate"), "s/c": ("s/a", "Duplicate")}
 
 
 @pytest.mark.parametrize("number", range(20))
@@ -138,3 +177,99 @@ def test_copies_that_are_allowed_stand_on_one_side(number: int) -> None:
     others = [judged(f"s/z{index}") for index in range(20)]
     decisions = split([*copies, *others], 0.5, allow=True)
     assert len({decisions[copy.path] for copy in copies}) == 1
+
+
+def code(number: int, words: int = 200) -> str:
+    """A text of its own of so many words."""
+    return " ".join(f"word{number}_{place}" for place in range(words))
+
+
+def altered(text: str) -> str:
+    """The text with one word in its middle changed: about 95 % alike."""
+    words = text.split()
+    words[len(words) // 2] = "other"
+    return " ".join(words)
+
+
+@pytest.mark.parametrize(
+    ("expected", "files", "near"),
+    [
+        pytest.param(
+            ["train", "rejected"], [judged("s/a", code(1)), judged("s/b", altered(code(1)))], "Reject", id="rejected"
+        ),
+        pytest.param(["train", "train"], [judged("s/a", code(1)), judged("s/b", code(2))], "Reject", id="unlike"),
+        pytest.param(
+            ["train", "train"], [judged("s/a", code(1, 20)), judged("s/b", code(1, 21))], "Reject", id="too-short"
+        ),
+        pytest.param(
+            ["rejected", "holdout"],
+            [judged("s/a", code(1)), judged("s/b", altered(code(1)), held_out=True)],
+            "Reject",
+            id="what-is-held-out-comes-first",
+        ),
+        pytest.param(
+            ["rejected", "holdout", "rejected"],
+            [judged("s/a", code(1)), judged("s/b", altered(code(1))), judged("s/c", altered(code(1)), held_out=True)],
+            "Reject",
+            id="a-rejected-copy-holds-its-original-out-and-near-copies-with-it",
+        ),
+        pytest.param(
+            ["holdout", "holdout"],
+            [judged("s/a", code(1), wanted=True), judged("s/b", altered(code(1)), held_out=True)],
+            "Reject",
+            id="wanted-and-so-on-the-same-side",
+        ),
+        pytest.param(
+            ["holdout", "holdout"],
+            [judged("s/a", code(1)), judged("s/b", altered(code(1)), held_out=True)],
+            "Allow",
+            id="allowed-and-on-one-side",
+        ),
+        pytest.param(
+            ["train", "holdout"],
+            [judged("s/a", code(1)), judged("s/b", altered(code(1)), held_out=True)],
+            "Ignore",
+            id="not-looked-for",
+        ),
+    ],
+)
+def test_near_copies(expected: list[str], files: list[File], near: Literal["Reject", "Allow", "Ignore"]) -> None:
+    assert run(files, 0.0, near=near).decisions == expected
+
+
+def test_of_several_originals_the_most_alike_is_named() -> None:
+    base = code(1, 400)
+    far = altered(altered_at(base, 100))
+    settled = run([judged("s/a", altered_at(far, 300)), judged("s/b", base), judged("s/c", altered(base))], 0.0)
+    assert settled.originals()["s/c"][0] in {"s/a", "s/b"}
+    assert settled.reasons[0] == ""
+
+
+def altered_at(text: str, place: int) -> str:
+    words = text.split()
+    words[place] = "another"
+    return " ".join(words)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=16), st.booleans())
+def test_near_copies_that_are_kept_never_stand_on_both_sides(versions: list[tuple[int, int]], allow: bool) -> None:
+    texts = {0: code(0), 1: code(1), 2: code(2), 3: code(3), 4: code(4)}
+    files = [
+        judged(f"s/{index:02}", altered_at(texts[number], place * 40), wanted=index % 3 == 0)
+        for index, (number, place) in enumerate(versions)
+    ]
+    settled = run(files, 0.5, allow, near="Allow" if allow else "Reject")
+    sides: dict[int, set[str]] = {}
+    for (number, _), decision in zip(versions, settled.decisions, strict=True):
+        sides.setdefault(number, set()).add(decision)
+    assert all(not {"train", "holdout"} <= decisions for decisions in sides.values())
+
+
+@given(st.sets(st.integers(0, 400), min_size=150, max_size=200), st.data())
+def test_near_copies_move_no_file_of_another_group(numbers: set[int], data: st.DataObject) -> None:
+    texts = [judged(f"s/{number:03}", code(number, 40)) for number in sorted(numbers)]
+    copied = data.draw(st.sampled_from(sorted(numbers)))
+    copy = judged("s/zzz", altered_at(code(copied, 40), 39))
+    before, after = run(texts, 0.5), run([*texts, copy], 0.5)
+    assert after.decisions[: len(texts)] == before.decisions
+    assert after.reasons[-1] == "NearDuplicate"

@@ -1,92 +1,227 @@
-"""Settles what takes all files at once: exact duplicates, and which files are held out. Pure.
+"""Settles what takes all files at once: copies, near copies, and which files are held out. Pure, over columns.
 
-The split follows digests, so it does not depend on what other files there are; copies of one content never stand on
-both sides.
+Files with one content are one **unit**; units that are alike and are all kept form one **group**. A group stands on one
+side of the split as a whole. The split follows digests, so it does not depend on what other files there are.
 """
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-from codetune_api.project import Holdout
+import numpy as np
+import numpy.typing as npt
+from codetune_api.project import FileRules
 
-from codetune_trainer.scan.records import Judged
+from codetune_trainer.scan.ledger import MUST, WANTED, Records
+from codetune_trainer.scan.likeness import ALIKE, Signatures, likeness
+from codetune_trainer.scan.records import REASONS
 
-Decision = Literal["train", "holdout", "rejected"]
+_MOST_CANDIDATES = 64
+"""Units of one band that a unit is compared with: what thousands of files share must not cost their square."""
 
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """The last word on a file."""
-
-    file: Judged
-    decision: Decision
+Indices = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
-def decide(files: Sequence[Judged], *, holdout: Holdout, allow_duplicates: bool) -> list[Decided]:
-    """What becomes of each file, in the same order.
+@dataclass(frozen=True)
+class Original:
+    """What a file is a copy of."""
+
+    index: int
+    share: float
+    """How alike the two are; 1 for the very same content."""
+    reason: Literal["Duplicate", "NearDuplicate"]
+
+
+@dataclass
+class Copies:
+    """What is known of copies among the files of a scan."""
+
+    reasons: npt.NDArray[np.uint8]
+    """Of each file, its reason now: that of its own rules, Duplicate, or NearDuplicate."""
+    units: Indices
+    """Of each file, the first file of its unit: the one that is kept when one alone is; -1 for rejected ones."""
+    originals: dict[int, Original] = field(default_factory=dict)
+    """Of the files that are copies: of what. One whose reason is none was kept all the same."""
+    alike: list[tuple[int, int]] = field(default_factory=list)
+    """Pairs of units that are alike and are both kept."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Where each file goes."""
+
+    kept: Flags
+    held_out: Flags
+    """Of the kept ones, whether it is held out."""
+
+
+def find_copies(
+    records: Records,
+    signature_of: Callable[[int], Signatures],
+    rules: FileRules,
+) -> Copies:
+    """Which files are copies or near copies of others.
+
+    The order of the paths decides which of several is the original. But near copies are compared to what is to be held
+    out first: what is like a held-out file is then left out of training, rather than the other way round.
 
     Args:
-        files: Every file that was found, sorted by path.
-        holdout: `spec.holdout`.
-        allow_duplicates: Whether copies of one content are all taken.
+        records: Every file that was found, sorted by path.
+        signature_of: The signature of the file at an index.
+        rules: `files`, for `duplicates` and `nearDuplicates`.
     """
-    settled = files if allow_duplicates else _reject_copies(files)
-    held_out = _choose_held_out(_group(files, settled, holdout.fraction, allow_duplicates), holdout.fraction)
-    return [
-        Decided(file, "rejected" if file.reason else "holdout" if file.digest in held_out else "train")
-        for file in settled
-    ]
+    copies = Copies(records["reason"].copy(), np.full(len(records), -1, np.int64))
+    accepted = np.flatnonzero(records["reason"] == 0)
+    _, first, of_unit = np.unique(records["digest"][accepted], return_index=True, return_inverse=True)
+    copies.units[accepted] = accepted[first][of_unit]
+    if rules.duplicates == "Reject":
+        for index in accepted[copies.units[accepted] != accepted].tolist():
+            _reject(copies, records, index, Original(int(copies.units[index]), 1.0, "Duplicate"))
+    if rules.near_duplicates != "Ignore":
+        firsts = np.sort(accepted[first])
+        ranked = firsts[np.argsort(~_asked_for(records, copies)[firsts], kind="stable")]
+        _find_near_copies(copies, records, ranked, signature_of, reject=rules.near_duplicates == "Reject")
+    return copies
 
 
-@dataclass(slots=True)
-class _Group:
-    """All accepted files of one content."""
-
-    key: bytes
-    """Uniform over all contents; small ones are held out."""
-    must: bool
-    """Whether `holdout.paths` asks for it, be it for a copy that was rejected."""
+def _asked_for(records: Records, copies: Copies) -> Flags:
+    """Of each unit, whether one of its files is to be held out, be it one that was rejected as a copy."""
+    asked = np.zeros(len(records), np.bool_)
+    accepted = np.flatnonzero(copies.units >= 0)
+    np.logical_or.at(asked, copies.units[accepted], (records["flags"][accepted] & MUST) != 0)
+    return asked
 
 
-def _reject_copies(files: Sequence[Judged]) -> list[Judged]:
-    first: dict[bytes, str] = {}
-    settled: list[Judged] = []
-    for file in files:
-        original = "" if file.reason else first.setdefault(file.digest, file.path)
-        if file.reason or original == file.path:
-            settled.append(file)
-        elif file.wanted:
-            detail = f"files.include has it, against Duplicate: of {original}"
-            settled.append(replace(file, overrode=True, detail=detail))
-        else:
-            settled.append(replace(file, reason="Duplicate", detail=f"of {original}"))
-    return settled
+def _reject(copies: Copies, records: Records, index: int, original: Original) -> bool:
+    """Reject a copy unless `files.include` wants it; returns whether it was."""
+    copies.originals[index] = original
+    if records["flags"][index] & WANTED:
+        return False
+    copies.reasons[index] = REASONS.index(original.reason)
+    return True
 
 
-def _group(
-    files: Sequence[Judged], settled: Sequence[Judged], fraction: float, allow_duplicates: bool
-) -> dict[bytes, _Group]:
-    groups: dict[bytes, _Group] = {}
-    for before, file in zip(files, settled, strict=True):
-        if before.reason:
-            continue
-        # With copies allowed a path would tie the split to which copy comes first.
-        named = b"" if allow_duplicates else file.path.encode()
-        group = groups.setdefault(file.digest, _Group(hashlib.sha256(named + b"\0" + file.digest).digest(), must=False))
-        group.must = group.must or before.held_out
-    return groups
+def _find_near_copies(
+    copies: Copies, records: Records, firsts: Indices, signature_of: Callable[[int], Signatures], *, reject: bool
+) -> None:
+    known = _Neighbours(records, signature_of)
+    members = _members(copies, firsts)
+    for unit in _that_may_be_alike(records, firsts):
+        near = known.find(unit)
+        if near and reject:
+            original = max(near, key=lambda found: (found.share, -found.index))
+            rest = [index for index in members.get(unit, [unit]) if copies.reasons[index] == 0]
+            gone = [_reject(copies, records, index, original) for index in rest]
+            if all(gone):
+                continue
+        copies.alike += [(unit, original.index) for original in near]
+        known.add(unit)
 
 
-def _choose_held_out(groups: dict[bytes, _Group], fraction: float) -> set[bytes]:
-    """Contents to hold out. A fraction takes at least one and leaves at least one, however few there are."""
-    must = {digest for digest, group in groups.items() if group.must}
-    free = sorted((group.key, digest) for digest, group in groups.items() if not group.must)
-    below = int(fraction * 2**64)
-    chosen = [digest for key, digest in free if int.from_bytes(key[:8]) < below]
-    if fraction and not chosen and not must and len(free) > 1:
-        chosen = [free[0][1]]
-    if free and len(chosen) == len(free):
-        chosen.pop()
-    return must | set(chosen)
+def _members(copies: Copies, firsts: Indices) -> dict[int, list[int]]:
+    """The files of each unit that has several."""
+    members: dict[int, list[int]] = {}
+    followers = np.flatnonzero((copies.units >= 0) & (copies.units != np.arange(len(copies.units))))
+    for index in followers.tolist():
+        unit = int(copies.units[index])
+        members.setdefault(unit, [unit]).append(index)
+    return members
+
+
+def _that_may_be_alike(records: Records, firsts: Indices) -> Iterator[int]:
+    """Units that share a band with another one, in their order."""
+    compared = firsts[records["signature"][firsts] >= 0]
+    bands = records["bands"][compared]
+    shared = np.zeros(len(compared), np.bool_)
+    for band in bands.T:
+        ordered = np.sort(band)
+        shared |= np.isin(band, ordered[1:][ordered[1:] == ordered[:-1]])
+    return iter(compared[shared].tolist())
+
+
+class _Neighbours:
+    """Units that are kept, by their bands."""
+
+    def __init__(self, records: Records, signature_of: Callable[[int], Signatures]) -> None:
+        self._bands = records["bands"]
+        self._signature_of = signature_of
+        self._buckets: dict[tuple[int, int], list[int]] = {}
+        self._signatures: dict[int, Signatures] = {}
+
+    def find(self, unit: int) -> list[Original]:
+        """Those that the unit is alike to."""
+        candidates = dict.fromkeys(
+            other
+            for place in enumerate(self._bands[unit].tolist())
+            for other in self._buckets.get(place, ())[:_MOST_CANDIDATES]
+        )
+        if not candidates:
+            return []
+        own = self._signature_of(unit)
+        shares = ((other, likeness(own, self._signature_of(other))) for other in candidates)
+        return [Original(other, share, "NearDuplicate") for other, share in shares if share >= ALIKE]
+
+    def add(self, unit: int) -> None:
+        """One more that others may be alike to."""
+        for place in enumerate(self._bands[unit].tolist()):
+            self._buckets.setdefault(place, []).append(unit)
+
+
+def choose_sides(records: Records, copies: Copies, fraction: float) -> Sides:
+    """Which of the files that are left are held out.
+
+    A fraction holds out at least one group and leaves at least one, however few there are.
+
+    Args:
+        records: As for `find_copies`.
+        copies: What became of them.
+        fraction: `holdout.fraction`.
+    """
+    kept = copies.reasons == 0
+    must = _asked_for(records, copies)
+    units = np.unique(copies.units[kept])
+    leader = _lead(records, units, copies.alike)
+    must_lead = np.zeros(len(records), np.bool_)
+    np.logical_or.at(must_lead, leader[units], must[units])
+    chosen = must_lead | _choose(records["chance"], np.unique(leader[units]), must_lead, fraction)
+    held_out = np.zeros(len(records), np.bool_)
+    held_out[kept] = chosen[leader[copies.units[kept]]]
+    return Sides(kept, held_out)
+
+
+def _lead(records: Records, units: Indices, alike: Sequence[tuple[int, int]]) -> Indices:
+    """Which unit decides for the group of each one.
+
+    The unit with the smallest digest leads: one more file in a group rarely changes that, whatever its path.
+    """
+    leader = np.arange(len(records))
+    left = set(units.tolist())
+
+    def find(unit: int) -> int:
+        while leader[unit] != unit:
+            leader[unit] = leader[leader[unit]]
+            unit = int(leader[unit])
+        return unit
+
+    tied = [pair for pair in alike if pair[0] in left and pair[1] in left]
+    for pair in tied:
+        one, other = sorted(map(find, pair), key=lambda unit: bytes(records["digest"][unit]))
+        leader[other] = one
+    for pair in tied:
+        for unit in pair:
+            leader[unit] = find(unit)
+    return leader
+
+
+def _choose(chance: npt.NDArray[np.uint64], groups: Indices, must: Flags, fraction: float) -> Flags:
+    chosen = np.zeros(len(chance), np.bool_)
+    free = groups[~must[groups]]
+    free = free[np.argsort(chance[free], kind="stable")]
+    below = free[chance[free] < np.uint64(min(int(fraction * 2**64), 2**64 - 1))]
+    if fraction and not len(below) and not must[groups].any() and len(free) > 1:
+        below = free[:1]
+    if len(free) and len(below) == len(free):
+        below = below[:-1]
+    chosen[below] = True
+    return chosen

@@ -2,6 +2,8 @@
 
 import codecs
 
+import numpy as np
+
 _MARKS = (  # UTF-32 first: its little-endian mark begins with UTF-16's
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -9,6 +11,10 @@ _MARKS = (  # UTF-32 first: its little-endian mark begins with UTF-16's
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_SHORT_BYTES = 2048
+_LINE_BREAK = 10
+_ALL_MARKS = tuple(mark for mark, _ in _MARKS)
+_WIDE_MARKS = tuple(mark for mark, encoding in _MARKS if encoding != "utf-8")
 
 
 class Undecodable(Exception):
@@ -21,9 +27,9 @@ def decode(content: bytes) -> str:
     Raises:
         Undecodable: The bytes are no such text; its message says where.
     """
-    encoding, start = next(
-        ((encoding, len(mark)) for mark, encoding in _MARKS if content.startswith(mark)), ("utf-8", 0)
-    )
+    encoding, start = "utf-8", 0
+    if content.startswith(_ALL_MARKS):
+        encoding, start = next((encoding, len(mark)) for mark, encoding in _MARKS if content.startswith(mark))
     try:
         return content[start:].decode(encoding)
     except UnicodeDecodeError as error:
@@ -35,8 +41,15 @@ def decode(content: bytes) -> str:
 
 def is_binary(content: bytes) -> bool:
     """Whether bytes are no text in any encoding that people write code in: a NUL without a wide encoding's mark."""
-    wide = any(content.startswith(mark) for mark, encoding in _MARKS if encoding != "utf-8")
-    return not wide and b"\0" in content
+    return b"\0" in content and not content.startswith(_WIDE_MARKS)
+
+
+def count_lines(content: bytes) -> int:
+    """Lines of a text, the last one with or without a line break."""
+    # numpy compares many bytes at once; `bytes.count` is faster for what is short.
+    short = len(content) < _SHORT_BYTES
+    breaks = content.count(b"\n") if short else int(np.count_nonzero(np.frombuffer(content, np.uint8) == _LINE_BREAK))
+    return breaks + (not content.endswith(b"\n"))
 
 
 def decode_anyhow(content: bytes) -> str:

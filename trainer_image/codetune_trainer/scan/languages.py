@@ -9,8 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache
-from pathlib import PurePosixPath
+from functools import cache, lru_cache
 
 from pygments.lexers import get_all_lexers
 
@@ -32,18 +31,20 @@ _PLAIN_ENDING = re.compile(r"\*(\.[^*?\[\]]+)")
 
 
 def _rule(pattern: str) -> re.Pattern[bytes]:
-    # `^\s*` would run over all following empty lines again for each of them: blanks of one line only.
-    return re.compile(pattern.replace(r"^\s*", r"^[ \t]*").encode(), re.MULTILINE)
+    # A line's beginning is searched for as the line break before it, which is much faster than `^`; and `^\s*` would
+    # run over all following empty lines again for each of them: blanks of one line only.
+    return re.compile(pattern.replace(r"^\s*", r"^[ \t]*").replace("^", r"\n").encode())
 
 
 _OBJECTIVE_C = _rule(r"^\s*(@(interface|implementation|protocol|class|end|import|property)\b|#import\b)")
 _CPP = _rule(
     r"^\s*(template\s*<|namespace\b|class\s+\w+|using\s+\w|(public|private|protected)\s*:|constexpr\b|virtual\b"
     r"|#\s*include\s*<(algorithm|array|atomic|cstddef|cstdint|cstdio|cstdlib|cstring|functional|iostream|map|memory|"
-    r"mutex|optional|set|string|string_view|tuple|type_traits|unordered_map|utility|variant|vector)>)|\bstd::"
+    r"mutex|optional|set|string|string_view|tuple|type_traits|unordered_map|utility|variant|vector)>)"
 )
+_STD = _rule(r"std::(?<!\wstd::)")
 _BY_CONTENT: Mapping[str, tuple[tuple[re.Pattern[bytes], str], ...]] = {
-    "*.h": ((_OBJECTIVE_C, "Objective-C"), (_CPP, "C++")),
+    "*.h": ((_OBJECTIVE_C, "Objective-C"), (_STD, "C++"), (_CPP, "C++")),
     "*.m": ((_OBJECTIVE_C, "Objective-C"),),
     "*.inc": ((_rule(r"<\?(php|=)"), "PHP"),),
     "*.pl": ((_rule(r"^(:-|[a-z]\w*(\(.*\))?\s*:-)"), "Prolog"),),
@@ -94,7 +95,8 @@ def known_languages() -> Mapping[str, str]:
 
 def extension(name: str) -> str:
     """The ending by which people speak of a file's type, e.g. `.py`; its whole name when it has none."""
-    return PurePosixPath(name).suffix or name
+    dot = name.rfind(".")
+    return name[dot:] if 0 < dot < len(name) - 1 else name
 
 
 def language_of_name(name: str) -> tuple[str, str]:
@@ -114,13 +116,14 @@ def language_of(name: str, content: bytes) -> str:
         content: Its bytes; only the first 64 KiB are looked at.
     """
     language, pattern = language_of_name(name)
-    head = content[:_LOOK_BYTES]
-    for rule, other in _BY_CONTENT.get(pattern, ()):
-        if rule.search(head):
-            return other
-    if language != UNKNOWN or not head.startswith(b"#!"):
+    if pattern in _BY_CONTENT:
+        head = b"\n" + content[:_LOOK_BYTES]  # the rules look for the line break before what they want
+        for rule, other in _BY_CONTENT[pattern]:
+            if rule.search(head):
+                return other
+    if language != UNKNOWN or not content.startswith(b"#!"):
         return language
-    return _by_interpreter(head)
+    return _by_interpreter(content[:_SHEBANG_BYTES])
 
 
 def is_programming(language: str) -> bool:
@@ -151,18 +154,25 @@ def is_selected(language: str, name: str, types: list[str]) -> bool:
 
 
 def _by_ending(name: str) -> tuple[str, str]:
+    names = _claims().names
+    if name in names:
+        return names[name], name
+    return _by_plain_ending(name[name.index(".") :]) or _by_glob(name)
+
+
+@lru_cache(maxsize=4096)
+def _by_plain_ending(endings: str) -> tuple[str, str] | None:
+    """By everything from the first dot of a name on."""
     claims = _claims()
-    if name in claims.names:
-        return claims.names[name], name
-    parts = name.split(".")
+    parts = endings.split(".")
     for start in range(1, len(parts)):  # the longest ending first: `.d.ts` before `.ts`
         for ending in dict.fromkeys(("." + ".".join(parts[start:]), "." + ".".join(parts[start:]).lower())):
             if ending in claims.endings:
                 return claims.endings[ending], f"*{ending}"
-    return _by_glob(name)
+    return None
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _by_name(name: str) -> tuple[str, str]:
     names = _claims().names
     return (names[name], name) if name in names else _by_ending(name) if "." in name else _by_glob(name)
@@ -176,5 +186,5 @@ def _by_glob(name: str) -> tuple[str, str]:
 
 
 def _by_interpreter(head: bytes) -> str:
-    match = _SHEBANG.match(head[:_SHEBANG_BYTES].split(b"\n", 1)[0])
+    match = _SHEBANG.match(head.split(b"\n", 1)[0])
     return INTERPRETERS.get(match[1].decode().rstrip("-"), UNKNOWN) if match else UNKNOWN

@@ -1,7 +1,7 @@
-"""Files that are in a repository but that nobody there wrote: vendored, generated, minified. Pure."""
+"""Files that are in a repository but that nobody there wrote: vendored, generated. Pure."""
 
 import re
-from pathlib import PurePosixPath
+from functools import lru_cache
 
 VENDOR_FOLDERS = frozenset(
     {
@@ -36,28 +36,25 @@ _VENDOR_FILES = re.compile(
     r"([.-]\d[\w.-]*)?(\.bundle)?(\.slim)?(\.min)?\.(js|css)|gradlew(\.bat)?|mvnw(\.cmd)?|ltmain\.sh|libtool\.m4|"
     r"config\.(guess|sub)|aclocal\.m4"
 )
-_GENERATED_NAMES = re.compile(
-    r".*(_pb2(_grpc)?\.pyi?|\.pb(\.gw)?\.go|\.pb\.(cc|h)|_grpc\.pb\.go|\.pb\.swift|\.g\.dart|\.freezed\.dart|\.g\.cs"
-    r"|\.designer\.(cs|vb)|\.generated\.\w+|_generated\.\w+|\.gen\.(go|ts|js)|_string\.go)|zz_generated\.\w+\.go"
-    r"|moc_.*\.cpp|ui_.*\.h|qrc_.*\.cpp|lex\.yy\.c|y\.tab\.[ch]|configure",
-    re.IGNORECASE,
+_GENERATED_ENDINGS = (
+    *("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi", ".pb.go", ".pb.gw.go", ".pb.cc", ".pb.h", ".pb.swift"),
+    *(".g.dart", ".freezed.dart", ".g.cs", ".designer.cs", ".designer.vb", ".gen.go", ".gen.ts", ".gen.js"),
+    "_string.go",
 )
-_LINE_BREAK = b"\n"
-_COMMENT = rb"^[ \t]*(?://|/\*+|\*|#|--|;+|%|<!--|\(\*|\"\"\"|@REM|REM\b)"
+_GENERATED_NAMES = re.compile(
+    r".*[._]generated\.\w+|zz_generated\.\w+\.go|moc_.*\.cpp|ui_.*\.h|qrc_.*\.cpp|lex\.yy\.c|y\.tab\.[ch]|configure"
+)
+_A_WORD_OF_MARKS = b"enerated"
+_COMMENT = rb"[ \t]*(?://|/\*+|\*|#|--|;+|%|<!--|\(\*|\"\"\"|@REM|REM\b)"
 _GENERATED_MARK = re.compile(
     _COMMENT
     + rb"[^\n]*(?:@generated\b|<auto-?generated|generated [^\n]*\bdo not (?:edit|modify)\b"
     + rb"|\bdo not (?:edit|modify)\b[^\n]*\bgenerated\b"
     + rb"|this (?:file|code|class|module) (?:is|was|has been) (?:automatically |auto-?)generated (?:by|from|with)\b)",
-    re.IGNORECASE | re.MULTILINE,
+    re.IGNORECASE,
 )
 GENERATED_HEAD_BYTES = 2048
 """A generator says so at the top: no further than this."""
-_MINIFIED_NAME = re.compile(r".*[.-]min\.(js|mjs|cjs|css|html)", re.IGNORECASE)
-_MINIFIED_LANGUAGES = frozenset({"JavaScript", "CSS", "HTML", "TypeScript"})
-MINIFIED_LINE_CHARACTERS = 110
-"""JavaScript, TypeScript, CSS and HTML whose lines are longer on average are taken as minified."""
-_MINIFIED_LEAST_CHARACTERS = 2000
 
 
 def find_vendored(path: str) -> str:
@@ -66,29 +63,27 @@ def find_vendored(path: str) -> str:
     Args:
         path: Its path inside the source.
     """
-    *folders, name = PurePosixPath(path).parts
-    for folder in folders:
-        if folder in VENDOR_FOLDERS:
-            return f"below {folder}/"
+    folders, _, name = path.rpartition("/")
+    if folder := _vendor_folder(folders):
+        return f"below {folder}/"
     return f"{name} is a well-known library or tool" if _VENDOR_FILES.fullmatch(name) else ""
+
+
+@lru_cache(maxsize=1024)
+def _vendor_folder(folders: str) -> str:
+    return next((folder for folder in folders.split("/") if folder in VENDOR_FOLDERS), "")
 
 
 def find_generated(name: str, content: bytes) -> str:
     """What shows that a program wrote a file, "" when nothing does."""
-    if _GENERATED_NAMES.fullmatch(name):
+    lower = name.lower()
+    if lower.endswith(_GENERATED_ENDINGS) or _GENERATED_NAMES.fullmatch(lower):
         return f"a generator's file name: {name}"
     head = content[:GENERATED_HEAD_BYTES]
-    match = _GENERATED_MARK.search(head) if b"generated" in head.lower() else None
-    if match is None:
+    if _A_WORD_OF_MARKS not in head and _A_WORD_OF_MARKS.upper() not in head:
         return ""
-    return f"line {content.count(_LINE_BREAK, 0, match.start()) + 1} says so"
-
-
-def find_minified(name: str, language: str, text: str) -> str:
-    """What shows that a file is minified, "" when nothing does."""
-    if _MINIFIED_NAME.fullmatch(name):
-        return f"a minifier's file name: {name}"
-    if language not in _MINIFIED_LANGUAGES or len(text) < _MINIFIED_LEAST_CHARACTERS:
-        return ""
-    average = len(text) // (text.count("\n") + 1)
-    return f"{average} characters a line on average" if average > MINIFIED_LINE_CHARACTERS else ""
+    # By line: only few have the word, and the pattern is slow to find out that a line has not.
+    for number, line in enumerate(head.split(b"\n"), start=1):
+        if _A_WORD_OF_MARKS in line.lower() and _GENERATED_MARK.match(line):
+            return f"line {number} says so"
+    return ""

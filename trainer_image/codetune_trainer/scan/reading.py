@@ -1,93 +1,70 @@
-"""Judges every file of the sources, over as many processes as there are cores, in the order of their paths.
+"""Judges every file of the sources, over as many processes as there are cores; what was judged before, not again.
 
-The order of the results, and with it the dataset, is that of the listing: the number of processes changes nothing.
+Records are placed by the order of the listing, so the number of processes changes nothing about the dataset.
 """
 
+import hashlib
 import multiprocessing
 import os
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
+from pathlib import Path
+from typing import NamedTuple
 
-from codetune_api.project import FileRules, Holdout
+import numpy as np
+import numpy.typing as npt
 
-from codetune_trainer.scan.archive_pack import read_packed
-from codetune_trainer.scan.git_objects import BlobReader
-from codetune_trainer.scan.records import Found, Judged
-from codetune_trainer.scan.rules import READ_LIMIT_BYTES, Judge
+from codetune_trainer.scan.judging import Task, Worker
+from codetune_trainer.scan.ledger import Bookkeeper, Judgement, Ledger
+from codetune_trainer.scan.licensing import LARGEST_BYTES, FolderLicences, collect, is_licence_name
+from codetune_trainer.scan.records import UNSETTLED, Found
+from codetune_trainer.scan.remembering import Memory
 from codetune_trainer.scan.sources import Readable
-from codetune_trainer.scan.upload_tree import read_content
-from codetune_trainer.scan.volumes import read_file
 
-BATCH_FILES = 128
+BATCH_FILES = 256
 BATCH_BYTES = 4 * 2**20
 """A batch ends when it has this many files or holds this much text, whichever comes first."""
-FEW_FILES = 1024
-"""Below this, starting processes costs more than it saves."""
+FEW_BATCHES = 4
+"""Up to so many, starting processes costs more than it saves."""
 MAX_WORKERS = 16
 
-Result = tuple[Judged, bytes]
-"""A verdict, with the text of a file that is accepted so far."""
 
+class Batch(NamedTuple):
+    """Files of one source that are to be judged."""
 
-@dataclass
-class Worker:
-    """Reads and judges batches; each process has one."""
-
-    sources: list[Readable]
-    judge: Judge
-    _blobs: dict[str, BlobReader] = field(default_factory=dict)
-
-    def run(self, source_index: int, batch: list[Found]) -> list[Result]:
-        """Judge one batch of one source."""
-        source = self.sources[source_index]
-        wanted = [found for found in batch if self.judge.wants_content(found)]
-        contents = dict(zip((found.path for found in wanted), self._read(source, wanted), strict=True))
-        return [self._judge(source.name, found, contents.get(found.path)) for found in batch]
-
-    def close(self) -> None:
-        """End the git processes."""
-        for reader in self._blobs.values():
-            reader.close()
-
-    def _judge(self, source: str, found: Found, content: bytes | str | None) -> Result:
-        if isinstance(content, str):
-            found, content = Found(found.path, found.key, found.size, obstacle=content), None
-        return self.judge.judge(source, found, content)
-
-    def _read(self, source: Readable, wanted: list[Found]) -> Iterator[bytes | str]:
-        if source.kind == "git":
-            if source.name not in self._blobs:
-                self._blobs[source.name] = BlobReader(source.root, source.environment or {})
-            return self._blobs[source.name].read([found.key for found in wanted])
-        if source.kind == "archive":
-            return read_packed(source.root, [found.key for found in wanted])
-        if source.kind == "upload":
-            return (read_content(source.root, found.key) for found in wanted)
-        return (read_file(source.root, found.key, READ_LIMIT_BYTES) for found in wanted)
+    source: int
+    files: list[Found]
+    identities: list[bytes]
+    positions: npt.NDArray[np.int64]
+    """Of each file, its place among all files of the scan."""
 
 
 def judge_all(
-    sources: list[Readable], files: FileRules, holdout: Holdout, workers: int | None = None
-) -> Iterator[Result]:
+    task: Task, memory: Memory | None, workers: int | None = None, tick: Callable[[int], None] = lambda judged: None
+) -> Ledger:
     """The verdict on every file, sorted by path.
 
     Args:
-        sources: In the order of their files' full paths.
-        files: `spec.files`.
-        holdout: `spec.holdout`.
-        workers: Processes; None: as many as this one may use cores, but 1 when there are few files.
+        task: What to judge by which rules.
+        memory: What an earlier scan by the same rules found.
+        workers: Processes; None: as many as this one may use cores, but 1 when there is little to do.
+        tick: Called with how many files are known, now and then.
     """
-    batches = _batch(sources)
-    first = list(islice(batches, 1 + FEW_FILES // BATCH_FILES))
-    few = sum(len(batch) for _, batch in first) < FEW_FILES
-    count = workers or (1 if few else min(MAX_WORKERS, usable_cores()))
-    chained = _chain(first, batches)
-    if count == 1:
-        return _judge_here(Worker(sources, Judge(files, holdout)), chained)
-    return _judge_in_pool(sources, files, holdout, count, chained)
+    with Bookkeeper(task.work / "signatures") as books:
+        listing = _Listing(task, memory, books)
+        batches = iter(listing)
+        first = list(islice(batches, FEW_BATCHES + 1))
+        count = workers or (1 if len(first) <= FEW_BATCHES else min(MAX_WORKERS, usable_cores()))
+        judge = _judge_here if count == 1 else _judge_in_pool
+        if memory is not None and not memory.is_whole():
+            return judge_all(task, None, workers, tick)
+        for batch, judgement in judge(task, chain(first, batches), count):
+            books.add(batch.positions, judgement)
+            tick(listing.total)
+        return books.finish(listing.total)
 
 
 def usable_cores() -> int:
@@ -95,65 +72,133 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-Batch = tuple[int, list[Found]]
-
-
-def _batch(sources: list[Readable]) -> Iterator[Batch]:
-    for index, source in enumerate(sources):
-        batch: list[Found] = []
-        held = 0
-        for found in source.list():
-            batch.append(found)
-            held += found.size
-            if len(batch) >= BATCH_FILES or held >= BATCH_BYTES:
-                yield index, batch
-                batch, held = [], 0
-        if batch:
-            yield index, batch
-
-
-def _chain(first: list[Batch], rest: Iterator[Batch]) -> Iterator[Batch]:
-    yield from first
-    yield from rest
-
-
-def _judge_here(worker: Worker, batches: Iterator[Batch]) -> Iterator[Result]:
+def find_licences(task: Task, source_index: int) -> FolderLicences:
+    """What the licence files of a source say."""
+    source = task.sources[source_index]
+    named = [found for found in source.list() if _is_licence_file(found)]
+    worker = Worker(task)
     try:
-        for index, batch in batches:
-            yield from worker.run(index, batch)
+        contents = list(worker.read(source_index, named))
+    finally:
+        worker.close()
+    read = zip(named, contents, strict=True)
+    return collect((found.path, content) for found, content in read if isinstance(content, bytes))
+
+
+def _is_licence_file(found: Found) -> bool:
+    small = not found.obstacle and found.size <= LARGEST_BYTES
+    return small and is_licence_name(found.path.rpartition("/")[2])
+
+
+class _Listing:
+    """Lists all sources, takes what is remembered into the books, and gives the rest in batches."""
+
+    def __init__(self, task: Task, memory: Memory | None, books: Bookkeeper) -> None:
+        self._task = task
+        self._memory = memory
+        self._books = books
+        self.total = 0
+        """Files listed so far."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index, source in enumerate(self._task.sources):
+            files: list[Found] = []
+            identities: list[bytes] = []
+            places: list[int] = []
+            held = 0
+            for found, identity, place in self._unknown(index, source):
+                files.append(found)
+                identities.append(identity)
+                places.append(place)
+                held += found.size
+                if len(files) >= BATCH_FILES or held >= BATCH_BYTES:
+                    yield Batch(index, files, identities, np.array(places, np.int64))
+                    files, identities, places, held = [], [], [], 0
+            if files:
+                yield Batch(index, files, identities, np.array(places, np.int64))
+
+    def _unknown(self, index: int, source: Readable) -> Iterator[tuple[Found, bytes, int]]:
+        """The files of a source that nothing is remembered of, with their places."""
+        listed = iter(source.list())
+        while files := list(islice(listed, _LISTED_TOGETHER)):
+            first = self.total
+            self.total += len(files)
+            identities = [identify(source, found) for found in files]
+            known = self._recall(index, identities, first)
+            for offset, (found, identity) in enumerate(zip(files, identities, strict=True)):
+                if not known[offset]:
+                    yield found, identity, first + offset
+
+    def _recall(self, index: int, identities: list[bytes], first: int) -> npt.NDArray[np.bool_]:
+        if self._memory is None:
+            return np.zeros(len(identities), np.bool_)
+        known, records, signatures = self._memory.recall(identities)
+        records["source"] = index
+        positions = first + np.flatnonzero(known)
+        self._books.add_remembered(positions, records, signatures, self._memory.stores, self._memory.kinds)
+        return known
+
+
+_LISTED_TOGETHER = 1024
+
+
+def identify(source: Readable, found: Found) -> bytes:
+    """16 bytes that change when a file's verdict could; empty when nothing tells that it didn't.
+
+    Args:
+        source: Where the file is.
+        found: As it was listed.
+    """
+    if found.stamp == UNSETTLED:
+        return b""
+    told = f"{source.name}\\0{source.digest}\\0{found.path}\\0{found.size}\\0{found.stamp}\\0{found.obstacle}\\0"
+    return hashlib.blake2b(told.encode() + found.key, digest_size=16).digest()
+
+
+def _judge_here(task: Task, batches: Iterable[Batch], _: int) -> Iterator[tuple[Batch, Judgement]]:
+    worker = Worker(task)
+    try:
+        for batch in batches:
+            yield batch, worker.run(batch.source, batch.files, batch.identities)
     finally:
         worker.close()
 
 
-def _judge_in_pool(
-    sources: list[Readable], files: FileRules, holdout: Holdout, count: int, batches: Iterator[Batch]
-) -> Iterator[Result]:
-    # spawn: the same on every platform, and nothing of this process (threads, locks, open files) is inherited.
-    context = multiprocessing.get_context("spawn")
-    started = (sources, files.model_dump_json(), holdout.model_dump_json())
-    with ProcessPoolExecutor(count, context, _start_worker, started) as pool:
-        waiting: deque[Future[list[Result]]] = deque()
+def _judge_in_pool(task: Task, batches: Iterable[Batch], count: int) -> Iterator[tuple[Batch, Judgement]]:
+    with ProcessPoolExecutor(count, _choose_context(), _start_worker, (task,)) as pool:
+        waiting: deque[tuple[Batch, Future[Judgement]]] = deque()
         try:
-            for index, batch in batches:
-                waiting.append(pool.submit(_run_batch, index, batch))
+            for batch in batches:
+                waiting.append((batch, pool.submit(_run_batch, batch.source, batch.files, batch.identities)))
                 if len(waiting) > 3 * count:  # bounded, so that memory does not grow with the number of files
-                    yield from waiting.popleft().result()
+                    yield _await(waiting)
             while waiting:
-                yield from waiting.popleft().result()
+                yield _await(waiting)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
+def _await(waiting: deque[tuple[Batch, Future[Judgement]]]) -> tuple[Batch, Judgement]:
+    batch, future = waiting.popleft()
+    return batch, future.result()
+
+
+def _choose_context() -> multiprocessing.context.BaseContext:
+    # fork has the modules and tables ready, which spawn takes half a second for; but it is only sound where no other
+    # thread could hold a lock at that moment.
+    alone = threading.active_count() == 1 and Path("/proc/self/task").is_dir()
+    return multiprocessing.get_context("fork" if alone else "spawn")
+
+
 _worker: Worker | None = None  # of a pool's process: the executor offers no other place for what a process keeps
 
 
-def _start_worker(sources: list[Readable], files: str, holdout: str) -> None:
+def _start_worker(task: Task) -> None:
     global _worker
-    judge = Judge(FileRules.model_validate_json(files), Holdout.model_validate_json(holdout))
-    _worker = Worker(sources, judge)
+    _worker = Worker(task)
 
 
-def _run_batch(index: int, batch: list[Found]) -> list[Result]:
+def _run_batch(source: int, files: list[Found], identities: list[bytes]) -> Judgement:
     assert _worker is not None
-    return _worker.run(index, batch)
+    return _worker.run(source, files, identities)

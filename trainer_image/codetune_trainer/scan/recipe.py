@@ -2,28 +2,29 @@
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from codetune_api.contracts import ScanConfig, ScanResult
-from codetune_api.project import FileCounts, FileRules, Rejection, SourceStatus
+from codetune_api.project import FileCounts, Rejection, SourceStatus
 from codetune_api.protocol import ResultEvent
 
 from codetune_trainer.config import Places, inside, load_config, load_places
 from codetune_trainer.errors import EmptyDataset, SourceError
 from codetune_trainer.purge import prune_datasets
 from codetune_trainer.reporting import Reporter
-from codetune_trainer.scan.deciding import decide
-from codetune_trainer.scan.languages import is_selected
-from codetune_trainer.scan.reading import judge_all
-from codetune_trainer.scan.records import Judged
-from codetune_trainer.scan.rules import Judge
+from codetune_trainer.scan.deciding import choose_sides, find_copies
+from codetune_trainer.scan.judging import Task
+from codetune_trainer.scan.ledger import Ledger
+from codetune_trainer.scan.reading import find_licences, judge_all
+from codetune_trainer.scan.remembering import FOLDER as MEMORY
+from codetune_trainer.scan.remembering import digest_rules, load_memory, save_memory
+from codetune_trainer.scan.rules import Judge, Origin
 from codetune_trainer.scan.sources import Readable, prepare_all, prune_cache
 from codetune_trainer.scan.summing import count_files, count_rejections, count_source, count_types
 from codetune_trainer.scan.upload_tree import prune_uploads
-from codetune_trainer.scan.writing import FILES, REPORT, Texts, publish, work_folder, write_files, write_report
+from codetune_trainer.scan.writing import DATASET, FILES, REPORT, SPILL, publish, work_folder, write_files, write_report
 
 _SECONDS_BETWEEN_EVENTS = 2.0
 
@@ -56,26 +57,42 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
     prune_cache(config.sources, cache)
     prune_uploads(config.sources, cache.parent / "uploads")
     synced_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    with work_folder(inside(places.store, config.output, "output")) as work, Texts(work / "texts") as texts:
-        files = _judge(config, sources, texts, workers, _Ticker(reporter))
-        decided = decide(files, holdout=config.holdout, allow_duplicates=config.files.duplicates == "Allow")
-        counts, rejections = count_files(decided), count_rejections(decided)
-        _check_not_empty(counts, rejections)
-        reporter.stage("Writing", f"{counts.accepted} of {counts.total} files")
-        statuses = _describe_sources(config, sources, failed, files, synced_at)
-        artifacts = {FILES: write_files(work, decided, texts), REPORT: write_report(work, decided)}
-        texts.close()
-        revision, folder = publish(work, work.parent, artifacts, statuses, counts)
+    with work_folder(inside(places.store, config.output, "output")) as work:
+        task = _set_task(config, sources, work)
+        remembered, rules = cache.parent / MEMORY, digest_rules(task)
+        memory = load_memory(remembered, work.parent, rules)
+        with judge_all(task, memory, workers, _Ticker(reporter).tick) as ledger:
+            copies = find_copies(ledger.records, ledger.signature, config.files)
+            sides = choose_sides(ledger.records, copies, config.holdout.fraction)
+            counts, rejections = count_files(ledger, sides), count_rejections(ledger, copies.reasons)
+            _check_not_empty(counts, rejections)
+            reporter.stage("Writing", f"{counts.accepted} of {counts.total} files")
+            statuses = _describe_sources(config, sources, failed, ledger, synced_at)
+            made = work / DATASET
+            artifacts = {FILES: write_files(made, ledger, sides), REPORT: write_report(made, ledger, copies, sides)}
+            revision, folder = publish(made, work.parent, artifacts, statuses, counts)
+            save_memory(remembered, ledger, sides, folder, artifacts[FILES], rules)
+            file_types = count_types(ledger, sides)
     if config.keep is not None:
         _prune(folder.parent, {revision, *config.keep})
     return ScanResult(
         revision=revision,
         uri=folder.relative_to(places.store).as_posix(),
         sources=statuses,
-        file_types=count_types(decided, _selector(config.files)),
+        file_types=file_types,
         files=counts,
         rejections=rejections,
     )
+
+
+def _set_task(config: ScanConfig, sources: list[Readable], work: Path) -> Task:
+    held_out = {source.name for source in config.sources if source.use == "HoldOut"}
+    origins = [Origin(source.name, source.name in held_out) for source in sources]
+    task = Task(sources, origins, config.files, config.holdout, work / SPILL)
+    if not config.files.licenses.allow:
+        return task
+    licensed = [replace(origin, licences=find_licences(task, index)) for index, origin in enumerate(origins)]
+    return replace(task, origins=licensed)
 
 
 @dataclass
@@ -85,29 +102,11 @@ class _Ticker:
     reporter: Reporter
     next_at: float = 0.0
 
-    def tick(self, read: int, accepted: int) -> None:
-        """One more file was read."""
+    def tick(self, read: int) -> None:
+        """So many files are known now."""
         if time.monotonic() >= self.next_at:
             self.next_at = time.monotonic() + _SECONDS_BETWEEN_EVENTS
-            self.reporter.stage("Scanning", f"{read} files read, {accepted} accepted")
-
-
-def _judge(
-    config: ScanConfig, sources: list[Readable], texts: Texts, workers: int | None, ticker: _Ticker
-) -> list[Judged]:
-    files: list[Judged] = []
-    accepted = 0
-    held_out = {source.name for source in config.sources if source.use == "HoldOut"}
-    ticker.tick(0, 0)
-    for file, text in judge_all(sources, config.files, config.holdout, workers):
-        if file.source in held_out:
-            file = replace(file, held_out=True)
-        files.append(file)
-        if not file.reason:
-            accepted += 1
-            texts.add(text)
-        ticker.tick(len(files), accepted)
-    return files
+            self.reporter.stage("Scanning", f"{read} files read")
 
 
 def _prune(output: Path, keep: set[str]) -> None:
@@ -138,9 +137,9 @@ def _check_not_empty(counts: FileCounts, rejections: list[Rejection]) -> None:
 
 
 def _describe_sources(
-    config: ScanConfig, ready: list[Readable], failed: dict[str, SourceError], files: list[Judged], synced_at: str
+    config: ScanConfig, ready: list[Readable], failed: dict[str, SourceError], ledger: Ledger, synced_at: str
 ) -> list[SourceStatus]:
-    readable: dict[str, Readable] = {source.name: source for source in ready}
+    readable = {source.name: (number, source) for number, source in enumerate(ready)}
     statuses = []
     for source in config.sources:
         if source.name in failed:
@@ -148,8 +147,8 @@ def _describe_sources(
             message = f"{error.reason}: {error.message} {error.hint}".strip()
             statuses.append(SourceStatus(name=source.name, reason=error.reason, message=message))
             continue
-        found = readable[source.name]
-        number, size = count_source(files, source.name)
+        place, found = readable[source.name]
+        number, size = count_source(ledger, place)
         status = SourceStatus(
             name=source.name,
             commit=found.commit,
@@ -162,7 +161,3 @@ def _describe_sources(
         )
         statuses.append(status)
     return statuses
-
-
-def _selector(rules: FileRules) -> Callable[[str, str], bool]:
-    return lambda language, name: is_selected(language, name, rules.types)

@@ -1,7 +1,7 @@
 """What a scan knows of a file, from being found to being judged. Pure values, cheap to send between processes."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple, get_args
 
 Reason = Literal[
     "Excluded",
@@ -16,17 +16,26 @@ Reason = Literal[
     "Generated",
     "Minified",
     "LongLines",
+    "MostlyDigits",
+    "License",
     "Secrets",
     "Duplicate",
+    "NearDuplicate",
 ]
 """Why a file is left out; stable names, documented in docs/scan.md."""
+
+REASONS: tuple[str, ...] = ("", *get_args(Reason))
+"""Every reason by its number; number 0 is none."""
 
 INCLUDED = "Included"
 """Stands as the reason of an accepted file that `files.include` brought back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+UNSETTLED = "?"
+"""Stands as the stamp of a file whose next change might not show."""
+
+
+class Found(NamedTuple):
     """A file that a source has."""
 
     path: str
@@ -37,9 +46,11 @@ class Found:
     """Bytes."""
     obstacle: str = ""
     """Why it can't be read at all; empty for a normal file."""
+    stamp: str = ""
+    """Changes when the content behind `key` does; empty where the key itself does."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Judged:
     """A file with everything that its own name and content say about it."""
 
@@ -60,6 +71,6 @@ class Judged:
     wanted: bool = False
     """Whether `files.include` matches, so that a rule over all files can't reject it either."""
     held_out: bool = False
-    """Whether `holdout.paths` matches."""
-    text_bytes: int = 0
-    """Length of its text in UTF-8."""
+    """Whether `holdout.paths` matches, or its source is for evaluation."""
+    selected: bool = False
+    """Whether `files.types` lets its type through."""

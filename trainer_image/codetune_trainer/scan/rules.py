@@ -4,18 +4,20 @@
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from codetune_api.project import FileRules, Holdout
 
-from codetune_trainer.scan.decoding import Undecodable, decode, decode_anyhow, is_binary
+from codetune_trainer.scan.decoding import Undecodable, count_lines, decode, decode_anyhow, is_binary
 from codetune_trainer.scan.language_names import UNKNOWN
 from codetune_trainer.scan.languages import check_types, is_selected, language_of, language_of_name
-from codetune_trainer.scan.origins import find_generated, find_minified, find_vendored
+from codetune_trainer.scan.licensing import FolderLicences, LicenceRule, base_name
+from codetune_trainer.scan.origins import find_generated, find_vendored
 from codetune_trainer.scan.patterns import Patterns
 from codetune_trainer.scan.records import Found, Judged, Reason
 from codetune_trainer.scan.secrets import Secret, describe, find_secrets, redact
+from codetune_trainer.scan.shapes import find_digits, find_long_line, find_minified
 
 READ_LIMIT_BYTES = 64 * 2**20
 """No file above this is ever read, not even when `include` names it."""
@@ -24,6 +26,16 @@ _LFS_POINTER_BYTES = 1024
 
 Verdict = tuple[Reason, str]
 """A rule that rejects, and what it saw."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The source that a file is from, as far as rules ask for it."""
+
+    name: str
+    held_out: bool = False
+    """Whether all of it is for evaluation only."""
+    licences: FolderLicences = field(default_factory=FolderLicences)
 
 
 class Judge:
@@ -43,6 +55,7 @@ class Judge:
         self._include = Patterns(files.include, "files.include")
         self._exclude = Patterns(files.exclude, "files.exclude")
         self._held_out = Patterns(holdout.paths, "holdout.paths")
+        self._allowed = frozenset(map(base_name, files.licenses.allow))
 
     def wants_content(self, found: Found) -> bool:
         """Whether judging a file takes reading it."""
@@ -51,89 +64,107 @@ class Judge:
         limit = READ_LIMIT_BYTES if self._include.find(found.path) is not None else self._files.max_bytes
         return found.size <= limit
 
-    def judge(self, source: str, found: Found, content: bytes | None) -> tuple[Judged, bytes]:
+    def judge(self, origin: Origin, found: Found, content: bytes | None) -> tuple[Judged, bytes]:
         """The verdict on a file, and its text in UTF-8 when it is accepted so far.
 
         Args:
-            source: Name of its source.
+            origin: Its source.
             found: The file as it was found.
             content: Its bytes; None when it was not read.
         """
-        excluded = self._exclude.find(found.path)
-        if excluded is not None:
-            return self._reject(source, found, None, ("Excluded", f"files.exclude has {excluded!r}")), b""
-        if found.obstacle:
-            return self._reject(source, found, None, ("Unreadable", found.obstacle)), b""
-        if content is None:
-            limit = min(READ_LIMIT_BYTES, self._files.max_bytes)
-            text = f"{found.size} bytes, more than {limit}"
-            return self._reject(source, found, None, ("TooLarge", text)), b""
-        if len(content) <= _LFS_POINTER_BYTES and content.startswith(_LFS_POINTER):
-            return self._reject(source, found, content, ("Unreadable", "a Git LFS pointer, not the file itself")), b""
-        if not content.strip():
-            return self._reject(source, found, content, ("Empty", "nothing but white space" if content else "")), b""
-        return self._judge_content(source, found, content)
-
-    def _judge_content(self, source: str, found: Found, content: bytes) -> tuple[Judged, bytes]:
-        file = _File(found, content, self._files)
-        verdict = next(file.verdicts(), None)
+        verdict = self._judge_unseen(found, content)
+        if verdict is not None:
+            return self._reject(origin, found, content, verdict), b""
+        assert content is not None
+        licences = LicenceRule(self._allowed, origin.licences) if self._allowed else None
+        file = _File(found, content, self._files, licences)
+        verdict = file.find_verdict()
         include = self._include.find(found.path)
         if verdict is not None and include is None:
-            return self._reject(source, found, content, verdict, file.language), b""
-        detail = ""
-        if verdict is not None:
-            detail = f"files.include has {include!r}, against {verdict[0]}" + (f": {verdict[1]}" if verdict[1] else "")
-        elif self._files.secrets == "Redact" and file.secrets:
-            detail = f"redacted: {describe(file.secrets)}"
-        text = file.accepted_text()
-        data = text.encode()
+            return self._reject(origin, found, content, verdict, file), b""
+        data = file.accepted_text().encode()
         judged = Judged(
-            path=f"{source}/{found.path}",
-            source=source,
+            path=f"{origin.name}/{found.path}",
+            source=origin.name,
             language=file.language,
             size=found.size,
-            lines=_count_lines(text),
+            lines=count_lines(data),
             reason="",
-            detail=detail,
+            detail=self._describe(file, verdict, include),
             digest=hashlib.sha256(data).digest(),
             overrode=verdict is not None,
             wanted=include is not None,
-            held_out=self._held_out.find(found.path) is not None,
-            text_bytes=len(data),
+            held_out=origin.held_out or self._held_out.find(found.path) is not None,
+            selected=file.selected,
         )
         return judged, data
 
+    def _judge_unseen(self, found: Found, content: bytes | None) -> Verdict | None:
+        """What can be said without a look into the text; none of it but Excluded is anybody's to overrule."""
+        excluded = self._exclude.find(found.path)
+        if excluded is not None:
+            return "Excluded", f"files.exclude has {excluded!r}"
+        if found.obstacle:
+            return "Unreadable", found.obstacle
+        if content is None:
+            return "TooLarge", f"{found.size} bytes, more than {min(READ_LIMIT_BYTES, self._files.max_bytes)}"
+        if len(content) <= _LFS_POINTER_BYTES and content.startswith(_LFS_POINTER):
+            return "Unreadable", "a Git LFS pointer, not the file itself"
+        if not content or content.isspace():
+            return "Empty", "nothing but white space" if content else ""
+        return None
+
+    def _describe(self, file: "_File", overruled: Verdict | None, include: str | None) -> str:
+        if overruled is not None:
+            reason, seen = overruled
+            return f"files.include has {include!r}, against {reason}" + (f": {seen}" if seen else "")
+        if self._files.secrets == "Redact" and file.secrets:
+            return f"redacted: {describe(file.secrets)}"
+        return ""
+
     def _reject(
-        self, source: str, found: Found, content: bytes | None, verdict: Verdict, language: str | None = None
+        self, origin: Origin, found: Found, content: bytes | None, verdict: Verdict, file: "_File | None" = None
     ) -> Judged:
-        name = PurePosixPath(found.path).name
-        if language is None:
+        name = found.path.rpartition("/")[2]
+        if file is not None:
+            language = file.language
+        else:
             language = language_of_name(name)[0] if content is None else language_of(name, content)
-        lines = 0 if content is None or is_binary(content) else content.count(b"\n") + (not content.endswith(b"\n"))
-        return Judged(f"{source}/{found.path}", source, language, found.size, lines, verdict[0], verdict[1])
+        lines = 0 if content is None or is_binary(content) else count_lines(content)
+        return Judged(
+            path=f"{origin.name}/{found.path}",
+            source=origin.name,
+            language=language,
+            size=found.size,
+            lines=lines,
+            reason=verdict[0],
+            detail=verdict[1],
+            selected=is_selected(language, name, self._files.types),
+        )
 
 
 class _File:
     """One file under judgement; each thing about it is found out at most once."""
 
-    def __init__(self, found: Found, content: bytes, files: FileRules) -> None:
-        self._path = found.path
-        self._name = PurePosixPath(found.path).name
-        self._size = len(content)
-        self._content = content
-        self._files = files
+    def __init__(self, found: Found, content: bytes, files: FileRules, licences: LicenceRule | None) -> None:
+        self.path = found.path
+        self.name = found.path.rpartition("/")[2]
+        self.content = content
+        self.files = files
+        self.licences = licences
         self._text: str | None = None
         self._secrets: list[Secret] | None = None
-        self.language = language_of(self._name, content)
+        self.language = language_of(self.name, content)
+        self.selected = is_selected(self.language, self.name, files.types)
 
     @property
     def text(self) -> str:
         """Its text; of bytes that are no text, what can be made of them."""
         if self._text is None:
             try:
-                self._text = decode_anyhow(self._content) if is_binary(self._content) else decode(self._content)
+                self._text = decode_anyhow(self.content) if is_binary(self.content) else decode(self.content)
             except Undecodable:
-                self._text = decode_anyhow(self._content)
+                self._text = decode_anyhow(self.content)
         return self._text
 
     @property
@@ -145,64 +176,63 @@ class _File:
 
     def accepted_text(self) -> str:
         """What is trained on."""
-        return redact(self.text, self.secrets) if self._files.secrets == "Redact" else self.text
+        return redact(self.text, self.secrets) if self.files.secrets == "Redact" else self.text
 
-    def verdicts(self) -> Iterator[Verdict]:
-        """Each rule that rejects the file, in the rules' order."""
-        rules: tuple[tuple[Reason, Callable[[], str | None]], ...] = (
-            ("TooLarge", self._too_large),
-            ("Binary", self._binary),
-            ("NotText", self._not_text),
-            ("UnknownLanguage", self._unknown_language),
-            ("NotSelected", self._not_selected),
-            ("Vendored", lambda: find_vendored(self._path) or None),
-            ("Generated", lambda: find_generated(self._name, self._content) or None),
-            ("Minified", lambda: find_minified(self._name, self.language, self.text) or None),
-            ("LongLines", self._long_lines),
-            ("Secrets", self._holds_secrets),
-        )
-        for reason, rule in rules:
-            seen = rule()
-            if seen is not None:
-                yield reason, seen
-
-    def _too_large(self) -> str | None:
-        limit = self._files.max_bytes
-        return f"{self._size} bytes, more than {limit}" if self._size > limit else None
-
-    def _binary(self) -> str | None:
-        return f"byte 0 at {self._content.index(0)}" if is_binary(self._content) else None
-
-    def _not_text(self) -> str | None:
-        try:
-            self._text = decode(self._content)
-        except Undecodable as error:
-            return str(error)
+    def find_verdict(self) -> Verdict | None:
+        """The first rule, in the rules' order, that rejects the file."""
+        for reason, find in _RULES.items():
+            seen = find(self)
+            if seen:
+                return reason, seen
         return None
 
-    def _unknown_language(self) -> str | None:
-        named = any(kind.startswith((".", "*.")) and self._selected() for kind in self._files.types)
-        return "no language claims its name" if self.language == UNKNOWN and not named else None
-
-    def _not_selected(self) -> str | None:
-        if self._selected():
-            return None
-        return f"files.types lacks {self.language}" if self._files.types else f"{self.language} is not programming"
-
-    def _selected(self) -> bool:
-        return is_selected(self.language, self._name, self._files.types)
-
-    def _long_lines(self) -> str | None:
-        limit = self._files.max_line_length
-        lengths = list(map(len, self.text.split("\n")))
-        if max(lengths) <= limit:
-            return None
-        number = next(index for index, length in enumerate(lengths) if length > limit)
-        return f"line {number + 1} has {lengths[number]} characters, more than {limit}"
-
-    def _holds_secrets(self) -> str | None:
-        return describe(self.secrets) if self._files.secrets == "Reject" and self.secrets else None
+    def find_no_text(self) -> str:
+        """Where its bytes stop being text, "" when they are."""
+        try:
+            self._text = decode(self.content)
+        except Undecodable as error:
+            return str(error)
+        return ""
 
 
-def _count_lines(text: str) -> int:
-    return text.count("\n") + (not text.endswith("\n"))
+def _too_large(file: _File) -> str:
+    size, limit = len(file.content), file.files.max_bytes
+    return f"{size} bytes, more than {limit}" if size > limit else ""
+
+
+def _binary(file: _File) -> str:
+    return f"byte 0 at {file.content.index(0)}" if is_binary(file.content) else ""
+
+
+def _unknown_language(file: _File) -> str:
+    if file.language != UNKNOWN:
+        return ""
+    named = file.selected and any(kind.startswith((".", "*.")) for kind in file.files.types)
+    return "" if named else "no language claims its name"
+
+
+def _not_selected(file: _File) -> str:
+    if file.selected:
+        return ""
+    return f"files.types lacks {file.language}" if file.files.types else f"{file.language} is not programming"
+
+
+def _held_secrets(file: _File) -> str:
+    return describe(file.secrets) if file.files.secrets == "Reject" and file.secrets else ""
+
+
+_RULES: Mapping[Reason, Callable[[_File], str]] = {
+    "TooLarge": _too_large,
+    "Binary": _binary,
+    "NotText": _File.find_no_text,
+    "UnknownLanguage": _unknown_language,
+    "NotSelected": _not_selected,
+    "Vendored": lambda file: find_vendored(file.path),
+    "Generated": lambda file: find_generated(file.name, file.content),
+    "Minified": lambda file: find_minified(file.name, file.language, file.text),
+    "LongLines": lambda file: find_long_line(file.text, file.files.max_line_length),
+    "MostlyDigits": lambda file: find_digits(file.content),
+    "License": lambda file: file.licences.find_obstacle(file.path, file.content) if file.licences else "",
+    "Secrets": _held_secrets,
+}
+"""What each rule saw that rejects the file, "" for nothing; in the order in which they are tried."""

@@ -1,83 +1,85 @@
-"""Counts what a scan found, for status. Pure."""
+"""Counts what a scan found, for status. Pure but for reading the paths of examples."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import PurePosixPath
+import json
+from collections import defaultdict
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from codetune_api.project import FileCounts, FileType, Rejection
 
-from codetune_trainer.scan.deciding import Decided
-from codetune_trainer.scan.languages import extension
-from codetune_trainer.scan.records import Judged
+from codetune_trainer.scan.deciding import Sides
+from codetune_trainer.scan.ledger import SELECTED, Ledger
+from codetune_trainer.scan.records import REASONS
 
 _MOST_EXTENSIONS = 12
 """Extensions shown for a type, the most frequent first."""
 _EXAMPLES = 3
 
 
-def count_files(decided: Iterable[Decided]) -> FileCounts:
+def count_files(ledger: Ledger, sides: Sides) -> FileCounts:
     """How many files went where."""
-    counts: Counter[str] = Counter()
-    size = 0
-    for entry in decided:
-        counts[entry.decision] += 1
-        size += entry.file.size if entry.decision != "rejected" else 0
-    accepted = counts["train"] + counts["holdout"]
+    accepted, held_out = int(sides.kept.sum()), int(sides.held_out.sum())
     return FileCounts(
-        total=counts.total(),
+        total=len(ledger),
         accepted=accepted,
-        rejected=counts["rejected"],
-        trained=counts["train"],
-        held_out=counts["holdout"],
-        bytes=size,
+        rejected=len(ledger) - accepted,
+        trained=accepted - held_out,
+        held_out=held_out,
+        bytes=int(ledger.records["size"][sides.kept].sum()),
     )
 
 
-def count_types(decided: Iterable[Decided], is_selected: Callable[[str, str], bool]) -> list[FileType]:
-    """The file type filter, the largest type first.
+def count_types(ledger: Ledger, sides: Sides) -> list[FileType]:
+    """The file type filter, the largest type first."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for number, (language, _) in enumerate(ledger.kinds):
+        rows[language].append(number)
+    kinds = ledger.records["kind"]
+    files = _sum(kinds, np.ones(len(ledger), np.bool_), len(ledger.kinds))
+    accepted = _sum(kinds, sides.kept, len(ledger.kinds))
+    selected = _sum(kinds, ledger.has(SELECTED), len(ledger.kinds))
+    sizes = _sum(kinds, ledger.records["size"], len(ledger.kinds))
+    types = []
+    for language, numbers in rows.items():
+        endings = sorted((-int(files[number]), ledger.kinds[number][1]) for number in numbers)
+        total, taken = int(files[numbers].sum()), int(accepted[numbers].sum())
+        row = FileType(
+            type=language,
+            extensions=[ending for _, ending in endings[:_MOST_EXTENSIONS]],
+            files=total,
+            accepted=taken,
+            rejected=total - taken,
+            bytes=int(sizes[numbers].sum()),
+            selected=bool(selected[numbers].any()),
+        )
+        types.append(row)
+    return sorted((row for row in types if row.files), key=lambda row: (-row.files, row.type))
 
-    Args:
-        decided: Every file.
-        is_selected: Whether `files.types` lets a language and file name through.
-    """
-    rows: dict[str, list[Decided]] = defaultdict(list)
-    for entry in decided:
-        rows[entry.file.language].append(entry)
-    types = [_count_type(language, entries, is_selected) for language, entries in rows.items()]
-    return sorted(types, key=lambda row: (-row.files, row.type))
 
-
-def count_rejections(decided: Iterable[Decided]) -> list[Rejection]:
+def count_rejections(ledger: Ledger, reasons: npt.NDArray[np.uint8]) -> list[Rejection]:
     """How many files each rule rejected, the busiest first, with the first paths as examples."""
-    rows: dict[str, list[str]] = defaultdict(list)
-    counts: Counter[str] = Counter()
-    for entry in decided:
-        if entry.decision != "rejected":
-            continue
-        counts[entry.file.reason] += 1
-        if len(rows[entry.file.reason]) < _EXAMPLES:
-            rows[entry.file.reason].append(entry.file.path)
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [Rejection(reason=reason, files=files, examples=rows[reason]) for reason, files in ordered]
+    rejections = []
+    for number, reason in enumerate(REASONS):
+        found = np.flatnonzero(reasons == number)
+        if number and len(found):
+            examples = [path_of(ledger, index) for index in found[:_EXAMPLES].tolist()]
+            rejections.append(Rejection(reason=reason, files=len(found), examples=examples))
+    return sorted(rejections, key=lambda row: (-row.files, row.reason))
 
 
-def count_source(files: Iterable[Judged], name: str) -> tuple[int, int]:
-    """Files of a source and their bytes."""
-    sizes = [file.size for file in files if file.source == name]
-    return len(sizes), sum(sizes)
+def count_source(ledger: Ledger, number: int) -> tuple[int, int]:
+    """Files of the source of that number, and their bytes."""
+    of_source = ledger.records["source"] == number
+    return int(of_source.sum()), int(ledger.records["size"][of_source].sum())
 
 
-def _count_type(language: str, entries: Sequence[Decided], is_selected: Callable[[str, str], bool]) -> FileType:
-    names = [PurePosixPath(entry.file.path).name for entry in entries]
-    endings = Counter(extension(name) for name in names)
-    shown = sorted(endings.items(), key=lambda item: (-item[1], item[0]))[:_MOST_EXTENSIONS]
-    accepted = sum(entry.decision != "rejected" for entry in entries)
-    return FileType(
-        type=language,
-        extensions=[ending for ending, _ in shown],
-        files=len(entries),
-        accepted=accepted,
-        rejected=len(entries) - accepted,
-        bytes=sum(entry.file.size for entry in entries),
-        selected=any(is_selected(language, name) for name in names),
-    )
+def path_of(ledger: Ledger, index: int) -> str:
+    """The path of a file."""
+    path: str = json.loads(ledger.row(index))["path"]
+    return path
+
+
+def _sum(kinds: npt.NDArray[np.uint32], values: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
+    # Sums in float64 are exact up to 2^53.
+    return np.bincount(kinds, weights=values, minlength=count).astype(np.int64)

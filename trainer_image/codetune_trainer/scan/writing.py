@@ -7,60 +7,69 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
+import numpy as np
+import orjson
 from codetune_api.contracts import DatasetManifest
-from codetune_api.digests import FileEntry, canonical
+from codetune_api.digests import FileEntry
 from codetune_api.project import FileCounts, SourceStatus
 
-from codetune_trainer.manifests import describe_file, is_intact, sync_folder
-from codetune_trainer.scan.deciding import Decided
-from codetune_trainer.scan.records import INCLUDED
+from codetune_trainer.manifests import sync_folder
+from codetune_trainer.scan.deciding import Copies, Original, Sides
+from codetune_trainer.scan.judging import HELD_OUT_SPLIT, TRAIN_SPLIT
+from codetune_trainer.scan.ledger import LINE_HELD_OUT, Ledger
+from codetune_trainer.scan.records import INCLUDED, REASONS
+from codetune_trainer.scan.summing import path_of
 
 FILES, REPORT, MANIFEST = "files.jsonl", "report.jsonl", "manifest.json"
+DATASET, SPILL = "dataset", "spill"
+"""Folders of a scan: what is made, and what does not stay."""
 WORK_PREFIX = ".scan-"
 """Folders in the making, beside the datasets."""
-_CHUNK = 1 << 20
+_HASHED_BEHIND = 16
+"""Pieces that may wait to be hashed."""
 
 
-class Texts:
-    """The texts of files that may be accepted, on disk in the order of their paths, so that memory stays flat.
+class DigestedFile:
+    """A new file whose digest is taken while it is written, by a thread: both take as long as each other.
 
     Args:
-        path: The file to write; it holds one text after the other.
+        path: The file to write.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: BinaryIO = path.open("wb", buffering=_CHUNK)
+        self._file = path.open("wb", buffering=0)
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._thread = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[None]] = deque()
 
-    def __enter__(self) -> "Texts":
+    def __enter__(self) -> "DigestedFile":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def add(self, text: bytes) -> None:
-        """Append the next file's text."""
-        self._file.write(text)
-
-    def read(self, sizes: Iterable[int]) -> Iterator[bytes]:
-        """All texts in their order, given their sizes in bytes."""
+        self._thread.shutdown()
         self._file.close()
-        with self._path.open("rb", buffering=_CHUNK) as file:
-            for size in sizes:
-                text = file.read(size)
-                if len(text) != size:
-                    raise OSError(f"{self._path} is shorter than what was written to it")
-                yield text
 
-    def close(self) -> None:
-        """Remove the file."""
-        self._file.close()
-        self._path.unlink(missing_ok=True)
+    def write(self, piece: bytes) -> None:
+        """Append. Raises: OSError."""
+        self._waiting.append(self._thread.submit(self._digest.update, piece))
+        if len(self._waiting) > _HASHED_BEHIND:
+            self._waiting.popleft().result()
+        self._size += len(piece)
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    @property
+    def entry(self) -> FileEntry:
+        """Digest and size, once all is written."""
+        return FileEntry(sha256=self._digest.hexdigest(), bytes=self._size)
 
 
 @contextmanager
@@ -70,53 +79,60 @@ def work_folder(output: Path) -> Iterator[Path]:
     for left in output.glob(f"{WORK_PREFIX}*"):
         shutil.rmtree(left)
     work = output / f"{WORK_PREFIX}{os.urandom(6).hex()}"
-    work.mkdir()
+    for name in (DATASET, SPILL):
+        (work / name).mkdir(parents=True)
     try:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def write_files(work: Path, decided: Sequence[Decided], texts: Texts) -> FileEntry:
+def write_files(work: Path, ledger: Ledger, sides: Sides) -> FileEntry:
     """Write `files.jsonl`: the accepted files, sorted by path, byte for byte the same for the same content."""
-    judged = [entry for entry in decided if entry.file.digest]
-    contents = texts.read(entry.file.text_bytes for entry in judged)
-    digest, size = hashlib.sha256(), 0
-    with (work / FILES).open("wb", buffering=_CHUNK) as file:
-        for entry, content in zip(judged, contents, strict=True):
-            if entry.decision == "rejected":
-                continue  # a duplicate: its text was kept until that was known
-            row = {
-                "path": entry.file.path,
-                "type": entry.file.language,
-                "sha256": entry.file.digest.hex(),
-                "split": entry.decision,
-                "text": content.decode(),
-            }
-            line = canonical(row) + b"\n"
-            digest.update(line)
-            size += len(line)
-            file.write(line)
-    return FileEntry(sha256=digest.hexdigest(), bytes=size)
+    chosen = np.flatnonzero(sides.kept)
+    changed = ledger.has(LINE_HELD_OUT)[chosen] != sides.held_out[chosen]
+    with DigestedFile(work / FILES) as file:
+        for index, piece in ledger.splice("line", chosen, changed):
+            file.write(piece if index < 0 else _turn(piece, held_out=bool(sides.held_out[index])))
+    return file.entry
 
 
-def write_report(work: Path, decided: Iterable[Decided]) -> FileEntry:
+def _turn(line: bytes, *, held_out: bool) -> bytes:
+    """A line that says the other side."""
+    if held_out:
+        return line.replace(TRAIN_SPLIT, HELD_OUT_SPLIT, 1)
+    return line.replace(HELD_OUT_SPLIT, TRAIN_SPLIT, 1)
+
+
+def write_report(work: Path, ledger: Ledger, copies: Copies, sides: Sides) -> FileEntry:
     """Write `report.jsonl`: every file that was found, with what became of it and why."""
-    with (work / REPORT).open("wb", buffering=_CHUNK) as file:
-        for entry in decided:
-            found = entry.file
-            row = {
-                "path": found.path,
-                "source": found.source,
-                "type": found.language,
-                "bytes": found.size,
-                "lines": found.lines,
-                "decision": entry.decision,
-                "reason": found.reason or (INCLUDED if found.overrode else ""),
-                "detail": found.detail,
-            }
-            file.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
-    return describe_file(work / REPORT)
+    everything = np.arange(len(ledger))
+    changed = copies.reasons != ledger.records["reason"]
+    changed |= sides.kept & (ledger.has(LINE_HELD_OUT) != sides.held_out)
+    changed[list(copies.originals)] = True
+    with DigestedFile(work / REPORT) as file:
+        for index, piece in ledger.splice("row", everything, changed):
+            file.write(piece if index < 0 else _revise(piece, index, ledger, copies, sides))
+    return file.entry
+
+
+def _revise(row: bytes, index: int, ledger: Ledger, copies: Copies, sides: Sides) -> bytes:
+    """A row of the report with what other files mean for it."""
+    told = orjson.loads(row)
+    told["decision"] = "rejected" if not sides.kept[index] else "holdout" if sides.held_out[index] else "train"
+    original = copies.originals.get(index)
+    if original is not None:
+        told |= _tell_copy(original, path_of(ledger, original.index), kept=bool(sides.kept[index]))
+    elif not sides.kept[index]:
+        told["reason"] = REASONS[copies.reasons[index]]
+    return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _tell_copy(original: Original, path: str, *, kept: bool) -> dict[str, str]:
+    seen = f"of {path}" if original.reason == "Duplicate" else f"{original.share:.0%} like {path}"
+    if kept:
+        return {"reason": INCLUDED, "detail": f"files.include has it, against {original.reason}: {seen}"}
+    return {"reason": original.reason, "detail": seen}
 
 
 def publish(
@@ -124,7 +140,7 @@ def publish(
 ) -> tuple[str, Path]:
     """Add the manifest and give the dataset its name.
 
-    A dataset that is there already keeps its `files.jsonl`; its report and manifest become those of this scan.
+    Where that dataset is already, its files are replaced one by one: what lists the same files has the same lines.
 
     Returns:
         The revision and the dataset's folder.
@@ -134,11 +150,10 @@ def publish(
     (work / MANIFEST).write_text(json.dumps(manifest.to_wire(), indent=1) + "\n")
     sync_folder(work)
     folder = output / artifacts[FILES].sha256
-    if is_intact(folder, {FILES: artifacts[FILES]}):
-        for name in (REPORT, MANIFEST):
+    if folder.is_dir():
+        for name in (FILES, REPORT, MANIFEST):
             os.replace(work / name, folder / name)
     else:
-        shutil.rmtree(folder, ignore_errors=True)  # half a dataset, or one that somebody changed
         work.rename(folder)
     sync_folder(folder)
     return revision, folder

@@ -348,7 +348,12 @@ class Watch:
             return
         if event in self._kinds:
             paths = arguments[:2] if event in {"os.rename", "os.link", "os.symlink"} else arguments[:1]
-            self.changed |= {os.fsdecode(path) for path in paths if isinstance(path, str | bytes | os.PathLike)}
+            # `shutil.rmtree` names what it removes below a folder that it holds open.
+            inside = arguments[-1] if event in {"os.remove", "os.rmdir"} else -1
+            folder = os.readlink(f"/proc/self/fd/{inside}") if isinstance(inside, int) and inside >= 0 else ""
+            self.changed |= {
+                os.path.join(folder, os.fsdecode(path)) for path in paths if isinstance(path, str | bytes | os.PathLike)
+            }
         elif event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and arguments[0] is not None:
             self.changed |= {os.fsdecode(arguments[0])} if not isinstance(arguments[0], int) else set()
 

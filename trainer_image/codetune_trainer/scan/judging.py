@@ -1,0 +1,240 @@
+"""Reads and judges batches of files: what each process of a scan does."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import orjson
+from codetune_api.project import FileRules, Holdout
+
+from codetune_trainer.scan.archive_pack import read_packed
+from codetune_trainer.scan.git_objects import BlobReader
+from codetune_trainer.scan.languages import extension
+from codetune_trainer.scan.ledger import (
+    LINE_HELD_OUT,
+    MUST,
+    OVERRODE,
+    RECORD,
+    SELECTED,
+    WANTED,
+    Judgement,
+    Kind,
+    Records,
+)
+from codetune_trainer.scan.likeness import PERMUTATIONS, Signatures, take_fingerprints
+from codetune_trainer.scan.records import INCLUDED, REASONS, Found, Judged
+from codetune_trainer.scan.rules import READ_LIMIT_BYTES, Judge, Origin
+from codetune_trainer.scan.sources import Readable
+from codetune_trainer.scan.upload_tree import read_content
+from codetune_trainer.scan.volumes import VolumeReader
+
+_REASON_NUMBERS = {reason: number for number, reason in enumerate(REASONS)}
+_NO_SIGNATURES: Signatures = np.zeros((0, PERMUTATIONS), np.uint16)
+HELD_OUT_SPLIT, TRAIN_SPLIT = b'","split":"holdout"', b'","split":"train"'
+"""How a line says its side. Quotes in a path are escaped, so the first such place in a line is this one."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is the same for all files of a scan; a plain value, so that it can be sent to other processes."""
+
+    sources: Sequence[Readable]
+    origins: Sequence[Origin]
+    files: FileRules
+    holdout: Holdout
+    work: Path
+    """Folder for rows and lines."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether near duplicates are looked for."""
+        return self.files.near_duplicates != "Ignore"
+
+    @property
+    def held_out_below(self) -> int:
+        """Files whose `chance` is below it are held out."""
+        return int(self.holdout.fraction * 2**64)
+
+
+@dataclass
+class Worker:
+    """Reads and judges batches; each process has one."""
+
+    task: Task
+    _judge: Judge = field(init=False)
+    _readers: dict[str, BlobReader | VolumeReader] = field(default_factory=dict)
+    _spill: "_Spill" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._judge = Judge(self.task.files, self.task.holdout)
+        self._spill = _Spill(self.task.work, f"{os.getpid()}-{os.urandom(4).hex()}")
+
+    def run(self, source_index: int, batch: Sequence[Found], identities: Sequence[bytes]) -> Judgement:
+        """Judge one batch of one source; `identities` are those of its files."""
+        origin = self.task.origins[source_index]
+        judged: list[Judged] = []
+        texts: list[bytes] = []
+        lasting: list[bytes] = []
+        for found, content, identity in zip(batch, self._contents(source_index, batch), identities, strict=True):
+            lasting.append(b"" if isinstance(content, str) else identity)
+            if isinstance(content, str):
+                found, content = found._replace(obstacle=content), None
+            file, text = self._judge.judge(origin, found, content)
+            judged.append(file)
+            texts.append(text)
+        return self._describe(source_index, judged, texts, lasting)
+
+    def read(self, source_index: int, batch: Sequence[Found]) -> Iterator[bytes | str]:
+        """The contents of files of a source, or why one can't be read."""
+        source, keys = self.task.sources[source_index], [found.key for found in batch]
+        if source.kind == "archive":
+            return read_packed(source.root, keys)
+        if source.kind == "upload":
+            return (read_content(source.root, key) for key in keys)
+        if source.name not in self._readers:
+            git = source.kind == "git"
+            reader = BlobReader(source.root, source.environment or {}) if git else VolumeReader(source.root)
+            self._readers[source.name] = reader
+        reader = self._readers[source.name]
+        return reader.read(keys) if isinstance(reader, BlobReader) else reader.read(keys, READ_LIMIT_BYTES)
+
+    def close(self) -> None:
+        """End git's processes, close files."""
+        for reader in self._readers.values():
+            reader.close()
+        self._spill.close()
+
+    def _contents(self, source_index: int, batch: Sequence[Found]) -> Iterator[bytes | str | None]:
+        wants = [self._judge.wants_content(found) for found in batch]
+        wanted = [found for found, wants_it in zip(batch, wants, strict=True) if wants_it]
+        contents = self.read(source_index, wanted)
+        for wants_it in wants:
+            yield next(contents) if wants_it else None
+
+    def _describe(
+        self, source_index: int, judged: list[Judged], texts: list[bytes], identities: list[bytes]
+    ) -> Judgement:
+        records: Any = np.zeros(len(judged), RECORD)
+        accepted = [index for index, file in enumerate(judged) if not file.reason]
+        chances = [_chance(judged[index], by_path=self.task.files.duplicates == "Reject") for index in accepted]
+        sides = [
+            judged[index].held_out or chance < self.task.held_out_below
+            for index, chance in zip(accepted, chances, strict=True)
+        ]
+        held_out = dict(zip(accepted, sides, strict=True))
+        records["identity"] = identities
+        records["source"] = source_index
+        records["size"] = [file.size for file in judged]
+        records["digest"] = [file.digest for file in judged]
+        records["reason"] = [_REASON_NUMBERS[file.reason] for file in judged]
+        records["flags"] = [_flags(file, held_out.get(index, False)) for index, file in enumerate(judged)]
+        records["chance"][accepted] = chances
+        kinds = self._set_kinds(records, judged)
+        signatures = self._set_fingerprints(records, accepted, texts)
+        rows = [_build_row(file, held_out.get(index)) for index, file in enumerate(judged)]
+        lines = [_build_line(judged[index], texts[index], held_out[index]) for index in accepted]
+        records["row_bytes"] = sizes = list(map(len, rows))
+        records["row_at"] = self._spill.add_rows(rows) + np.cumsum(sizes) - sizes
+        records["line_bytes"][accepted] = sizes = list(map(len, lines))
+        records["line_at"][accepted] = self._spill.add_lines(lines) + np.cumsum(sizes, dtype=np.int64) - sizes
+        return Judgement(records, signatures, kinds, self._spill.rows, self._spill.lines)
+
+    def _set_kinds(self, records: Records, judged: list[Judged]) -> list[Kind]:
+        kinds: dict[Kind, int] = {}
+        records["kind"] = [
+            kinds.setdefault((file.language, extension(file.path.rpartition("/")[2])), len(kinds)) for file in judged
+        ]
+        return list(kinds)
+
+    def _set_fingerprints(self, records: Records, accepted: list[int], texts: list[bytes]) -> Signatures:
+        records["signature"] = -1
+        if not self.task.compares:
+            return _NO_SIGNATURES
+        taken = take_fingerprints([texts[index] for index in accepted])
+        records["bands"][accepted] = taken.bands
+        comparable = np.array(accepted, np.int64)[taken.comparable]
+        records["signature"][comparable] = np.arange(len(comparable))
+        return taken.signatures[taken.comparable]
+
+
+class _Spill:
+    """The rows and lines that one process wrote, one after the other."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.rows, self.lines = folder / f"rows-{name}", folder / f"lines-{name}"
+        self._rows: BinaryIO = self.rows.open("wb", buffering=0)
+        self._lines: BinaryIO = self.lines.open("wb", buffering=0)
+
+    def add_rows(self, rows: list[bytes]) -> int:
+        """Append; returns where the first one begins."""
+        return _append(self._rows, rows)
+
+    def add_lines(self, lines: list[bytes]) -> int:
+        """Append; returns where the first one begins."""
+        return _append(self._lines, lines)
+
+    def close(self) -> None:
+        """No more is written."""
+        self._rows.close()
+        self._lines.close()
+
+
+def _append(file: BinaryIO, parts: list[bytes]) -> int:
+    at = file.tell()
+    rest = memoryview(b"".join(parts))
+    while rest:
+        rest = rest[file.write(rest) :]
+    return at
+
+
+def _chance(file: Judged, *, by_path: bool) -> int:
+    # With copies allowed a path would tie the split to which copy comes first.
+    named = file.path.encode() if by_path else b""
+    return int.from_bytes(hashlib.sha256(named + b"\0" + file.digest).digest()[:8])
+
+
+def _flags(file: Judged, line_held_out: bool) -> int:
+    return (
+        OVERRODE * file.overrode
+        | WANTED * file.wanted
+        | MUST * file.held_out
+        | SELECTED * file.selected
+        | LINE_HELD_OUT * line_held_out
+    )
+
+
+def _build_row(file: Judged, held_out: bool | None) -> bytes:
+    """A row of `report.jsonl`."""
+    row = {
+        "path": file.path,
+        "source": file.source,
+        "type": file.language,
+        "bytes": file.size,
+        "lines": file.lines,
+        "decision": "rejected" if held_out is None else "holdout" if held_out else "train",
+        "reason": file.reason or (INCLUDED if file.overrode else ""),
+        "detail": file.detail,
+    }
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _build_line(file: Judged, text: bytes, held_out: bool) -> bytes:
+    """A line of `files.jsonl`: JSON with sorted keys and no white space, so that equal files give equal bytes."""
+    return b"".join(
+        (
+            b'{"path":',
+            orjson.dumps(file.path),
+            b',"sha256":"',
+            file.digest.hex().encode(),
+            HELD_OUT_SPLIT if held_out else TRAIN_SPLIT,
+            b',"text":',
+            orjson.dumps(text.decode()),
+            b',"type":',
+            orjson.dumps(file.language),
+            b"}\n",
+        )
+    )

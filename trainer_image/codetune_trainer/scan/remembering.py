@@ -1,0 +1,202 @@
+"""What a scan remembers for the next one: the verdict on every file as it was then.
+
+It lies beside what was fetched, in one folder: records, rows and signatures of all files, and the lines of the accepted
+ones that other files kept out. All other lines are in the dataset that the scan made. It is worth nothing once rules
+change, and its loss costs no more than the time of a full scan.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from codetune_api.digests import FileEntry, digest_value
+from pydantic import BaseModel, ValidationError
+
+from codetune_trainer.manifests import describe_file, is_intact
+from codetune_trainer.scan.deciding import Sides
+from codetune_trainer.scan.judging import HELD_OUT_SPLIT, TRAIN_SPLIT, Task
+from codetune_trainer.scan.ledger import LINE_HELD_OUT, RECORD, Kind, Ledger, Records
+from codetune_trainer.scan.likeness import PERMUTATIONS, Signatures
+from codetune_trainer.scan.writing import FILES
+
+FOLDER = "verdicts"
+_META, _RECORDS, _ROWS, _LINES, _SIGNATURES = "meta.json", "records", "rows", "lines", "signatures"
+_LIBRARIES = ("pygments", "identify", "rensa", "numpy", "orjson", "pathspec")
+"""Other releases of these may judge otherwise."""
+_LINES_OF_DATASET, _LINES_APART, _ROWS_KEPT = 0, 1, 2
+"""Numbers of the stores that remembered records lie in."""
+
+
+def digest_rules(task: Task) -> str:
+    """Digest of all that verdicts follow from but the files: the Project's rules and the code that carries them out."""
+    code = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        code.update(path.read_bytes())
+    asked = [task.files.model_dump(mode="json"), task.holdout.model_dump(mode="json")]
+    origins = [[origin.name, origin.held_out, dict(origin.licences.by_folder)] for origin in task.origins]
+    libraries = [version(name) for name in _LIBRARIES]
+    return digest_value([asked, origins, libraries, code.hexdigest(), RECORD.descr])
+
+
+@dataclass
+class Memory:
+    """What an earlier scan found."""
+
+    records: Records
+    kinds: Sequence[Kind]
+    stores: Sequence[Path]
+    signatures: Signatures
+    _order: npt.NDArray[np.int64]
+    """Sorts the identities."""
+    _whole: Future[bool]
+    _next: int = 0
+    """Where the record of the next file is, if nothing came or went."""
+
+    def is_whole(self) -> bool:
+        """Whether the lines that it points to are as they were written; takes until that is known."""
+        return self._whole.result()
+
+    def recall(self, identities: list[bytes]) -> tuple[npt.NDArray[np.bool_], Records, Signatures]:
+        """Which files are known, their records in order, and the signatures that those point to, in order."""
+        asked, there = np.array(identities, "S16"), self.records["identity"]
+        last = len(there) - 1
+        places = np.minimum(np.arange(self._next, self._next + len(asked)), last)
+        elsewhere = there[places] != asked
+        found = np.searchsorted(there, asked[elsewhere], sorter=self._order)
+        places[elsewhere] = self._order[np.minimum(found, last)]
+        known = (there[places] == asked) & (asked != b"")
+        if known.any():
+            behind = np.flatnonzero(known)[-1]
+            self._next = int(places[behind]) + len(asked) - int(behind)
+        records = self.records[places[known]]
+        compared = records["signature"][records["signature"] >= 0]
+        return known, records, np.asarray(self.signatures[compared])
+
+
+def load_memory(folder: Path, datasets: Path, rules: str) -> Memory | None:
+    """What the last scan remembered; None when there is nothing, or it was by other rules, or its dataset is gone.
+
+    Args:
+        folder: Where it was saved.
+        datasets: Folder of the Project's datasets.
+        rules: Digest of everything but the files that verdicts follow from.
+    """
+    try:
+        meta = _Meta.model_validate_json((folder / _META).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    lines = datasets / meta.dataset / FILES
+    if meta.rules != rules or not lines.is_file() or not is_intact(folder, meta.files):
+        return None
+    records = np.fromfile(folder / _RECORDS, RECORD)
+    if not len(records):
+        return None
+    order = np.argsort(records["identity"], kind="stable")
+    stores = [lines, folder / _LINES, folder / _ROWS]
+    thread = ThreadPoolExecutor(1)  # the dataset is large, and the files can be listed meanwhile
+    whole = thread.submit(is_intact, lines.parent, meta.lines)
+    thread.shutdown(wait=False)
+    return Memory(records, meta.kinds, stores, _map_signatures(folder / _SIGNATURES), order, whole)
+
+
+def save_memory(folder: Path, ledger: Ledger, sides: Sides, dataset: Path, lines: FileEntry, rules: str) -> None:
+    """Remember a scan in place of the one before it.
+
+    Args:
+        folder: Where to save it.
+        ledger: What was found.
+        sides: Where each file went.
+        dataset: Folder of the dataset that was made.
+        lines: Its `files.jsonl`.
+        rules: As for `load_memory`.
+    """
+    work = folder.with_name(f"{folder.name}-{os.urandom(6).hex()}")
+    work.mkdir(parents=True)
+    try:
+        records = ledger.records.copy()
+        _save_rows(work, ledger, records)
+        _save_lines(work, ledger, records, sides)
+        _save_signatures(work, ledger, records)
+        records.tofile(work / _RECORDS)
+        files = {name: describe_file(work / name) for name in (_RECORDS, _ROWS, _LINES, _SIGNATURES)}
+        meta = _Meta(rules=rules, dataset=dataset.name, lines={FILES: lines}, files=files, kinds=ledger.kinds)
+        (work / _META).write_text(meta.model_dump_json())
+        shutil.rmtree(folder, ignore_errors=True)
+        work.rename(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+class _Meta(BaseModel):
+    """`meta.json`."""
+
+    rules: str
+    dataset: str
+    """Name of the dataset's folder."""
+    lines: dict[str, FileEntry]
+    """Its lines."""
+    files: dict[str, FileEntry]
+    """What lies beside this file."""
+    kinds: list[Kind]
+
+
+def _save_rows(work: Path, ledger: Ledger, records: Records) -> None:
+    everything = np.arange(len(records))
+    with (work / _ROWS).open("wb") as file:
+        for _, piece in ledger.splice("row", everything, np.zeros(len(records), np.bool_)):
+            file.write(piece)
+    records["rows"], records["row_at"] = _ROWS_KEPT, _starts(records["row_bytes"])
+
+
+def _save_lines(work: Path, ledger: Ledger, records: Records, sides: Sides) -> None:
+    """Say where in the dataset the lines are; keep those that are not in it."""
+    records["lines"] = _LINES_OF_DATASET
+    taken = np.flatnonzero(sides.kept)
+    held_out = sides.held_out[taken]
+    said = ledger.has(LINE_HELD_OUT)[taken]
+    change = (len(HELD_OUT_SPLIT) - len(TRAIN_SPLIT)) * (held_out.astype(np.int64) - said.astype(np.int64))
+    sizes = (records["line_bytes"][taken].astype(np.int64) + change).astype(np.uint64)
+    records["lines"][taken], records["line_at"][taken], records["line_bytes"][taken] = (
+        _LINES_OF_DATASET,
+        _starts(sizes),
+        sizes,
+    )
+    records["flags"][taken] = (records["flags"][taken] & ~np.uint8(LINE_HELD_OUT)) | (LINE_HELD_OUT * held_out)
+    apart = np.flatnonzero((ledger.records["line_bytes"] > 0) & ~sides.kept)
+    with (work / _LINES).open("wb") as file:
+        for _, piece in ledger.splice("line", apart, np.zeros(len(apart), np.bool_)):
+            file.write(piece)
+    records["lines"][apart], records["line_at"][apart] = _LINES_APART, _starts(records["line_bytes"][apart])
+
+
+def _save_signatures(work: Path, ledger: Ledger, records: Records) -> None:
+    compared = np.flatnonzero(records["signature"] >= 0)
+    signatures = _map_signatures(ledger.signatures)
+    with (work / _SIGNATURES).open("wb") as file:
+        for start in range(0, len(compared), _TOGETHER):
+            file.write(signatures[records["signature"][compared[start : start + _TOGETHER]]].tobytes())
+    records["signature"][compared] = np.arange(len(compared))
+
+
+_TOGETHER = 4096
+
+
+def _starts(sizes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Where pieces of these sizes begin, one after the other."""
+    starts = np.zeros(len(sizes), np.uint64)
+    np.cumsum(sizes[:-1], out=starts[1:])
+    return starts
+
+
+def _map_signatures(path: Path) -> Signatures:
+    """The file of signatures, read where it is looked at."""
+    if not path.stat().st_size:
+        return np.zeros((0, PERMUTATIONS), np.uint16)
+    return np.memmap(path, np.uint16, "r").reshape(-1, PERMUTATIONS)

@@ -1,0 +1,52 @@
+"""Files that no person reads line by line, told by their shape: long lines, minified code, numbers. Pure."""
+
+import re
+
+import numpy as np
+
+_MINIFIED_NAME = re.compile(r".*[.-]min\.(js|mjs|cjs|css|html)", re.IGNORECASE)
+_MINIFIED_LANGUAGES = frozenset({"JavaScript", "CSS", "HTML", "TypeScript"})
+MINIFIED_LINE_CHARACTERS = 110
+"""JavaScript, TypeScript, CSS and HTML whose lines are longer on average are taken as minified."""
+_MINIFIED_LEAST_CHARACTERS = 2000
+DIGITS_SHARE = 0.4
+"""Share of digits in what is no white space above which a file counts as a table of numbers, if half of that share
+holds for all of its bytes too."""
+DIGITS_LEAST_BYTES = 512
+"""Smaller files are code with a few numbers."""
+_BLANK = b" \t\r\n"
+
+
+def find_minified(name: str, language: str, text: str) -> str:
+    """What shows that a file is minified, "" when nothing does."""
+    if _MINIFIED_NAME.fullmatch(name):
+        return f"a minifier's file name: {name}"
+    if language not in _MINIFIED_LANGUAGES or len(text) < _MINIFIED_LEAST_CHARACTERS:
+        return ""
+    average = len(text) // (text.count("\n") + 1)
+    return f"{average} characters a line on average" if average > MINIFIED_LINE_CHARACTERS else ""
+
+
+def find_long_line(text: str, limit: int) -> str:
+    """The first line of more than `limit` characters, "" when there is none."""
+    start, size = 0, len(text)
+    while size - start > limit:
+        # Any line break within the next `limit` characters shows that no line from here to it is too long.
+        end = text.rfind("\n", start, start + limit + 1)
+        if end < 0:
+            end = text.find("\n", start + limit + 1)
+            length = (size if end < 0 else end) - start
+            return f"line {text.count(chr(10), 0, start) + 1} has {length} characters, more than {limit}"
+        start = end + 1
+    return ""
+
+
+def find_digits(content: bytes) -> str:
+    """What shows that a file is mostly digits, "" when it is not."""
+    if len(content) < DIGITS_LEAST_BYTES:
+        return ""
+    digits = int(np.count_nonzero((np.frombuffer(content, np.uint8) - 48) < 10))
+    if digits <= DIGITS_SHARE * len(content) / 2:
+        return ""
+    share = digits / len(content.translate(None, _BLANK))
+    return f"{share:.0%} of its characters are digits" if share > DIGITS_SHARE else ""
