@@ -70,6 +70,9 @@ class ScanConfig(RunConfig):
     """Folder below the store, `<ns>/projects/<name>`; the dataset goes to `<output>/<revision hex>`."""
     cache: str
     """Folder below the store for what was fetched, `<ns>/projects/<name>/sources`."""
+    fetched: dict[str, str] = {}
+    """Sources that are not fetched again because only rules changed: name → commit or digest that was scanned last. One
+    that is no longer in the cache is fetched all the same."""
     keep: list[Digest] | None = None
     """Revisions of earlier datasets that somebody uses; the scan removes the others when it has made its own. None: all
     of them stay."""

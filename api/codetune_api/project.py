@@ -271,6 +271,9 @@ class ProjectStatus(ApiModel):
     """What the last finished scan was made from: sources, rules, rescan annotation, scheduled time and retries."""
     rules_digest: str | None = None
     """What the dataset was made from: sources, rules and holdout. When spec has others, no FineTune starts on it."""
+    fetch_digest: str | None = None
+    """What the sources were fetched for: sources, rescan annotation, scheduled time and retries. While it stays the same,
+    new rules are applied to what was fetched."""
     scanned_at: Timestamp | None = None
     """When the last scan that ended well did."""
     last_scheduled_at: Timestamp | None = None

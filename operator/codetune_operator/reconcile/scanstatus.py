@@ -15,7 +15,7 @@ from codetune_operator.reconcile.durations import format_time
 from codetune_operator.reconcile.observed import ProjectView
 from codetune_operator.reconcile.plan import ChildRef, EventSpec, Obj
 from codetune_operator.reconcile.sourcestatus import CONDITION, blame, build_source_events, describe_sources
-from codetune_operator.resources.scan import rules_digest, scan_digest
+from codetune_operator.resources.scan import fetch_digest, rules_digest, scan_digest
 
 _SHORT_DIGITS = 12
 
@@ -139,6 +139,7 @@ def _tell_result(result: ScanResult, project: Project, now: datetime) -> dict[st
         "rejections": bounded.rejections,
         "config_digest": scan_digest(project),
         "rules_digest": rules_digest(project),
+        "fetch_digest": fetch_digest(project),
         "scanned_at": format_time(now),
     }
 

@@ -29,11 +29,28 @@ def rules_digest(project: Project) -> str:
     return digest_value(asked)
 
 
+def fetch_digest(project: Project) -> str:
+    """What sources are fetched for: the sources, and everything that asks for fetching the same ones again."""
+    sources = [source.model_dump(mode="json", by_alias=True, exclude_defaults=True) for source in project.spec.sources]
+    return digest_value([sources, *_asked_by(project)])
+
+
 def scan_digest(project: Project) -> str:
     """What a scan is made from: its dataset's rules, and everything that asks for another scan by the same rules."""
+    return digest_value([rules_digest(project), *_asked_by(project)])
+
+
+def _asked_by(project: Project) -> list[Any]:
     status, annotations = project.status, project.metadata.annotations
-    asked_by = [annotations.get(ANNOTATION_RESCAN, ""), status.last_scheduled_at or "", status.retries or 0]
-    return digest_value([rules_digest(project), *asked_by])
+    return [annotations.get(ANNOTATION_RESCAN, ""), status.last_scheduled_at or "", status.retries or 0]
+
+
+def _fetched(project: Project) -> dict[str, str]:
+    """What need not be fetched because nothing but rules changed since: source → commit or digest."""
+    if project.status.fetch_digest != fetch_digest(project):
+        return {}
+    known = {source.name: source.commit or source.digest or "" for source in project.status.sources if not source.reason}
+    return {name: version for name, version in known.items() if version}
 
 
 def scan_job_name(project: Project) -> str:
@@ -59,6 +76,7 @@ def build_scan_config(project: Project, keep: Sequence[str] = ()) -> ScanConfig:
         holdout=spec.holdout,
         output=project_folder(metadata.namespace, metadata.name),
         cache=sources_folder(metadata.namespace, metadata.name),
+        fetched=_fetched(project),
         keep=list(keep),
     )
 

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from codetune_api.common import Resources, Scheduling
 from codetune_api.contracts import ScanConfig
+from codetune_api.metadata import ANNOTATION_RESCAN
 from codetune_api.project import Project
 from codetune_operator.resources.pods import container, pod_template
-from codetune_operator.resources.scan import build_scan, scan_job_name
+from codetune_operator.resources.scan import build_scan, fetch_digest, scan_job_name
 from codetune_operator.settings import Settings, parse_settings
 
 Obj = dict[str, Any]
@@ -160,3 +161,41 @@ def test_scheduling_is_passed_through_as_it_is() -> None:
 def mounts() -> list[Obj]:
     found: list[Obj] = POD["containers"][0]["volumeMounts"]
     return found
+
+
+def fetched(changes: Obj, spec: Obj, annotations: Obj) -> dict[str, str]:
+    """What the next scan need not fetch, after one that ended well and then these changes."""
+    project = make_project()
+    sources = [
+        {"name": "app", "commit": "c0ffee"},
+        {"name": "docs", "files": 3},
+        {"name": "depot", "digest": "sha256:" + "d" * 64},
+        {"name": "away", "commit": "0ff", "reason": "SourceUnavailable"},
+    ]
+    status = {"sources": sources, "fetchDigest": fetch_digest(project), **changes}
+    wire = project.to_wire()
+    wire["spec"] |= spec
+    wire["metadata"]["annotations"] = annotations
+    config, _ = build_scan(Project.from_wire({**wire, "status": status}), SETTINGS)
+    return ScanConfig.model_validate_json(config["data"]["config.json"]).fetched
+
+
+KNOWN = {"app": "c0ffee", "depot": "sha256:" + "d" * 64}
+
+
+@pytest.mark.parametrize(
+    ("expected", "changes", "spec", "annotations"),
+    [
+        pytest.param(KNOWN, {}, {"files": {"types": ["Python"]}}, {}, id="other-rules"),
+        pytest.param(KNOWN, {}, {"holdout": {"fraction": 0.2}}, {}, id="another-split"),
+        pytest.param({}, {}, {"sources": [{"name": "app", "upload": {}}]}, {}, id="other-sources"),
+        pytest.param({}, {}, {}, {ANNOTATION_RESCAN: "now"}, id="a-rescan-is-asked-for"),
+        pytest.param({}, {"lastScheduledAt": "2026-01-01T00:00:00Z"}, {}, {}, id="its-time-has-come"),
+        pytest.param({}, {"retries": 1}, {}, {}, id="tried-again"),
+        pytest.param({}, {"fetchDigest": None}, {}, {}, id="never-scanned"),
+    ],
+)
+def test_only_where_nothing_but_rules_changed_is_nothing_fetched_again(
+    expected: dict[str, str], changes: Obj, spec: Obj, annotations: Obj
+) -> None:
+    assert fetched(changes, spec, annotations) == expected
