@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     Scan = Callable[..., Scanned]
 
 KEEP = {"keep.py": "keep = 1\n"}
+GPL_TAG = "// SPDX-License-Identifier: GPL-2.0-only\nint a;\n"
 KEY = "AKIA" + "QWERTYUIOPASDFGH"
 
 
@@ -56,6 +57,15 @@ KEY = "AKIA" + "QWERTYUIOPASDFGH"
         pytest.param("LongLines", "a.py", f"a = '{'x' * 1000}'\n", {}, id="long-line"),
         pytest.param("train", "a.py", f"a = '{'x' * 900}'\n", {}, id="line-just-not-too-long"),
         pytest.param("LongLines", "a.py", f"a = '{'x' * 100}'\n", {"maxLineLength": 80}, id="long-line-by-setting"),
+        pytest.param(
+            "LongLines", "a.py", "x = 1\n" * 300 + f"a = '{'x' * 1000}'\nb = 2\n", {}, id="long-line-far-below"
+        ),
+        pytest.param("MostlyDigits", "a.py", "T = [\n" + "  0.125, 3.5,\n" * 60 + "]\n", {}, id="table-of-numbers"),
+        pytest.param("train", "a.py", "T = [0.125, 3.5, 17]\n" * 5, {}, id="few-numbers"),
+        pytest.param("train", "a.py", "alpha = beta + 1234\n" * 60, {}, id="code-with-numbers"),
+        pytest.param("License", "a.c", GPL_TAG, {"licenses": {"allow": ["MIT"]}}, id="licence-of-its-header"),
+        pytest.param("train", "a.c", GPL_TAG, {}, id="licences-do-not-matter-unless-named"),
+        pytest.param("train", "a.c", GPL_TAG, {"licenses": {"allow": ["GPL-2.0"]}}, id="licence-named"),
         pytest.param("Secrets", "a.py", f"key = '{KEY}'\n", {}, id="secret"),
         pytest.param("train", "a.py", f"key = '{KEY}'\n", {"secrets": "Allow"}, id="secret-allowed"),
         pytest.param("train", "a.py", f"key = '{KEY}'\n", {"secrets": "Redact"}, id="secret-redacted"),

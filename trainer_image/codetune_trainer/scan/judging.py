@@ -17,8 +17,8 @@ from codetune_trainer.scan.languages import extension
 from codetune_trainer.scan.ledger import (
     LINE_HELD_OUT,
     MUST,
-    OVERRODE,
     RECORD,
+    ROW_HELD_OUT,
     SELECTED,
     WANTED,
     Judgement,
@@ -197,13 +197,12 @@ def _chance(file: Judged, *, by_path: bool) -> int:
     return int.from_bytes(hashlib.sha256(named + b"\0" + file.digest).digest()[:8])
 
 
-def _flags(file: Judged, line_held_out: bool) -> int:
+def _flags(file: Judged, held_out: bool) -> int:
     return (
-        OVERRODE * file.overrode
-        | WANTED * file.wanted
+        WANTED * file.wanted
         | MUST * file.held_out
         | SELECTED * file.selected
-        | LINE_HELD_OUT * line_held_out
+        | (LINE_HELD_OUT | ROW_HELD_OUT) * held_out
     )
 
 

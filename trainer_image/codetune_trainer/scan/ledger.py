@@ -35,8 +35,8 @@ RECORD = np.dtype(
         ("flags", "u1"),
     ]
 )
-OVERRODE, WANTED, MUST, SELECTED, LINE_HELD_OUT = 1, 2, 4, 8, 16
-"""Flags: brought back by `files.include`; named by it; asked to be held out; of a selected type; what its line says."""
+WANTED, MUST, SELECTED, LINE_HELD_OUT, ROW_HELD_OUT = 1, 2, 4, 8, 16
+"""Flags: named by `files.include`; asked to be held out; of a selected type; what its line and its row say."""
 _MOST_KINDS = 20_000
 _OTHER = "…"
 

@@ -84,8 +84,10 @@ def is_allowed(expression: str, allowed: frozenset[str]) -> bool:
         expression: Such as `(MIT OR Apache-2.0) AND BSD-3-Clause`; what is no expression is allowed by nothing.
         allowed: Identifiers as `base_name` gives them.
     """
-    tokens = _TOKEN.findall(expression)
-    value, rest = _either(tokens, allowed)
+    try:
+        value, rest = _either(_TOKEN.findall(expression), allowed)
+    except ValueError:
+        return False
     return value and not rest
 
 
@@ -111,12 +113,15 @@ def _both(tokens: list[str], allowed: frozenset[str]) -> tuple[bool, list[str]]:
 
 
 def _one(tokens: list[str], allowed: frozenset[str]) -> tuple[bool, list[str]]:
-    if not tokens:
-        return False, []
+    """Raises: ValueError when what stands there is no identifier."""
+    if not tokens or tokens[0] == ")":
+        raise ValueError("an identifier is missing")
     head, *tokens = tokens
     if head == "(":
         value, tokens = _either(tokens, allowed)
-        return (value, tokens[1:]) if tokens[:1] == [")"] else (False, tokens)
+        if tokens[:1] != [")"]:
+            raise ValueError("a parenthesis is missing")
+        return value, tokens[1:]
     if tokens[:1] and tokens[0].upper() == "WITH":
         tokens = tokens[2:]  # an exception only ever allows more
     return base_name(head) in allowed, tokens

@@ -22,7 +22,7 @@ from codetune_api.project import FileCounts, SourceStatus
 from codetune_trainer.manifests import sync_folder
 from codetune_trainer.scan.deciding import Copies, Original, Sides
 from codetune_trainer.scan.judging import HELD_OUT_SPLIT, TRAIN_SPLIT
-from codetune_trainer.scan.ledger import LINE_HELD_OUT, Ledger
+from codetune_trainer.scan.ledger import LINE_HELD_OUT, ROW_HELD_OUT, Ledger
 from codetune_trainer.scan.records import INCLUDED, REASONS
 from codetune_trainer.scan.summing import path_of
 
@@ -108,7 +108,7 @@ def write_report(work: Path, ledger: Ledger, copies: Copies, sides: Sides) -> Fi
     """Write `report.jsonl`: every file that was found, with what became of it and why."""
     everything = np.arange(len(ledger))
     changed = copies.reasons != ledger.records["reason"]
-    changed |= sides.kept & (ledger.has(LINE_HELD_OUT) != sides.held_out)
+    changed |= sides.kept & (ledger.has(ROW_HELD_OUT) != sides.held_out)
     changed[list(copies.originals)] = True
     with DigestedFile(work / REPORT) as file:
         for index, piece in ledger.splice("row", everything, changed):

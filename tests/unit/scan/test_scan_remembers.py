@@ -1,0 +1,231 @@
+"""A scan judges anew only what changed since the one before it, and finds what a scan from nothing finds."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from codetune_trainer.scan.rules import Judge
+
+if TYPE_CHECKING:
+    from unit.scan.conftest import Scanned, Workshop
+
+LONG_AGO = time.time() - 1000
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of all files that are judged, as it happens."""
+    paths: list[str] = []
+    original = Judge.judge
+
+    def note(self: Judge, origin: Any, found: Any, content: bytes | None) -> Any:
+        paths.append(found.path)
+        return original(self, origin, found, content)
+
+    monkeypatch.setattr(Judge, "judge", note)
+    return paths
+
+
+def code(name: str) -> str:
+    """A text that is like no other's."""
+    return "\n".join(f"def {name}_{number}(a, b):\n    return a * {number} + b\n" for number in range(20))
+
+
+FILES = {
+    **{f"pkg{number % 3}/m{number}.py": code(f"m{number}") for number in range(12)},
+    "copy.py": code("m3"),
+    "near.py": code("m4").replace("m4_7", "other"),
+    "data.json": "{}\n",
+    "secret.py": "key = 'AKIAQWERTYUIOPASDFGH'\n",
+}
+
+
+def settle(folder: Path) -> None:
+    """Let the files be old enough for their time stamps to be trusted."""
+    for path in folder.rglob("*"):
+        os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)
+
+
+def wait_until_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ctime can't be set: let all that is there count as old."""
+    monkeypatch.setattr("codetune_trainer.scan.volumes._RACY_NANOSECONDS", -(10**12))
+
+
+Change = Callable[[Path], None]
+
+
+def write(name: str, text: str) -> Change:
+    def change(folder: Path) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("expected", "change"),
+    [
+        pytest.param(set(), lambda folder: None, id="nothing"),
+        pytest.param({"pkg0/m3.py"}, write("pkg0/m3.py", code("changed")), id="the-original-of-a-copy"),
+        pytest.param({"pkg1/m4.py"}, write("pkg1/m4.py", code("changed")), id="the-original-of-a-near-copy"),
+        pytest.param({"aaa.py"}, write("aaa.py", code("m3")), id="a-copy-that-sorts-first"),
+        pytest.param({"zzz/new.py"}, write("zzz/new.py", code("new")), id="one-more"),
+        pytest.param(set(), lambda folder: (folder / "pkg0/m3.py").unlink(), id="the-original-goes"),
+        pytest.param(set(), lambda folder: shutil.rmtree(folder / "pkg1"), id="a-folder-goes"),
+        pytest.param({"data.json"}, write("data.json", "[1]\n"), id="one-that-is-rejected"),
+        pytest.param({"moved.py"}, lambda folder: (folder / "pkg0/m3.py").rename(folder / "moved.py"), id="a-new-name"),
+    ],
+)
+@pytest.mark.parametrize(
+    "rules", [{}, {"duplicates": "Allow", "nearDuplicates": "Allow"}], ids=["rejecting", "allowing"]
+)
+def test_only_what_changed_is_judged_and_the_dataset_is_that_of_a_scan_from_nothing(
+    expected: set[str],
+    change: Change,
+    rules: dict[str, Any],
+    workshop: "Workshop",
+    judged: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wait_until_trusted(monkeypatch)
+    folder = workshop.volume("disk", FILES)
+    options: dict[str, Any] = {"files": rules, "holdout": {"fraction": 0.3}}
+    workshop.scan(workshop.from_volume("disk"), **options)
+    change(folder)
+    judged.clear()
+
+    again = workshop.scan(workshop.from_volume("disk"), **options)
+
+    assert set(judged) == expected
+    assert describe(again) == from_nothing(workshop, options)
+
+
+def describe(scanned: "Scanned") -> dict[str, Any]:
+    return {
+        "revision": scanned.result.revision,
+        "report": (scanned.folder / "report.jsonl").read_bytes(),
+        "files": (scanned.folder / "files.jsonl").read_bytes(),
+        "types": scanned.result.file_types,
+        "rejections": scanned.result.rejections,
+        "counts": scanned.result.files,
+    }
+
+
+def from_nothing(workshop: "Workshop", options: Mapping[str, Any]) -> dict[str, Any]:
+    shutil.rmtree(workshop.root / "store")
+    return describe(workshop.scan(workshop.from_volume("disk"), **options))
+
+
+def test_many_changes_one_after_the_other_lead_to_what_a_scan_from_nothing_finds(
+    workshop: "Workshop", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_until_trusted(monkeypatch)
+    folder = workshop.volume("disk", FILES)
+    options: dict[str, Any] = {"holdout": {"fraction": 0.3}}
+    scanned = workshop.scan(workshop.from_volume("disk"), **options)
+    for number in range(12):
+        write(f"pkg{number % 3}/m{number}.py", code(f"m{(number * 5) % 12}_{number % 2}"))(folder)
+        if number % 4 == 3:
+            (folder / f"pkg{(number - 1) % 3}/m{number - 1}.py").unlink()
+        scanned = workshop.scan(workshop.from_volume("disk"), **options)
+    assert describe(scanned) == from_nothing(workshop, options)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        pytest.param({"files": {"types": ["Go", "Python"]}}, id="types"),
+        pytest.param({"files": {"maxBytes": 4000}}, id="limits"),
+        pytest.param({"holdout": {"paths": ["pkg1/"]}}, id="held-out-paths"),
+    ],
+)
+def test_other_rules_judge_everything_anew(rules: dict[str, Any], workshop: "Workshop", judged: list[str]) -> None:
+    workshop.volume("disk", FILES)
+    workshop.scan(workshop.from_volume("disk"))
+    judged.clear()
+    workshop.scan(workshop.from_volume("disk"), **rules)
+    assert set(judged) == set(FILES)
+
+
+def test_a_file_that_changed_a_moment_ago_is_read_again(workshop: "Workshop", judged: list[str]) -> None:
+    folder = workshop.volume("disk", {"a.py": "a = 1\n", "b.py": "b = 1\n"})
+    settle(folder)
+    workshop.scan(workshop.from_volume("disk"))
+    judged.clear()
+    workshop.scan(workshop.from_volume("disk"))
+    # Its content could be another one by now without another time stamp: its ctime is of this moment.
+    assert set(judged) == {"a.py", "b.py"}
+
+
+def test_the_same_size_and_time_with_other_content_is_seen(
+    workshop: "Workshop", judged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_until_trusted(monkeypatch)
+    folder = workshop.volume("disk", {"a.py": "a = 1\n", "b.py": "b = 1\n"})
+    settle(folder)
+    workshop.scan(workshop.from_volume("disk"))
+    (folder / "a.py").write_text("a = 2\n")
+    os.utime(folder / "a.py", (LONG_AGO, LONG_AGO))
+    judged.clear()
+    assert workshop.scan(workshop.from_volume("disk")).files["disk/a.py"]["text"] == "a = 2\n"
+    assert set(judged) == {"a.py"}
+
+
+def test_git_files_are_known_by_their_content(workshop: "Workshop", judged: list[str]) -> None:
+    repository = workshop.repository()
+    repository.commit({"a.py": workshop.code("a"), "b.py": workshop.code("b")})
+    workshop.scan()
+    repository.commit({"b.py": workshop.code("c")})
+    judged.clear()
+    assert set(workshop.scan().files) == {"repo/a.py", "repo/b.py"}
+    assert judged == ["b.py"]
+
+
+def break_dataset(workshop: "Workshop", scanned: "Scanned") -> None:
+    lines = (scanned.folder / "files.jsonl").read_bytes()
+    (scanned.folder / "files.jsonl").write_bytes(lines.replace(b"return", b"RETURN", 1))
+
+
+def remove_dataset(workshop: "Workshop", scanned: "Scanned") -> None:
+    shutil.rmtree(scanned.folder)
+
+
+def change_memory(name: str) -> Callable[["Workshop", "Scanned"], None]:
+    def change(workshop: "Workshop", scanned: "Scanned") -> None:
+        path = workshop.places.store / "team/projects/code/verdicts" / name
+        data = bytearray(path.read_bytes() or b"x")
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(break_dataset, id="dataset-changed"),
+        pytest.param(remove_dataset, id="dataset-gone"),
+        *(
+            pytest.param(change_memory(name), id=name)
+            for name in ("meta.json", "records", "rows", "lines", "signatures")
+        ),
+    ],
+)
+def test_a_memory_that_is_damaged_is_not_believed(
+    damage: Callable[["Workshop", "Scanned"], None],
+    workshop: "Workshop",
+    judged: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wait_until_trusted(monkeypatch)
+    workshop.volume("disk", FILES)
+    first = workshop.scan(workshop.from_volume("disk"))
+    told = describe(first)
+    damage(workshop, first)
+    judged.clear()
+    assert describe(workshop.scan(workshop.from_volume("disk"))) == told
+    assert set(judged) == set(FILES)
