@@ -44,14 +44,13 @@ _GENERATED_ENDINGS = (
 _GENERATED_NAMES = re.compile(
     r".*[._]generated\.\w+|zz_generated\.\w+\.go|moc_.*\.cpp|ui_.*\.h|qrc_.*\.cpp|lex\.yy\.c|y\.tab\.[ch]|configure"
 )
-_A_WORD_OF_MARKS = b"enerated"
-_COMMENT = rb"[ \t]*(?://|/\*+|\*|#|--|;+|%|<!--|\(\*|\"\"\"|@REM|REM\b)"
+_WORD_OF_MARKS, _LINE_BREAK = b"generated", b"\n"
+_COMMENT = rb"[ \t]*(?://|/\*+|\*|#|--|;+|%|<!--|\(\*|\"\"\"|@rem|rem\b)"
 _GENERATED_MARK = re.compile(
     _COMMENT
     + rb"[^\n]*(?:@generated\b|<auto-?generated|generated [^\n]*\bdo not (?:edit|modify)\b"
     + rb"|\bdo not (?:edit|modify)\b[^\n]*\bgenerated\b"
     + rb"|this (?:file|code|class|module) (?:is|was|has been) (?:automatically |auto-?)generated (?:by|from|with)\b)",
-    re.IGNORECASE,
 )
 GENERATED_HEAD_BYTES = 2048
 """A generator says so at the top: no further than this."""
@@ -79,11 +78,12 @@ def find_generated(name: str, content: bytes) -> str:
     lower = name.lower()
     if lower.endswith(_GENERATED_ENDINGS) or _GENERATED_NAMES.fullmatch(lower):
         return f"a generator's file name: {name}"
-    head = content[:GENERATED_HEAD_BYTES]
-    if _A_WORD_OF_MARKS not in head and _A_WORD_OF_MARKS.upper() not in head:
-        return ""
+    head = content[:GENERATED_HEAD_BYTES].lower()
     # By line: only few have the word, and the pattern is slow to find out that a line has not.
-    for number, line in enumerate(head.split(b"\n"), start=1):
-        if _A_WORD_OF_MARKS in line.lower() and _GENERATED_MARK.match(line):
-            return f"line {number} says so"
+    place = head.find(_WORD_OF_MARKS)
+    while place >= 0:
+        start, end = head.rfind(b"\n", 0, place) + 1, head.find(b"\n", place)
+        if _GENERATED_MARK.match(head, start):
+            return f"line {head.count(_LINE_BREAK, 0, start) + 1} says so"
+        place = head.find(_WORD_OF_MARKS, end) if end >= 0 else -1
     return ""

@@ -2,19 +2,18 @@
 
 import re
 
-import numpy as np
-
 _MINIFIED_NAME = re.compile(r".*[.-]min\.(js|mjs|cjs|css|html)", re.IGNORECASE)
 _MINIFIED_LANGUAGES = frozenset({"JavaScript", "CSS", "HTML", "TypeScript"})
 MINIFIED_LINE_CHARACTERS = 110
 """JavaScript, TypeScript, CSS and HTML whose lines are longer on average are taken as minified."""
 _MINIFIED_LEAST_CHARACTERS = 2000
 DIGITS_SHARE = 0.4
-"""Share of digits in what is no white space above which a file counts as a table of numbers, if half of that share
-holds for all of its bytes too."""
+"""Share of digits in what is no white space above which a file counts as a table of numbers."""
+_DIGITS_SAMPLE = 1021
+"""Bytes that are looked at, evenly spread: enough for a standard error of 1.5 %."""
 DIGITS_LEAST_BYTES = 512
 """Smaller files are code with a few numbers."""
-_BLANK = b" \t\r\n"
+_BLANK, _DIGITS = b" \t\r\n", b"0123456789"
 
 
 def find_minified(name: str, language: str, text: str) -> str:
@@ -45,8 +44,6 @@ def find_digits(content: bytes) -> str:
     """What shows that a file is mostly digits, "" when it is not."""
     if len(content) < DIGITS_LEAST_BYTES:
         return ""
-    digits = int(np.count_nonzero((np.frombuffer(content, np.uint8) - 48) < 10))
-    if digits <= DIGITS_SHARE * len(content) / 2:
-        return ""
-    share = digits / len(content.translate(None, _BLANK))
+    sample = content[:: len(content) // _DIGITS_SAMPLE + 1].translate(None, _BLANK)
+    share = 1 - len(sample.translate(None, _DIGITS)) / max(len(sample), 1)
     return f"{share:.0%} of its characters are digits" if share > DIGITS_SHARE else ""
