@@ -162,7 +162,7 @@ def test_a_mirror_that_a_kill_left_locked_or_broken_is_mended(workshop: "Worksho
     workshop.scan()
     (mirror,) = (workshop.places.store / "team/projects/code/sources").glob("git-*.git")
     (mirror / "shallow.lock").touch()
-    (mirror / "refs" / "codetune" / "current.lock").touch()
+    (mirror / "refs" / "codetune" / "next.lock").touch()
     repository.commit({"b.py": workshop.code("b")})
     assert len(workshop.scan().files) == 2
     shutil.rmtree(mirror / "objects")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from codetune_trainer.errors import SourceError, SourceUnavailable, UnsupportedSource
 from codetune_trainer.scan import git_credentials
-from codetune_trainer.scan.git_environment import Credentials, build_environment
+from codetune_trainer.scan.git_environment import build_environment
+from codetune_trainer.scan.git_secrets import Credentials
 from codetune_trainer.scan.git_urls import read_url
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n-----END OPENSSH PRIVATE KEY-----"
@@ -123,7 +124,7 @@ def test_an_ssh_key_becomes_a_private_file_and_hosts_are_always_checked(tmp_path
     assert key.read_text() == KEY + "\n"
     assert key.stat().st_mode & 0o777 == 0o600
     assert "StrictHostKeyChecking=yes" in environment["GIT_SSH_COMMAND"]
-    assert f"UserKnownHostsFile={secret / 'known_hosts'}" in environment["GIT_SSH_COMMAND"]
+    assert f'UserKnownHostsFile="{secret / "known_hosts"}"' in environment["GIT_SSH_COMMAND"]
     assert not any("abc" in value for value in environment.values())
 
 

@@ -26,6 +26,18 @@ class Remote:
     host: str
     """`protocol://host[:port]`; what credentials are bound to."""
 
+    @property
+    def authority(self) -> str:
+        """`host[:port]`."""
+        return self.host.partition("://")[2]
+
+    @property
+    def origin(self) -> str:
+        """`host`, but the same for all spellings of it: in lower case, and with the port in any case."""
+        usual = {"https": 443, "http": 80, "ssh": 22}.get(self.protocol, 0)
+        parts = urlsplit(self.host)
+        return f"{self.protocol}://{parts.hostname}:{parts.port or usual}"
+
 
 def read_url(url: str, file_root: Path | None) -> Remote:
     """Check a repository's URL and say what git gets for it.
