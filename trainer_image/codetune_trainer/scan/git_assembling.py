@@ -125,8 +125,9 @@ class Assembly:
         return self.build(module, commit, f"{path}/", depth)
 
     def _tell(self, prefix: str, path: str, error: SourceError) -> str:
-        self.troubles.append(f"The submodule {prefix + path!r} was not fetched: {error.message}.")
-        return error.message
+        said = error.message.rstrip(".")
+        self.troubles.append(f"The submodule {prefix + path!r} was not fetched: {said}.")
+        return said
 
     def _authorization(self, remote: Remote) -> str:
         if self.credentials is None or remote.origin != self.remote.origin or remote.protocol == "ssh":

@@ -98,7 +98,7 @@ class Lfs:
                 else:
                     held[pointer.sha256] = self._keep(pointer, got)
         except SourceError as error:
-            failures |= {each.sha256: error.message for each in affordable if each.sha256 not in held}
+            failures |= {each.sha256: error.message.rstrip(".") for each in affordable if each.sha256 not in held}
         return failures
 
     def _keep(self, pointer: Pointer, content: bytes) -> bytes:

@@ -91,7 +91,7 @@ def fetch_objects(
             try:
                 yield pointer, _fetch(pointer, answered.get(pointer.sha256), link, credentials)
             except SourceError as error:
-                yield pointer, error.message
+                yield pointer, error.message.rstrip(".")
 
 
 def find_batch_link(remote: Remote) -> Link:
@@ -121,7 +121,7 @@ def _ask_batch(link: Link, credentials: Mapping[str, str], pointers: Sequence[Po
 
 def _fetch(pointer: Pointer, told: _Object | None, batch: Link, credentials: Mapping[str, str]) -> bytes:
     if told is not None and told.error is not None:
-        said = "".join(letter for letter in told.error.message if letter.isprintable())[:_SHOWN_CHARACTERS]
+        said = "".join(letter if letter.isprintable() else " " for letter in told.error.message[:_SHOWN_CHARACTERS])
         raise SourceUnavailable(f"the server says {told.error.code} {said}".strip())
     if told is None or told.actions.download is None:
         raise SourceUnavailable("the server does not say where it is")

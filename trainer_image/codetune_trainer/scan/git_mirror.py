@@ -22,7 +22,7 @@ from codetune_trainer.scan.git_reading import Repository, close_off
 from codetune_trainer.scan.git_repacking import clean
 from codetune_trainer.scan.git_running import ASK_SECONDS, FETCH_SECONDS, Damaged, GitError, run_git
 from codetune_trainer.scan.git_urls import Remote
-from codetune_trainer.scan.git_words import explain, lacks_feature, lacks_object
+from codetune_trainer.scan.git_words import explain, lacks_feature
 from codetune_trainer.scan.rules import READ_LIMIT_BYTES
 
 _NEXT = "refs/codetune/next"
@@ -132,10 +132,8 @@ class Mirror:
             return commit
         try:
             self._bring_blobs(commit)
-        except GitError as error:
-            if not lacks_object(str(error)):
-                raise explain(str(error), self.remote) from error
-            # Not every server gives single objects: then everything comes.
+        except GitError:
+            # Not every server gives single objects, or says so in known words: then everything comes.
             self._fetch(_SMALL_BLOBS, f"+{what}:{_NEXT}", options=("--depth=1", "--refetch"))
         return self._read_next(revision)
 

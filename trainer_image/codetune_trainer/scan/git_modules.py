@@ -65,7 +65,7 @@ def find_remote(url: str, parent: Remote, file_root: Path | None) -> Remote:
     try:
         remote = read_url(resolved, file_root)
     except SourceError as error:
-        raise UnsupportedSource(f"its URL {url[:200]!r} is not taken: {error.message}", error.hint) from error
+        raise UnsupportedSource(f"its URL is not taken: {error.message}", error.hint) from error
     if remote.protocol == "file" and parent.protocol != "file":
         message = f"its URL {url[:200]!r} is on this machine, and its parent is not"
         raise UnsupportedSource(message, "Correct it in the repository.")

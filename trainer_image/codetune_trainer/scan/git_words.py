@@ -27,11 +27,6 @@ _NOT_OFFERED = re.compile(r"does not support shallow|shallow capabilities|filter
 _DAMAGED = re.compile(r"bad object|corrupt|invalid index-pack|loose object|packfile .* cannot|unable to read")
 
 
-def lacks_object(said: str) -> bool:
-    """Whether the server has no such object, or gives none by its name."""
-    return _NO_SUCH_OBJECT.search(said) is not None
-
-
 def lacks_feature(said: str) -> bool:
     """Whether the server gives no shallow or partial histories."""
     return _NOT_OFFERED.search(said) is not None
@@ -53,7 +48,7 @@ def explain(said: str, remote: Remote) -> Exception:
     if _DENIED.search(said):
         hint = "Check that the repository exists and that the Secret in credentialsSecretRef may read it."
         return AuthenticationFailed(f"{remote.shown} asks for other credentials: {text}", hint)
-    if lacks_object(said) and "repository" not in said:
+    if _NO_SUCH_OBJECT.search(said) and "repository" not in said:
         return RevisionNotFound(f"{remote.shown}: {text}", "Set git.revision to one that exists.")
     if _DAMAGED.search(said):
         return Damaged(text)
