@@ -1,13 +1,14 @@
 """Reads a commit's files straight from the object database: no checkout, so no name or link ever reaches a disk."""
 
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from codetune_trainer.errors import UnsupportedSource
 from codetune_trainer.scan.git_names import find_obstacle, show
-from codetune_trainer.scan.git_running import Damaged, find_git
+from codetune_trainer.scan.git_running import Damaged, find_git, shorten
 from codetune_trainer.scan.records import Found
 from codetune_trainer.scan.rules import READ_LIMIT_BYTES
 
@@ -15,6 +16,7 @@ MOST_ENTRIES = 1_000_000
 """Files of one repository. Trees may hold each other many times over, so that a small one lists without an end."""
 MOST_LISTED_BYTES = 2**30
 """Length of all paths of one repository together."""
+_TROUBLE_BYTES = 10_000
 _LINK, _SUBMODULE = b"120000", b"160000"
 _LEFT_OUT = f"more than {READ_LIMIT_BYTES} bytes; files of this size are not fetched"
 
@@ -59,7 +61,12 @@ def list_entries(git_dir: Path, treeish: str, environment: Mapping[str, str]) ->
         UnsupportedSource: It has too many entries.
     """
     command = [find_git(), f"--git-dir={git_dir}", "ls-tree", "-r", "-z", "--long", "--full-tree", treeish]
-    with subprocess.Popen(command, env=dict(environment), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(
+            command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said
+        ) as process,
+    ):
         try:
             for number, entry in enumerate(_split(process)):
                 if number >= MOST_ENTRIES:
@@ -69,8 +76,11 @@ def list_entries(git_dir: Path, treeish: str, environment: Mapping[str, str]) ->
             process.kill()
             raise
         ended = process.wait()
-    if ended:
-        raise Damaged(f"git can't list {treeish}: it ended with {ended}")
+        said.seek(0)
+        trouble = shorten(said.read(_TROUBLE_BYTES).decode(errors="replace"))
+    # A blob that was not fetched is silently without a size; one that can't be read is not.
+    if ended or trouble:
+        raise Damaged(f"git can't list {treeish} ({ended}): {trouble}")
 
 
 def describe(entry: Entry) -> Found:
