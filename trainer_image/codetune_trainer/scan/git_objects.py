@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from codetune_trainer.errors import UnsupportedSource
+from codetune_trainer.errors import SourceUnavailable, UnsupportedSource
 from codetune_trainer.scan.git_names import find_obstacle, show
+from codetune_trainer.scan.git_reading import mark_damaged
 from codetune_trainer.scan.git_running import Damaged, find_git, shorten
 from codetune_trainer.scan.records import Found
 from codetune_trainer.scan.rules import READ_LIMIT_BYTES
@@ -128,6 +129,7 @@ class BlobReader:
     """
 
     def __init__(self, git_dir: Path, environment: Mapping[str, str]) -> None:
+        self._git_dir, self._environment = git_dir, environment
         command = [find_git(), f"--git-dir={git_dir}", "cat-file", "--batch"]
         self._process = subprocess.Popen(
             command, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=1 << 16
@@ -137,7 +139,7 @@ class BlobReader:
         """The contents in this order; ask for few hundred at a time, so that the question fits a pipe.
 
         Raises:
-            RuntimeError: An object is missing or damaged.
+            SourceUnavailable: An object is missing or damaged; the next attempt fetches everything anew.
         """
         if not identities:
             return
@@ -149,11 +151,11 @@ class BlobReader:
         for identity in identities:
             head = answer.readline().split()
             if len(head) != 3 or head[1] != b"blob":
-                raise RuntimeError(f"git can't read object {identity.decode()}: {b' '.join(head).decode()}")
+                raise self._find_damaged(identity)
             size = int(head[2])
             content = answer.read(size)
             if len(content) != size or answer.read(1) != b"\n":
-                raise RuntimeError(f"git ended while giving object {identity.decode()}")
+                raise self._find_damaged(identity)
             yield content
 
     def close(self) -> None:
@@ -163,3 +165,10 @@ class BlobReader:
             if stream is not None:
                 stream.close()
         self._process.wait()
+
+    def _find_damaged(self, identity: bytes) -> SourceUnavailable:
+        mark_damaged(self._git_dir, self._environment)
+        message = f"What was fetched of a repository is damaged: git can't read its object {identity.decode()}."
+        return SourceUnavailable(
+            message, "Nothing is to be done: it is fetched anew when the scan starts again by itself."
+        )

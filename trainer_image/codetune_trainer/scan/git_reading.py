@@ -1,10 +1,13 @@
 """A bare repository that is only read: git gets no credentials and no transport, so nothing it reads starts a fetch."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from codetune_trainer.scan.git_running import ASK_SECONDS, GitError, run_git
+
+_OTHERS = "GIT_ALTERNATE_OBJECT_DIRECTORIES"
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,21 @@ def close_off(environment: Mapping[str, str], *folders: Path) -> Mapping[str, st
         **kept,
         "GIT_ALLOW_PROTOCOL": "none",
         "GIT_SSH_COMMAND": "false",
-        **({"GIT_ALTERNATE_OBJECT_DIRECTORIES": others} if others else {}),
+        **({_OTHERS: others} if others else {}),
     }
+
+
+def mark_damaged(folder: Path, reading: Mapping[str, str]) -> None:
+    """Let the next sync make a repository anew, and the others whose objects it has.
+
+    Args:
+        folder: The bare repository.
+        reading: The environment that it was read in; from `close_off`.
+    """
+    quoted = re.findall(r'"((?:[^"\\]|\\.)*)"', reading.get(_OTHERS, ""))
+    others = [Path(re.sub(r"\\(.)", r"\1", path)).parent for path in quoted]
+    for each in (folder, *others):
+        (each / "HEAD").unlink(missing_ok=True)
 
 
 def _quote(path: str) -> str:

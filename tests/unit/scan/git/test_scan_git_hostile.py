@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from codetune_api.project import GitSource, Source
-from codetune_trainer.errors import SourceError, UnsupportedSource
+from codetune_trainer.errors import SourceError, SourceUnavailable, UnsupportedSource
 from codetune_trainer.scan import git_objects
 from codetune_trainer.scan.git_fetching import fetch_git
 
@@ -308,3 +308,30 @@ def test_a_mirror_that_is_damaged_is_made_anew(workshop: "Workshop", site: "GitS
         case _:
             pack.unlink()
     assert len(workshop.scan(site.source()).files) == 20
+
+
+@pytest.mark.parametrize("where", ["source", "submodule"])
+def test_a_content_that_is_damaged_in_the_store_comes_anew_with_the_next_attempt(
+    workshop: "Workshop", site: "GitSite", where: str
+) -> None:
+    noise = "".join(f"x{hashlib.sha256(str(number).encode()).hexdigest()} = {number}\n" for number in range(500))
+    lib = workshop.repository("lib")
+    commit = lib.commit({"noise.py": noise if where == "submodule" else "a = 1\n"})
+    app = workshop.repository("app")
+    modules = f'[submodule "lib"]\n\tpath = lib\n\turl = {site.url}/lib/.git\n'
+    app.commit({".gitmodules": modules, "noise.py": noise if where == "source" else "b = 1\n"})
+    app.git("update-index", "--add", "--cacheinfo", f"160000,{commit},lib")
+    app.git("commit", "--quiet", "--message", "module")
+    source = site.source("app/.git", "app", submodules=True)
+    whole = workshop.scan(source)
+    pattern = "git-*.git" if where == "source" else "git-*.modules/app/git-*.git"
+    (pack,) = (workshop.places.store / "team/projects/code/sources").glob(f"{pattern}/objects/pack/*.pack")
+    content = bytearray(pack.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 1000] = bytes(1000)
+    pack.chmod(0o644)
+    pack.write_bytes(content)
+    with pytest.raises(SourceUnavailable) as failure:
+        workshop.scan(source)
+    assert failure.value.exit_code == 1
+    assert workshop.scan(source).result.revision == whole.result.revision
