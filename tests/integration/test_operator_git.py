@@ -1,4 +1,4 @@
-"""Git sources from `kubectl apply` to status: the real operator and scan; what is wrong is told where a person looks."""
+"""Git sources from `kubectl apply` to status: what is wrong is told where a person looks."""
 
 from typing import TYPE_CHECKING, Any
 

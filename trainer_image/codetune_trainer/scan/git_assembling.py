@@ -17,7 +17,7 @@ from codetune_trainer.scan.git_lfs import Lfs
 from codetune_trainer.scan.git_mirror import Mirror
 from codetune_trainer.scan.git_modules import find_remote, read_modules
 from codetune_trainer.scan.git_names import find_obstacle
-from codetune_trainer.scan.git_objects import Entry, describe, list_entries
+from codetune_trainer.scan.git_objects import MOST_ENTRIES, Entry, describe, list_entries
 from codetune_trainer.scan.git_secrets import Credentials
 from codetune_trainer.scan.git_tree import GitTree
 from codetune_trainer.scan.git_urls import Remote
@@ -47,6 +47,10 @@ class Assembly:
     """Whether a file of this path and size would be read."""
     used: list[Path] = field(default_factory=list)
     """The mirrors that the tree is in."""
+    opened: set[str] = field(default_factory=set)
+    """Names of all mirrors that it should be in."""
+    listed: int = 0
+    """Entries of all trees together."""
     troubles: list[str] = field(default_factory=list)
     """What could not be fetched."""
 
@@ -64,6 +68,7 @@ class Assembly:
         links: list[Entry] = []
         pointers = Lfs(mirror, self._authorization(mirror.remote), prefix, self.wants) if self.git.lfs else None
         for entry in list_entries(mirror.folder, treeish, mirror.here.reading):
+            self._count()
             if entry.is_submodule and not find_obstacle(entry.name):
                 links.append(entry)
             elif pointers is not None:
@@ -78,16 +83,22 @@ class Assembly:
     def open(self, remote: Remote, folder: Path, holder: str, path: str = "") -> Mirror:
         """A mirror, with the source's Secret if it is on the source's own host."""
         credentials = self.credentials if remote.origin == self.remote.origin else None
+        self.opened.add(folder.stem)
         home = self.home / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
         environment = build_environment(home, _PROTOCOLS[remote.protocol], remote.host, credentials)
         return Mirror(folder, remote, environment, holder, path)
 
     def prune(self) -> None:
         """Remove the mirrors of submodules that are no longer there."""
-        kept = {folder.stem for folder in self.used}
         for folder in self.modules.glob("*"):
-            if folder.stem not in kept:
+            if folder.stem not in self.opened:
                 shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+
+    def _count(self) -> None:
+        self.listed += 1
+        if self.listed > MOST_ENTRIES:
+            hint = "Make the repositories of large submodules sources of their own."
+            raise UnsupportedSource(f"It has more than {MOST_ENTRIES} files with those of its submodules.", hint)
 
     def _fetch_modules(
         self, mirror: Mirror, commit: str, links: Iterable[Entry], prefix: str, depth: int

@@ -45,7 +45,7 @@ class Mirror:
     remote: Remote
     environment: Mapping[str, str]
     holder: str
-    """Who needs a commit of it; each holder has one, and what no holder needs goes in time."""
+    """Who needs a commit of it; each keeps the last one that it asked for, and what none keeps goes in time."""
     path: str = ""
     """The folder whose blobs are needed; empty: all of them."""
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from codetune_trainer.scan.git_running import ASK_SECONDS, GitError, run_git
+from codetune_trainer.scan.git_running import FETCH_SECONDS, GitError, run_git
 
 _OTHERS = "GIT_ALTERNATE_OBJECT_DIRECTORIES"
 
@@ -20,7 +20,7 @@ class Repository:
 
     def run(self, *arguments: str, data: bytes = b"") -> str:
         """git's output. Raises: GitError, SourceUnavailable when it takes too long."""
-        return run_git([f"--git-dir={self.folder}", *arguments], self.reading, ASK_SECONDS, data)
+        return run_git([f"--git-dir={self.folder}", *arguments], self.reading, FETCH_SECONDS, data)
 
     def resolve(self, name: str) -> str | None:
         """The commit that a name stands for; None when there is none."""

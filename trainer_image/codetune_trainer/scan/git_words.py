@@ -1,10 +1,11 @@
-"""What git's own words mean for a source. Pure; the texts are those of git 2.30 and later, ssh and the large hosts."""
+"""What git's own words mean for a source. Pure; the texts are those of git 2.36 and later, ssh and the large hosts."""
 
 import re
 from urllib.parse import urlsplit
 
 from codetune_trainer.errors import (
     AuthenticationFailed,
+    DiskFull,
     HostKeyChanged,
     HostKeyUnknown,
     RevisionNotFound,
@@ -24,6 +25,7 @@ _NO_SUCH_OBJECT = re.compile(
     r"not our ref|couldn't find remote ref|no such remote ref|unadvertised object|does not exist|not a valid object"
 )
 _NOT_OFFERED = re.compile(r"does not support shallow|shallow capabilities|filter '[^']*' not supported|invalid filter")
+_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 _DAMAGED = re.compile(r"bad object|corrupt|invalid index-pack|loose object|packfile .* cannot|unable to read")
 
 
@@ -40,6 +42,9 @@ def explain(said: str, remote: Remote) -> Exception:
         remote: What it was asked to read.
     """
     text = shorten(said)
+    if _FULL.search(said):
+        hint = "Give the claim codetune-artifacts more space, or delete FineTunes and Projects that nobody needs."
+        return DiskFull(f"A volume is full: {remote.shown} can't be fetched. {text}", hint)
     if _KEY_CHANGED.search(said):
         return _explain_changed(said, remote)
     if _KEY_UNKNOWN.search(said):

@@ -56,6 +56,37 @@ def test_submodules_and_those_in_them_are_files_below_their_paths(workshop: "Wor
     assert (scanned.result.sources[0].message, scanned.result.sources[0].reason) == ("", "")
 
 
+def test_several_processes_read_the_same(workshop: "Workshop", site: "GitSite", family: "Repository") -> None:
+    leaf = type(family)(workshop.root / "files" / "team" / "leaf").git("rev-parse", "HEAD")
+    pointer = {"large.py": site.put(b"from_lfs = 1\n")}
+    commit_modules(family, {"near": (f"{site.url}/team/leaf/.git", leaf)}, pointer)
+    source = site.source("team/app/.git", name="app", submodules=True, lfs=True)
+    alone, several = (workshop.scan(source, workers=workers) for workers in (1, 3))
+    assert {"app/large.py", "app/near/l.py"} < set(several.files)
+    assert alone.result.revision == several.result.revision
+
+
+def test_a_submodule_that_is_away_keeps_what_was_fetched(workshop: "Workshop", family: "Repository") -> None:
+    source = {"name": "app", "git": {"url": "file:///team/app", "submodules": True}}
+    workshop.scan(source)
+    mirrors = set((workshop.places.store / "team/projects/code/sources").glob("git-*.modules/app/git-*.git"))
+    lib = workshop.root / "files" / "team" / "lib"
+    newer = type(family)(lib).commit({"n.py": workshop.code("n")})
+    commit_modules(family, {"lib": ("../lib", newer)})
+    (lib / ".git").rename(lib / "away")
+    assert workshop.scan(source).verdicts()["lib"] == "Unreadable"
+    assert [mirror for mirror in mirrors if mirror.exists()]
+
+
+def test_all_submodules_together_have_a_limit(
+    workshop: "Workshop", family: "Repository", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(git_assembling, "MOST_ENTRIES", 8)
+    scanned = workshop.scan({"name": "app", "git": {"url": "file:///team/app", "submodules": True}})
+    assert scanned.verdicts()["app.py"] == "train"
+    assert "more than 8 files" in str(scanned.report)
+
+
 def test_without_the_wish_submodules_are_listed_only(workshop: "Workshop", family: "Repository") -> None:
     scanned = workshop.scan({"name": "app", "git": {"url": "file:///team/app"}})
     assert scanned.verdicts()["lib"] == "Unreadable"
