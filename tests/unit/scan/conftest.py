@@ -45,7 +45,7 @@ class Repository:
         )
         return done.stdout.decode().strip()
 
-    def commit(self, files: Mapping[str | bytes, str | bytes], message: str = "more") -> str:
+    def commit(self, files: Mapping[Any, str | bytes], message: str = "more") -> str:
         """Write files and commit them; returns the commit."""
         for name, content in files.items():
             path = Path(os.fsdecode(os.path.join(os.fsencode(self.folder), os.fsencode(name))))

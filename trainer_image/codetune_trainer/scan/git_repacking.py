@@ -22,6 +22,7 @@ def clean(repository: Repository) -> None:
     (folder / f"pack-{made}.promisor").touch()  # tells git that what it names may be missing
     for pack in before:
         if pack.stem != f"pack-{made}":
-            for file in folder.glob(f"{pack.stem}.*"):
+            for file in sorted(folder.glob(f"{pack.stem}.*")):  # the index first: without it git looks for no pack
                 file.unlink()
-    repository.run("prune-packed", "--quiet")
+    # Not what a scan beside this one has just written and not named yet.
+    repository.run("prune", "--expire=1.hour.ago")

@@ -1,11 +1,13 @@
 """Git LFS: what is fetched and what is not, whom the Secret is shown to, and servers that give something else."""
 
 import hashlib
+import os
+import subprocess
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from codetune_trainer.scan import git_lfs
+from codetune_trainer.scan import git_lfs, git_repacking
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Workshop
@@ -71,6 +73,32 @@ def test_an_object_that_is_here_is_not_fetched_again(workshop: "Workshop", site:
     site.asked.clear()
     workshop.scan(site.source(lfs=True))
     assert batches(site) == 0
+
+
+def test_an_object_that_no_pointer_names_any_more_goes_in_time(
+    workshop: "Workshop", site: "GitSite", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(git_repacking, "_PACKS_BEFORE_CLEANING", 1)
+    repository = workshop.repository()
+    repository.commit(
+        {"a.py": workshop.code("a"), "old.py": site.put(b"old = 1\n"), "kept.py": site.put(b"kept = 1\n")}
+    )
+    workshop.scan(site.source(lfs=True))
+    (mirror,) = (workshop.places.store / "team/projects/code/sources").glob("git-*.git")
+    for loose in mirror.glob("objects/??/*"):
+        os.utime(loose, (0, 0))
+    blobs = {name: repository.blob(f"{name} = 1\n".encode()) for name in ("old", "kept")}
+    for number in range(3):
+        repository.git("rm", "--quiet", "--ignore-unmatch", "old.py")
+        repository.commit({f"{number}.py": workshop.code(f"f{number}")})
+        assert "repo/kept.py" in workshop.scan(site.source(lfs=True)).files
+    there = {
+        name: repository.git(f"--git-dir={mirror}", "rev-list", "--all", "--objects").count(blob)
+        for name, blob in blobs.items()
+    }
+    assert there == {"old": 0, "kept": 1}
+    command = ["git", f"--git-dir={mirror}", "cat-file", "-e", blobs["old"]]
+    assert subprocess.run(command, capture_output=True, check=False).returncode
 
 
 def test_pointers_of_submodules_and_folders_are_followed(workshop: "Workshop", site: "GitSite") -> None:
