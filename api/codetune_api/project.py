@@ -21,11 +21,16 @@ class GitSource(ApiModel):
     """`https://`, `ssh://`, `user@host:path` or, on a local cluster, `file:///`. No credentials in it: use
     `credentialsSecretRef`."""
     revision: Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+@-]*$")] | None = None
-    """Branch, tag or commit; empty: the repository's default branch."""
+    """Branch, tag or commit (all of its name, or the first digits of one that a branch or tag leads to); empty: the
+    repository's default branch."""
+    path: Annotated[str, Field(max_length=1024)] = ""
+    """Folder inside the repository, e.g. of a monorepo: only what is below it is fetched, and paths and patterns count
+    from it. Empty: all of it."""
     submodules: bool = False
-    """Fetch submodules too."""
+    """Fetch submodules too, and those in them. One that can't be fetched is listed as rejected, with the reason."""
     lfs: bool = False
-    """Fetch Git LFS files too; otherwise their pointers are listed as rejected."""
+    """Fetch files that Git LFS keeps, over https, as far as a scan would read them; otherwise their pointers are listed
+    as rejected."""
 
 
 class ArchiveSource(ApiModel):
@@ -66,6 +71,11 @@ class Source(ApiModel):
                 "(!self.volume.path.startsWith('/') && !self.volume.path.contains('..'))",
                 "volume.path is a path inside the volume: no leading / and no ..",
             ),
+            (
+                "!has(self.git) || !has(self.git.path) || "
+                "(!self.git.path.startsWith('/') && !self.git.path.contains('..'))",
+                "git.path is a path inside the repository: no leading / and no ..",
+            ),
         )
     )
 
@@ -78,9 +88,10 @@ class Source(ApiModel):
     """`Train`: files are split by `holdout`. `HoldOut`: all of its files are only evaluated on, and so is every copy of
     them in another source."""
     credentials_secret_ref: SecretRef | None = None
-    """For git: a `kubernetes.io/ssh-auth` Secret (optionally with `known_hosts`) or a `kubernetes.io/basic-auth`
-    one. For an archive: a `kubernetes.io/basic-auth` Secret, or an Opaque one with `token` (sent as
-    `Authorization: Bearer`) or keys `header.NAME` (each sent as the HTTP header NAME)."""
+    """For git over ssh: a `kubernetes.io/ssh-auth` Secret that also has `known_hosts`. For git over https: a
+    `kubernetes.io/basic-auth` one, or an Opaque one with `token`. For an archive: a `kubernetes.io/basic-auth` Secret,
+    or an Opaque one with `token` (sent as `Authorization: Bearer`) or keys `header.NAME` (each sent as the HTTP header
+    NAME)."""
 
 
 Pattern = Annotated[str, Field(min_length=1, max_length=1024)]

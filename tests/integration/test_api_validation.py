@@ -87,6 +87,14 @@ SOURCE = PROJECT["spec"]["sources"][0]
             change(PROJECT, sources=[{"name": "a", "git": {"url": "--upload-pack=id"}}]),
             id="url-like-an-option",
         ),
+        *(
+            pytest.param(
+                ["spec.sources[0]", "git.path is a path inside the repository: no leading / and no .."],
+                change(PROJECT, sources=[{"name": "a", "git": {**SOURCE["git"], "path": path}}]),
+                id=f"path-{name}",
+            )
+            for name, path in (("absolute", "/etc"), ("above", "../other"), ("above-inside", "a/../../other"))
+        ),
         pytest.param(
             ["spec.lora", "vLLM serves no adapter with trained embeddings"],
             change(FINETUNE, lora={"trainEmbeddings": True}),

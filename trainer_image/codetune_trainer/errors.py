@@ -3,6 +3,7 @@
     TrainerError                 a run can't go on; carries reason, message and hint
     ├── SourceError              one source of a Project can't be used; a scan goes on with the others
     │   ├── SourceUnavailable, RevisionNotFound, AuthenticationFailed, EmptyRepository, UnsupportedSource,
+    │   ├── HostKeyUnknown, HostKeyChanged, PathNotFound
     │   └── UploadMissing, DigestMismatch, InvalidArchive
     ├── EmptyDataset             no file is left to train on
     ├── DatasetMissing           the dataset that a run pins is not in the store, or not whole
@@ -44,6 +45,9 @@ _PERMANENT: frozenset[FailureReason] = frozenset(
         "IncompatibleCheckpoint",
         "RevisionNotFound",
         "AuthenticationFailed",
+        "HostKeyUnknown",
+        "HostKeyChanged",
+        "PathNotFound",
         "EmptyRepository",
         "UnsupportedSource",
         "DigestMismatch",
@@ -95,6 +99,24 @@ class AuthenticationFailed(SourceError):
     """The source wants credentials that it was not given, or refuses those that it was given."""
 
     reason = "AuthenticationFailed"
+
+
+class HostKeyUnknown(SourceError):
+    """The Secret does not say by which key an ssh server is known."""
+
+    reason = "HostKeyUnknown"
+
+
+class HostKeyChanged(SourceError):
+    """An ssh server shows another key than the one that it is known by."""
+
+    reason = "HostKeyChanged"
+
+
+class PathNotFound(SourceError):
+    """The commit has no such folder."""
+
+    reason = "PathNotFound"
 
 
 class EmptyRepository(SourceError):

@@ -127,5 +127,11 @@ def test_an_image_runs_as_somebody_and_from_a_named_version(path: Path) -> None:
     assert "ADD http" not in text
 
 
+def test_the_image_that_runs_ssh_has_its_user_in_passwd() -> None:
+    text = (REPOSITORY / "trainer_image" / "Dockerfile").read_text()
+    assert "codetune:x:65532:65532:" in text
+    assert text.index("/etc/passwd") < text.index("USER 65532:65532")
+
+
 def test_there_are_three_dockerfiles() -> None:
     assert len(list(REPOSITORY.glob("*/Dockerfile"))) == 3

@@ -56,6 +56,30 @@ def test_the_condition_says_how_many_which_why_and_what_is_done(result: Make) ->
     )
 
 
+@pytest.mark.parametrize("reason", ["HostKeyUnknown", "HostKeyChanged", "PathNotFound", "RevisionNotFound"])
+def test_what_only_a_person_can_mend_is_told_with_the_way_to_ask_again(result: Make, reason: str) -> None:
+    (condition,) = describe_sources("mine", result(app="", lib=reason).sources).values()
+
+    assert condition[:2] == ("False", reason)
+    assert "kubectl annotate project mine --overwrite codetune.dev/rescan=" in condition[2]
+
+
+@pytest.mark.parametrize("reason", ["HostKeyUnknown", "HostKeyChanged", "PathNotFound"])
+def test_a_git_failure_of_the_only_source_fails_the_project_until_somebody_acts(
+    story: Tell, result: Make, reason: Any
+) -> None:
+    told = story()
+    told.outcomes = [Failure(reason=reason, message="No.", hint="Put it into `known_hosts`.")]
+
+    told.run_until(told.now + timedelta(days=1))
+
+    assert (told.status.phase, told.condition("Ready")) == ("Failed", f"False/{reason}")
+    assert told.condition("Stalled") == f"True/{reason}"
+    assert [source.reason for source in told.status.sources] == [reason]
+    assert "known_hosts" in told.status.sources[0].message
+    assert len(told.scans) == 1
+
+
 def test_a_source_that_is_away_is_tried_again_with_pauses_that_grow_to_an_hour(story: Tell, result: Make) -> None:
     told = story(sources=SOURCES)
     told.outcomes = [result(app="", lib="SourceUnavailable")]

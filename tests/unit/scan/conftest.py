@@ -1,11 +1,14 @@
 """Real git repositories and real scans in a temporary store: what the tests of the scan stand on."""
 
+import datetime
 import io
 import json
 import os
+import ssl
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,10 @@ from codetune_api.contracts import ScanConfig, ScanResult
 from codetune_trainer.config import Places
 from codetune_trainer.reporting import Reporter
 from codetune_trainer.scan.recipe import scan
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 NONCE = "nonce-of-this-test-0001"
 
@@ -38,7 +45,7 @@ class Repository:
         )
         return done.stdout.decode().strip()
 
-    def commit(self, files: Mapping[str | bytes, str | bytes], message: str = "more") -> str:
+    def commit(self, files: Mapping[Any, str | bytes], message: str = "more") -> str:
         """Write files and commit them; returns the commit."""
         for name, content in files.items():
             path = Path(os.fsdecode(os.path.join(os.fsencode(self.folder), os.fsencode(name))))
@@ -186,3 +193,76 @@ def scan_one(workshop: Workshop) -> Callable[..., Scanned]:
         return workshop.scan(workshop.from_volume("disk"), workers=workers, **rules)
 
     return run
+
+
+@pytest.fixture
+def write_secret(tmp_path: Path) -> Callable[..., None]:
+    """Mount a Secret for a source, as the kubelet does: links into a folder beside."""
+
+    def write(source: str = "app", /, **keys: str) -> None:
+        folder = tmp_path / "credentials" / source
+        hidden = folder / "..data"
+        hidden.mkdir(parents=True)
+        for name, value in keys.items():
+            (hidden / name).write_text(value)
+            (folder / name).symlink_to(Path("..data") / name)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> "Authority":
+    """A certificate authority that nobody else knows."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+class Authority:
+    """Makes one certificate for 127.0.0.1.
+
+    Args:
+        folder: Where its files go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "root.pem"
+        self._both = folder / "server.pem"
+        root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+        root = self._sign("Test root", root_key, "Test root", root_key, is_root=True)
+        leaf = self._sign("Test root", root_key, "127.0.0.1", key, is_root=False)
+        self.root.write_bytes(root.public_bytes(serialization.Encoding.PEM))
+        plain = serialization.NoEncryption()
+        private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+        self._both.write_bytes(private + leaf.public_bytes(serialization.Encoding.PEM))
+
+    def context(self) -> ssl.SSLContext:
+        """What a server needs."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._both)
+        return context
+
+    @staticmethod
+    def _sign(
+        issuer: str,
+        issuer_key: ec.EllipticCurvePrivateKey,
+        subject: str,
+        key: ec.EllipticCurvePrivateKey,
+        *,
+        is_root: bool,
+    ) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=30))
+            .add_extension(x509.BasicConstraints(ca=is_root, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+        )
+        if not is_root:
+            names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+            builder = builder.add_extension(names, critical=False)
+        return builder.sign(issuer_key, hashes.SHA256())

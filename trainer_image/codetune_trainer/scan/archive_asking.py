@@ -43,13 +43,16 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def ask(link: Link, credentials: Mapping[str, str], wanted: Mapping[str, str]) -> Iterator[httpx2.Response]:
+def ask(
+    link: Link, credentials: Mapping[str, str], wanted: Mapping[str, str], body: bytes | None = None
+) -> Iterator[httpx2.Response]:
     """The answer that the link leads to at last; its body is not read yet.
 
     Args:
         link: Where to begin.
         credentials: Headers for the link's own origin; left out from the first redirect to another one on.
         wanted: Other headers.
+        body: What is posted; None: nothing is, and the link is got.
 
     Raises:
         Interrupted: The server can't be reached now.
@@ -60,7 +63,8 @@ def ask(link: Link, credentials: Mapping[str, str], wanted: Mapping[str, str]) -
         place, trusted = link, True
         for _ in range(1 + MOST_REDIRECTS):
             trusted = trusted and place.origin == link.origin
-            request = client.build_request("GET", place.url, headers={**(credentials if trusted else {}), **wanted})
+            headers = {**(credentials if trusted else {}), **wanted}
+            request = client.build_request("GET" if body is None else "POST", place.url, headers=headers, content=body)
             response = _send(client, request, place)
             if response.status_code not in _REDIRECTS:
                 stack.callback(response.close)

@@ -182,13 +182,14 @@ def _split(data: bytes, size: int) -> Iterator[bytes]:
 
 def _read_body(response: httpx2.Response) -> Iterator[bytes]:
     """The body as it is sent. Raises: Interrupted when it ends too early."""
-    with _interruptions():
+    with interruptions():
         # Whatever came is given at once: of pieces of one size the last one would be lost in a cut.
         yield from response.iter_raw()
 
 
 @contextmanager
-def _interruptions() -> Iterator[None]:
+def interruptions() -> Iterator[None]:
+    """Tells a connection that broke as what may be tried again."""
     try:
         yield
     except httpx2.TransportError as error:

@@ -45,7 +45,7 @@ def fetch_archive(
         SourceError: It can't be used, and no former one may stand in for it.
     """
     link = read_link(archive.url)
-    headers = read_headers(source.name, _find_secret(source, places))
+    headers = read_headers(source.name, find_secret(source, places))
     shelf = Shelf.of(cache, archive.url)
     warning = reason = ""
     with shelf.locked():
@@ -100,7 +100,8 @@ def _check(sha256: str, expected: str | None, download: Download) -> None:
     raise DigestMismatch(message, hint)
 
 
-def _find_secret(source: Source, places: Places) -> Path | None:
+def find_secret(source: Source, places: Places) -> Path | None:
+    """The folder of a source's Secret; None when it names none. Raises: AuthenticationFailed when it is not there."""
     if source.credentials_secret_ref is None:
         return None
     folder = places.credentials / source.name if places.credentials is not None else None

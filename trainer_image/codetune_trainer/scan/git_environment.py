@@ -5,16 +5,14 @@ Credentials reach git through a helper program and ssh through a private file; n
 
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from codetune_trainer.errors import AuthenticationFailed
+from codetune_trainer.scan.git_secrets import Credentials
 
 CREDENTIALS_VARIABLE = "CODETUNE_GIT_CREDENTIALS"
-"""Folder with `username` and `password`, for the credential helper."""
+"""Folder of the Secret's keys, for the credential helper."""
 CREDENTIALS_HOST_VARIABLE = "CODETUNE_GIT_CREDENTIALS_FOR"
 """`protocol://host` that alone may get them."""
 _KEPT = (
@@ -60,17 +58,6 @@ _SETTINGS = """\
 """Written as git's global settings rather than given with `-c`: these also hold for the programs that git starts."""
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """The keys of a source's Secret, as files."""
-
-    folder: Path
-
-    def has(self, key: str) -> bool:
-        """Whether the Secret has that key."""
-        return (self.folder / key).is_file()
-
-
 def build_environment(
     home: Path, protocols: tuple[str, ...], host: str, credentials: Credentials | None
 ) -> Mapping[str, str]:
@@ -81,14 +68,12 @@ def build_environment(
         protocols: Transports that git may use at all.
         host: `protocol://host` that the credentials are for.
         credentials: The source's Secret; None when it has none.
-
-    Raises:
-        AuthenticationFailed: The Secret is of no form that git can use.
     """
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings = home / "gitconfig"
     settings.write_text(_SETTINGS.format(helper=_quote(_helper_command())))
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    environment |= _find_authorities(environment)
     environment |= {
         "HOME": str(home),
         "LC_ALL": "C",
@@ -101,36 +86,24 @@ def build_environment(
         "GIT_PROTOCOL_FROM_USER": "0",
         "GIT_SSH_VARIANT": "ssh",
         "GIT_SSH_COMMAND": _ssh_command(home, credentials),
-        "GIT_LFS_SKIP_SMUDGE": "1",
+        "GIT_LITERAL_PATHSPECS": "1",
     }
-    if credentials is not None and credentials.has("password"):
+    if credentials is not None and (credentials.has("password") or credentials.has("token")):
         environment |= {CREDENTIALS_VARIABLE: str(credentials.folder), CREDENTIALS_HOST_VARIABLE: host}
     return environment
 
 
-def check_credentials(source: str, folder: Path | None, *, ssh: bool) -> Credentials | None:
-    """The source's Secret, looked at before anything is fetched.
-
-    Args:
-        source: Name of the source.
-        folder: Where the Secret's keys are; None when the source names no Secret.
-        ssh: Whether the URL is reached by ssh.
-
-    Raises:
-        AuthenticationFailed: The Secret lacks the keys that the URL's protocol needs.
-    """
-    hint = "For ssh URLs use a kubernetes.io/ssh-auth Secret that also has `known_hosts`; for https a basic-auth one."
-    if folder is None:
-        if ssh:
-            raise AuthenticationFailed(f"Source {source!r} has an ssh URL and no credentialsSecretRef.", hint)
-        return None
-    credentials = Credentials(folder)
-    needed = ("ssh-privatekey", "known_hosts") if ssh else ("username", "password")
-    missing = [key for key in needed if not credentials.has(key)]
-    if missing:
-        lacks = " and ".join(f"`{key}`" for key in missing)
-        raise AuthenticationFailed(f"The Secret of source {source!r} has no {lacks}.", hint)
-    return credentials
+def _find_authorities(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """Certificate authorities by git's own names: Debian's build of curl knows the names of OpenSSL and curl not."""
+    places = (
+        ("GIT_SSL_CAINFO", ("GIT_SSL_CAINFO", "CURL_CA_BUNDLE", "SSL_CERT_FILE")),
+        ("GIT_SSL_CAPATH", ("GIT_SSL_CAPATH", "SSL_CERT_DIR")),
+    )
+    return {
+        name: next(environment[source] for source in sources if source in environment)
+        for name, sources in places
+        if not environment.keys().isdisjoint(sources)
+    }
 
 
 def _ssh_command(home: Path, credentials: Credentials | None) -> str:
@@ -140,7 +113,7 @@ def _ssh_command(home: Path, credentials: Credentials | None) -> str:
         *("-o", "StrictHostKeyChecking=yes"),
         *("-o", "UpdateHostKeys=no"),
         *("-o", f"GlobalKnownHostsFile={os.devnull}"),
-        *("-o", "PasswordAuthentication=no"),
+        *("-o", "PreferredAuthentications=publickey"),
         *("-o", "IdentitiesOnly=yes"),
         *("-o", "IdentityAgent=none"),
         *("-o", "ConnectTimeout=30"),
@@ -148,8 +121,7 @@ def _ssh_command(home: Path, credentials: Credentials | None) -> str:
     ]
     if credentials is not None and credentials.has("ssh-privatekey"):
         key = _private_copy(credentials.folder / "ssh-privatekey", home / "key")
-        hosts = credentials.folder / "known_hosts"
-        options += ["-i", str(key), "-o", f"UserKnownHostsFile={hosts}"]
+        options += ["-i", str(key), "-o", f'UserKnownHostsFile="{credentials.folder / "known_hosts"}"']
     else:
         options += ["-o", f"UserKnownHostsFile={os.devnull}"]
     return shlex.join(["ssh", *options])
@@ -171,11 +143,3 @@ def _quote(value: str) -> str:
     """A value of git's settings file."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def find_git() -> str:
-    """The git program. Raises: FileNotFoundError when the image has none."""
-    git = shutil.which("git")
-    if git is None:
-        raise FileNotFoundError("This image has no git program on its PATH.")
-    return git

@@ -1,40 +1,40 @@
-"""A bare mirror of one repository in the store: fetched shallow, kept for the next sync, never checked out."""
+"""A bare mirror of one repository in the store: fetched shallow and in part, kept for the next sync, never checked out.
+
+What the scan will not read does not come: blobs above `READ_LIMIT_BYTES`, and those outside of `git.path`. A blob that
+is not here is not asked for later either: git is told only while it fetches that the repository is a part of another
+one, so reading can't start a fetch.
+"""
 
 import fcntl
-import os
+import hashlib
 import re
 import shutil
-import signal
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from codetune_trainer.errors import AuthenticationFailed, EmptyRepository, RevisionNotFound, SourceUnavailable
-from codetune_trainer.scan.git_environment import find_git
+from codetune_trainer.errors import EmptyRepository, RevisionNotFound, UnsupportedSource
+from codetune_trainer.scan.git_objects import list_entries
+from codetune_trainer.scan.git_parts import find_absent_modules, find_folder, find_lacking
+from codetune_trainer.scan.git_reading import Repository, close_off
+from codetune_trainer.scan.git_repacking import clean
+from codetune_trainer.scan.git_running import ASK_SECONDS, FETCH_SECONDS, Damaged, GitError, run_git
 from codetune_trainer.scan.git_urls import Remote
+from codetune_trainer.scan.git_words import explain, lacks_feature
+from codetune_trainer.scan.rules import READ_LIMIT_BYTES
 
-ASK_SECONDS = 180
-FETCH_SECONDS = 3 * 3600
-_REF = "refs/codetune/current"
+_NEXT = "refs/codetune/next"
+_HELD = "refs/codetune/held/"
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _FULL_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_PACKS_BEFORE_CLEANING = 16
-_ERROR_CHARACTERS = 600
-_DENIED = re.compile(
-    r"Authentication failed|could not read (Username|Password)|terminal prompts disabled|Permission denied"
-    r"|Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED|error: 40[13]\b|Access denied|HTTP Basic"
-)
-_HOST_KEY = re.compile(r"Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED")
-_NO_SUCH_OBJECT = re.compile(
-    r"not our ref|couldn't find remote ref|no such remote ref|unadvertised object|does not exist|not a valid object"
-)
-_NOT_SHALLOW = re.compile(r"does not support shallow|shallow capabilities")
-
-
-class GitError(Exception):
-    """git ended with an error; the text is what it said."""
+_FETCH = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--force")
+_HISTORY = ("+refs/heads/*:refs/codetune/heads/*", "+refs/tags/*:refs/codetune/tags/*")
+_SMALL_BLOBS = f"blob:limit={READ_LIMIT_BYTES + 1}"
+"""git leaves out what has this many bytes or more."""
+_NO_BLOBS = "blob:none"
+_COMMITS = "tree:0"
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,15 @@ class Mirror:
     folder: Path
     remote: Remote
     environment: Mapping[str, str]
+    holder: str
+    """Who needs a commit of it; each keeps the last one that it asked for, and what none keeps goes in time."""
+    path: str = ""
+    """The folder whose blobs are needed; empty: all of them."""
 
-    def run(self, *arguments: str, seconds: float = ASK_SECONDS) -> str:
-        """git's output. Raises: GitError, SourceUnavailable when it takes too long."""
-        return run_git([f"--git-dir={self.folder}", *arguments], self.environment, seconds)
+    @cached_property
+    def here(self) -> Repository:
+        """What was fetched."""
+        return Repository(self.folder, close_off(self.environment))
 
     def sync(self, revision: str | None) -> str:
         """Bring a revision here and return its commit.
@@ -56,52 +61,53 @@ class Mirror:
             revision: Branch, tag or commit; None: the repository's default branch.
 
         Raises:
-            SourceError: By what is wrong with the repository, its revision or its credentials.
+            SourceError: By what is wrong with the repository, its revision, its path or its credentials.
         """
-        with self._locked():
-            try:
-                return self._sync(revision)
-            except _Damaged:
-                # Only what we hold can be damaged: it is made anew from the source, once.
-                shutil.rmtree(self.folder)
-                self._prepare()
-                return self._sync(revision)
+        return self._work(lambda: self._sync(revision))
+
+    def sync_commit(self, commit: str) -> str:
+        """Have a commit here; one that is here already is not asked for. Raises: SourceError."""
+        return self._work(lambda: self._sync_commit(commit))
 
     def last_commit(self) -> str | None:
-        """The commit that the last sync brought; None when there was none."""
-        if not self.folder.is_dir():
-            return None
-        try:
-            return self.run("rev-parse", "--verify", "--quiet", f"{_REF}^{{commit}}").strip() or None
-        except GitError:
-            return None
+        """The commit that this holder's last sync brought; None when there was none."""
+        return self.here.resolve(self._held) if self.folder.is_dir() else None
+
+    @property
+    def _held(self) -> str:
+        return f"{_HELD}{hashlib.sha256(self.holder.encode()).hexdigest()[:16]}"
 
     def _sync(self, revision: str | None) -> str:
         names = self._ask_refs(revision)
         if names:
-            self._fetch(names[0], shallow=True)
-        elif revision and _COMMIT.fullmatch(revision):
-            self._fetch_commit(revision)
-        else:
+            return self._settle(self._bring(names[0], revision))
+        if not revision or not _COMMIT.fullmatch(revision):
             raise self._no_revision(revision)
-        commit = self.last_commit()
-        if commit is None:
-            raise RevisionNotFound(
-                f"{revision or 'HEAD'!r} of {self.remote.shown} is no commit.", "Name a branch, tag or commit."
-            )
-        if _FULL_COMMIT.fullmatch(revision or "") and not names and commit != revision:
+        commit = self._bring_commit(revision if _FULL_COMMIT.fullmatch(revision) else self._complete(revision))
+        if not commit.startswith(revision):
             raise self._no_revision(revision)
-        self._clean()
+        return self._settle(commit)
+
+    def _sync_commit(self, commit: str) -> str:
+        if commit not in self._list_held() and self._bring_commit(commit) != commit:
+            raise self._no_revision(commit)
+        return self._settle(commit)
+
+    def _settle(self, commit: str) -> str:
+        """Keep a commit that is here, after a look at all of its tree. Raises: Damaged, SourceError."""
+        for _ in list_entries(self.folder, f"{commit}:{self.path}", self.here.reading):
+            pass
+        self.here.run("update-ref", self._held, commit)
+        clean(self.here)
         return commit
+
+    def _list_held(self) -> list[str]:
+        return self.here.run("for-each-ref", "--format=%(objectname)", _HELD).split()
 
     def _ask_refs(self, revision: str | None) -> list[str]:
         """Full names of the refs that a revision means, the branch first. Raises: SourceError."""
         wanted = ["HEAD"] if revision is None else [f"refs/heads/{revision}", f"refs/tags/{revision}"]
-        try:
-            listed = self.run("ls-remote", "--", self.remote.url)
-        except GitError as error:
-            raise self._explain(str(error)) from error
-        there = [line.partition("\t")[2] for line in listed.splitlines()]
+        there = self._list_refs(*wanted) or self._list_refs()
         if not there:
             hint = "Push a commit to it, or take the source out."
             raise EmptyRepository(f"{self.remote.shown} has no commit.", hint)
@@ -111,57 +117,119 @@ class Mirror:
             )
         return [name for name in wanted if name in there]
 
-    def _fetch(self, what: str, *, shallow: bool) -> None:
-        options = ["--no-tags", "--no-write-fetch-head", "--force", *(["--depth=1"] if shallow else [])]
+    def _list_refs(self, *names: str) -> list[str]:
         try:
-            self.run("fetch", "--quiet", *options, "--", self.remote.url, f"+{what}:{_REF}", seconds=FETCH_SECONDS)
+            listed = self._ask("ls-remote", "--", self.remote.url, *names, seconds=ASK_SECONDS)
         except GitError as error:
-            if shallow and _NOT_SHALLOW.search(str(error)):
-                self._fetch(what, shallow=False)
-                return
-            raise self._explain(str(error)) from error
+            raise explain(str(error), self.remote) from error
+        return [line.partition("\t")[2] for line in listed.splitlines()]
 
-    def _fetch_commit(self, commit: str) -> None:
+    def _bring(self, what: str, revision: str | None) -> str:
+        """Fetch a ref or commit with the blobs that are needed, and return the commit. Raises: SourceError."""
+        self._fetch(_NO_BLOBS if self.path else _SMALL_BLOBS, f"+{what}:{_NEXT}")
+        commit = self._read_next(revision)
+        if not self.path:
+            return commit
+        try:
+            self._bring_blobs(commit)
+        except GitError:
+            # Not every server gives single objects, or says so in known words: then everything comes.
+            self._fetch(_SMALL_BLOBS, f"+{what}:{_NEXT}", options=("--depth=1", "--refetch"))
+        return self._read_next(revision)
+
+    def _bring_blobs(self, commit: str) -> None:
+        """Fetch the blobs below the path that are not here, in one request. Raises: GitError, SourceError."""
+        tree = find_folder(self.here, commit, self.path, self.remote.shown)
+        held = [self.here.run("rev-parse", f"{other}:{self.path}").strip() for other in self._list_held()]
+        lacking = find_lacking(self.here, commit, tree, held)
+        if lacking and not held:
+            # By its tree, so that the server leaves out what is too large.
+            self._ask(*_FETCH, "--refetch", f"--filter={_SMALL_BLOBS}", "origin", tree)
+            lacking = find_absent_modules(self.here, commit)
+        if lacking:
+            # Without haves: the server takes it that of a commit that is here all blobs are.
+            alone = ("-c", "fetch.negotiationAlgorithm=noop")
+            asked = b"".join(blob + b"\n" for blob in sorted(lacking))
+            self._ask(*alone, *_FETCH, f"--filter={_NO_BLOBS}", "--stdin", "origin", data=asked)
+
+    def _bring_commit(self, commit: str) -> str:
         """A commit by its name; where the server gives no single commits, everything that leads to it."""
         try:
-            if _FULL_COMMIT.fullmatch(commit):
-                self._fetch(commit, shallow=True)
-                return
+            return self._bring(commit, commit)
         except RevisionNotFound:
             pass  # not every server gives commits that no branch points to
-        everything = ["+refs/heads/*:refs/codetune/heads/*", "+refs/tags/*:refs/codetune/tags/*"]
-        unshallow = ["--unshallow"] if (self.folder / "shallow").exists() else []
+        shallow = (self.folder / "shallow").exists()
+        self._fetch(_SMALL_BLOBS, *_HISTORY, options=("--unshallow",) if shallow else ())
+        if (found := self.here.resolve(commit)) is None:
+            raise self._no_revision(commit)
+        return found
+
+    def _complete(self, digits: str) -> str:
+        """The commit whose name begins so, among those that lead to a branch or tag. Raises: SourceError."""
+        folder = Path(self.environment["HOME"]) / "history.git"
+        history = Mirror(folder, self.remote, self.environment, self.holder)
         try:
-            options = ["--quiet", "--no-tags", "--no-write-fetch-head", "--force", *unshallow]
-            self.run("fetch", *options, "--", self.remote.url, *everything, seconds=FETCH_SECONDS)
-            full = self.run("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}").strip()
-            self.run("update-ref", _REF, full)
-        except GitError as error:
-            if not str(error) or _NO_SUCH_OBJECT.search(str(error)):
-                raise self._no_revision(commit) from error
-            raise self._explain(str(error)) from error
+            history._prepare()
+            history._fetch(_COMMITS, *_HISTORY, options=())
+            if (found := history.here.resolve(digits)) is None:
+                raise self._no_revision(digits)
+            return found
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _fetch(self, filtered: str, *refspecs: str, options: tuple[str, ...] = ("--depth=1",)) -> None:
+        """Fetch by as little as the server can. Raises: SourceError."""
+        whole = [option for option in options if option != "--depth=1"]
+        for chosen in ([f"--filter={filtered}", *options], ["--no-filter", *options], ["--no-filter", *whole]):
+            try:
+                self._ask(*_FETCH, *chosen, "origin", *refspecs)
+                return
+            except GitError as error:
+                failure = error
+                if not lacks_feature(str(error)):
+                    break
+        raise explain(str(failure), self.remote) from failure
+
+    def _ask(self, *arguments: str, data: bytes = b"", seconds: float = FETCH_SECONDS) -> str:
+        """git's output, with the network. Raises: GitError, SourceUnavailable when it takes too long."""
+        settings = {
+            "remote.origin.url": self.remote.url,
+            "remote.origin.promisor": "true",
+            "remote.origin.partialclonefilter": _SMALL_BLOBS,
+        }
+        environment = {**self.environment, "GIT_CONFIG_COUNT": str(len(settings))}
+        for number, (name, value) in enumerate(settings.items()):
+            environment |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+        return run_git([f"--git-dir={self.folder}", *arguments], environment, seconds, data)
+
+    def _read_next(self, revision: str | None) -> str:
+        commit = self.here.resolve(_NEXT)
+        if commit is None:
+            message = f"{revision or 'HEAD'!r} of {self.remote.shown} is no commit."
+            raise RevisionNotFound(message, "Name a branch, tag or commit.")
+        return commit
 
     def _no_revision(self, revision: str | None) -> RevisionNotFound:
         message = f"{self.remote.shown} has no branch, tag or commit {revision!r}."
-        return RevisionNotFound(message, "Set git.revision to one that exists, or leave it out for the default branch.")
+        hint = "Set git.revision to one that exists, or leave it out for the default branch."
+        if revision and _COMMIT.fullmatch(revision) and not _FULL_COMMIT.fullmatch(revision):
+            hint += " A commit that no branch or tag leads to needs all digits of its name."
+        return RevisionNotFound(message, hint)
 
-    def _explain(self, said: str) -> Exception:
-        """What git's words mean for the source."""
-        text = shorten(said)
-        if _HOST_KEY.search(said):
-            hint = "Put the server's current host key into `known_hosts` of the source's Secret (ssh-keyscan HOST)."
-            return AuthenticationFailed(
-                f"{self.remote.shown}: the server's host key is not the known one. {text}", hint
-            )
-        if _DENIED.search(said):
-            hint = "Check that the repository exists and that the Secret in credentialsSecretRef may read it."
-            return AuthenticationFailed(f"{self.remote.shown} asks for other credentials: {text}", hint)
-        if _NO_SUCH_OBJECT.search(said) and "repository" not in said:
-            return RevisionNotFound(f"{self.remote.shown}: {text}", "Set git.revision to one that exists.")
-        if re.search(r"bad object|corrupt|invalid index-pack|loose object|packfile .* cannot|unable to read", said):
-            return _Damaged(text)
-        hint = "Check the URL, and that the cluster's network and proxy let the scan reach it."
-        return SourceUnavailable(f"{self.remote.shown} can't be fetched: {text}", hint)
+    def _work(self, task: Callable[[], str]) -> str:
+        with self._locked():
+            try:
+                return task()
+            except Damaged:
+                pass
+            # Most likely what we hold is damaged: it is made anew from the source, once.
+            shutil.rmtree(self.folder)
+            self._prepare()
+            try:
+                return task()
+            except Damaged as error:
+                hint = "Check it with `git fsck`; a tree of thousands of nested folders can't be read either."
+                raise UnsupportedSource(f"What {self.remote.shown} gives can't be read: {error}", hint) from error
 
     def _prepare(self) -> None:
         if (self.folder / "HEAD").is_file():
@@ -169,11 +237,6 @@ class Mirror:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         run_git(["init", "--quiet", "--bare", "--template=", "--", str(self.folder)], self.environment, ASK_SECONDS)
-
-    def _clean(self) -> None:
-        """Drop what earlier commits left, once it is worth the work."""
-        if len(list((self.folder / "objects" / "pack").glob("*.pack"))) > _PACKS_BEFORE_CLEANING:
-            self.run("gc", "--quiet", "--prune=now", seconds=FETCH_SECONDS)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -185,38 +248,3 @@ class Mirror:
             for stale in [*self.folder.glob("*.lock"), *(self.folder / "refs").rglob("*.lock")]:
                 stale.unlink()
             yield
-
-
-class _Damaged(Exception):
-    """What the mirror holds is broken."""
-
-
-def run_git(arguments: Sequence[str], environment: Mapping[str, str], seconds: float) -> str:
-    """Run git to its end and return its output. Raises: GitError, SourceUnavailable when it takes too long."""
-    with subprocess.Popen(
-        [find_git(), *arguments],
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd="/",
-        start_new_session=True,  # so that its helpers (ssh, index-pack) end with it
-    ) as process:
-        try:
-            output, said = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired as error:
-            message = f"git {arguments[1] if len(arguments) > 1 else ''} did not end within {seconds:.0f} s."
-            raise SourceUnavailable(message, "Check that the server answers; the scan is tried again.") from error
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode:
-        raise GitError(said.decode(errors="replace").strip())
-    return output.decode(errors="replace")
-
-
-def shorten(said: str) -> str:
-    """git's words in one line, without control characters, bounded."""
-    lines = [line for line in said.splitlines() if line.strip() and not line.startswith(("hint:", "warning:"))]
-    text = " ".join("".join(letter if letter.isprintable() else " " for letter in " ".join(lines)).split())
-    return text if len(text) <= _ERROR_CHARACTERS else text[:_ERROR_CHARACTERS] + "…"

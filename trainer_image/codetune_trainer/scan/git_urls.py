@@ -26,6 +26,18 @@ class Remote:
     host: str
     """`protocol://host[:port]`; what credentials are bound to."""
 
+    @property
+    def authority(self) -> str:
+        """`host[:port]`."""
+        return self.host.partition("://")[2]
+
+    @property
+    def origin(self) -> str:
+        """`host`, but the same for all spellings of it: in lower case, and with the port in any case."""
+        usual = {"https": 443, "http": 80, "ssh": 22}.get(self.protocol, 0)
+        parts = urlsplit(self.host)
+        return f"{self.protocol}://{parts.hostname}:{parts.port or usual}"
+
 
 def read_url(url: str, file_root: Path | None) -> Remote:
     """Check a repository's URL and say what git gets for it.
@@ -45,13 +57,17 @@ def read_url(url: str, file_root: Path | None) -> Remote:
         return _read_file_url(url, file_root)
     if scheme not in {"http", "https", "ssh"} or any(ord(letter) <= 32 or ord(letter) == 127 for letter in url):
         raise UnsupportedSource(f"{url!r} is no URL that Codetune gives to git.", _FORMS)
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        usable = parts.port != 0
+    except ValueError as error:
+        raise UnsupportedSource(f"{url!r} is no URL: {error}.", _FORMS) from error
     if parts.password is not None or (parts.username is not None and scheme != "ssh"):
         shown = f"{scheme}://…@{parts.hostname}{parts.path}"
         hint = "Take them out of the URL and put them into a Secret: sources[].credentialsSecretRef."
         raise UnsupportedSource(f"The URL {shown} has credentials in it.", hint)
     host = parts.netloc.rpartition("@")[2]
-    if not _HOST.fullmatch(host) or (parts.username or "").startswith("-") or len(parts.path) < 2:
+    if not _HOST.fullmatch(host) or (parts.username or "").startswith("-") or len(parts.path) < 2 or not usable:
         raise UnsupportedSource(f"{url!r} names no host and repository.", _FORMS)
     return Remote(url, url, scheme, f"{scheme}://{host}")
 

@@ -51,9 +51,11 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
         EmptyDataset: No file is left to train on.
         InvalidParameters: A pattern or file type is no such thing.
     """
-    Judge(config.files, config.holdout)  # says what is wrong with the rules before anything is fetched
+    judge = Judge(config.files, config.holdout)  # says what is wrong with the rules before anything is fetched
     cache = inside(places.store, config.cache, "cache")
-    sources, failed = prepare_all(config.sources, cache, places, lambda text: reporter.stage("Fetching", text))
+    sources, failed = prepare_all(
+        config.sources, cache, places, lambda text: reporter.stage("Fetching", text), judge.wants_content
+    )
     prune_cache(config.sources, cache)
     prune_uploads(config.sources, cache.parent / "uploads")
     synced_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

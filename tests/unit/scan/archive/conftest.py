@@ -1,6 +1,5 @@
 """A real HTTP server on the loopback that gives archives, cuts them, redirects, asks for credentials; with TLS too."""
 
-import datetime
 import io
 import os
 import socket
@@ -13,19 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from codetune_trainer.scan import archive_asking, archive_download
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 if TYPE_CHECKING:
-    from unit.scan.conftest import Workshop
+    from unit.scan.conftest import Authority, Workshop
 
 LONG_AGO = "Thu, 01 Jan 2026 00:00:00 GMT"
 
@@ -233,84 +226,11 @@ def other_site() -> Iterator[Site]:
         yield running
 
 
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> "Authority":
-    """A certificate authority that nobody else knows."""
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-class Authority:
-    """Makes one certificate for 127.0.0.1.
-
-    Args:
-        folder: Where its files go.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "root.pem"
-        self._both = folder / "server.pem"
-        root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-        root = self._sign("Test root", root_key, "Test root", root_key, is_root=True)
-        leaf = self._sign("Test root", root_key, "127.0.0.1", key, is_root=False)
-        self.root.write_bytes(root.public_bytes(serialization.Encoding.PEM))
-        plain = serialization.NoEncryption()
-        private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-        self._both.write_bytes(private + leaf.public_bytes(serialization.Encoding.PEM))
-
-    def context(self) -> ssl.SSLContext:
-        """What a server needs."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._both)
-        return context
-
-    @staticmethod
-    def _sign(
-        issuer: str,
-        issuer_key: ec.EllipticCurvePrivateKey,
-        subject: str,
-        key: ec.EllipticCurvePrivateKey,
-        *,
-        is_root: bool,
-    ) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=30))
-            .add_extension(x509.BasicConstraints(ca=is_root, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
-        )
-        if not is_root:
-            names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-            builder = builder.add_extension(names, critical=False)
-        return builder.sign(issuer_key, hashes.SHA256())
-
-
 @pytest.fixture
-def secure_site(authority: Authority) -> Iterator[Site]:
+def secure_site(authority: "Authority") -> Iterator[Site]:
     """A site with TLS whose authority the environment names."""
     with serve(tls=authority.context()) as running:
         yield running
-
-
-@pytest.fixture
-def write_secret(tmp_path: Path) -> Callable[..., None]:
-    """Mount a Secret for a source, as the kubelet does: links into a folder beside."""
-
-    def write(source: str = "app", /, **keys: str) -> None:
-        folder = tmp_path / "credentials" / source
-        hidden = folder / "..data"
-        hidden.mkdir(parents=True)
-        for name, value in keys.items():
-            (hidden / name).write_text(value)
-            (folder / name).symlink_to(Path("..data") / name)
-
-    return write
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from codetune_trainer.errors import AuthenticationFailed, SourceError, SourceUna
 from codetune_trainer.scan.archive_urls import read_link
 
 if TYPE_CHECKING:
-    from unit.scan.archive.conftest import Authority, Site
-    from unit.scan.conftest import Workshop
+    from unit.scan.archive.conftest import Site
+    from unit.scan.conftest import Authority, Workshop
 
     WriteSecret = Callable[..., None]
 

@@ -5,10 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from codetune_trainer.errors import SourceError, SourceUnavailable, UnsupportedSource
+from codetune_trainer.errors import SourceError, SourceUnavailable, TrainerError, UnsupportedSource
 from codetune_trainer.scan import git_credentials
-from codetune_trainer.scan.git_environment import Credentials, build_environment
+from codetune_trainer.scan.git_environment import build_environment
+from codetune_trainer.scan.git_reading import close_off
+from codetune_trainer.scan.git_secrets import Credentials
 from codetune_trainer.scan.git_urls import read_url
+from codetune_trainer.scan.git_words import explain
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n-----END OPENSSH PRIVATE KEY-----"
 
@@ -51,6 +54,10 @@ def test_a_url_is_taken(protocol: str, host: str, url: str) -> None:
         pytest.param("host:path", id="scp-without-user"),
         pytest.param("", id="empty"),
         pytest.param("file:///etc", id="file-without-root"),
+        pytest.param("https://host:99999/path", id="port-too-large"),
+        pytest.param("ssh://git@host:22x/path", id="port-that-is-none"),
+        pytest.param("https://host:0/path", id="port-0"),
+        pytest.param("https://[::1/path", id="half-an-address"),
     ],
 )
 def test_a_url_is_refused(url: str) -> None:
@@ -123,8 +130,52 @@ def test_an_ssh_key_becomes_a_private_file_and_hosts_are_always_checked(tmp_path
     assert key.read_text() == KEY + "\n"
     assert key.stat().st_mode & 0o777 == 0o600
     assert "StrictHostKeyChecking=yes" in environment["GIT_SSH_COMMAND"]
-    assert f"UserKnownHostsFile={secret / 'known_hosts'}" in environment["GIT_SSH_COMMAND"]
+    assert f'UserKnownHostsFile="{secret / "known_hosts"}"' in environment["GIT_SSH_COMMAND"]
     assert not any("abc" in value for value in environment.values())
+
+
+def test_what_reads_a_repository_has_no_credentials_and_no_way_out(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t")
+    environment = build_environment(tmp_path / "home", ("https",), "https://h", Credentials(tmp_path))
+    assert environment["CODETUNE_GIT_CREDENTIALS"] == str(tmp_path)
+    reading = close_off(environment, tmp_path / 'a:b "c".git')
+    assert not [name for name in reading if name.startswith("CODETUNE")]
+    assert reading["GIT_ALLOW_PROTOCOL"] == "none"
+    assert reading["GIT_ALTERNATE_OBJECT_DIRECTORIES"] == f'"{tmp_path}/a:b \\"c\\".git/objects"'
+
+
+@pytest.mark.parametrize(
+    ("same", "one", "other"),
+    [
+        pytest.param(True, "https://Git.example.com/a", "https://git.example.com:443/b", id="usual-port"),
+        pytest.param(True, "ssh://git@h:22/a", "git@h:b", id="scp-like"),
+        pytest.param(False, "https://h/a", "http://h/a", id="protocol"),
+        pytest.param(False, "https://h/a", "https://h:8443/a", id="port"),
+        pytest.param(False, "https://h/a", "https://h.evil.example.com/a", id="longer-name"),
+        pytest.param(False, "https://[::1]/a", "https://[::2]/a", id="addresses"),
+    ],
+)
+def test_what_counts_as_the_same_host(same: bool, one: str, other: str) -> None:
+    assert (read_url(one, None).origin == read_url(other, None).origin) is same
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        pytest.param("DiskFull", "fatal: write error: No space left on device", id="disk-full"),
+        pytest.param("AuthenticationFailed", "fatal: Authentication failed for 'https://h/a/'", id="denied"),
+        pytest.param("SourceUnavailable", "ERROR: Repository not found.\nfatal: Could not read", id="github-by-ssh"),
+        pytest.param("SourceUnavailable", "fatal: repository 'https://h/a/' does not exist", id="no-repository"),
+        pytest.param("RevisionNotFound", "fatal: couldn't find remote ref refs/heads/x", id="no-revision"),
+        pytest.param("HostKeyUnknown", "No ED25519 host key is known for h and you have requested", id="unknown-host"),
+        pytest.param("HostKeyChanged", "WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!", id="changed-host"),
+        pytest.param("SourceUnavailable", "ssh: connect to host h port 22: Connection refused", id="refused"),
+    ],
+)
+def test_what_git_says_becomes_a_reason(reason: str, said: str) -> None:
+    failure = explain(said, read_url("ssh://git@h/a", None))
+    assert isinstance(failure, TrainerError)
+    assert (failure.reason, bool(failure.hint)) == (reason, True)
 
 
 @pytest.mark.parametrize(

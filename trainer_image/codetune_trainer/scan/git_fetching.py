@@ -1,0 +1,100 @@
+"""Makes a git source ready to be read: secret, mirror, submodules; the last good commit when the server is away."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from codetune_api.project import GitSource, Source
+
+from codetune_trainer.config import Places
+from codetune_trainer.errors import (
+    AuthenticationFailed,
+    HostKeyChanged,
+    HostKeyUnknown,
+    SourceUnavailable,
+    UnsupportedSource,
+)
+from codetune_trainer.scan.archive_fetching import find_secret
+from codetune_trainer.scan.git_assembling import Assembly
+from codetune_trainer.scan.git_cache import mirror_name, modules_folder
+from codetune_trainer.scan.git_mirror import Mirror
+from codetune_trainer.scan.git_reading import close_off
+from codetune_trainer.scan.git_secrets import check_credentials
+from codetune_trainer.scan.git_tree import GitTree
+from codetune_trainer.scan.git_urls import read_url
+from codetune_trainer.scan.records import Found
+
+_AWAY = (SourceUnavailable, AuthenticationFailed, HostKeyUnknown, HostKeyChanged)
+"""What ails the way to a repository: the commit of the last scan stands in."""
+_TOLD = 3
+
+
+@dataclass(frozen=True)
+class FetchedGit:
+    """A git source that can be read."""
+
+    folder: Path
+    """A bare repository."""
+    commit: str
+    tree: GitTree
+    environment: Mapping[str, str]
+    """git's, without the network; with it the folder has all objects of the tree."""
+    warning: str = ""
+    """What a person should know about it though it could be read."""
+    reason: str = ""
+    """Why the commit is a former one; empty when it is what the repository has now."""
+
+
+def fetch_git(
+    source: Source, git: GitSource, cache: Path, places: Places, wants: Callable[[Found], bool]
+) -> FetchedGit:
+    """Have a commit in the store with everything of it that a scan reads.
+
+    Args:
+        source: As in spec.
+        git: Its `git`.
+        cache: Folder in the store for what is fetched.
+        places: The pod's folders.
+        wants: Whether a file of this path and size would be read.
+
+    Raises:
+        SourceError: It can't be used, and no former commit may stand in for it.
+    """
+    remote = read_url(git.url, places.file_root)
+    path = _read_path(git.path)
+    credentials = check_credentials(source.name, find_secret(source, places), remote)
+    home = places.scratch / "git" / source.name
+    modules = modules_folder(cache, git, source.name)
+    assembly = Assembly(git, remote, credentials, home, modules, places.file_root, wants)
+    mirror = assembly.open(remote, cache / f"{mirror_name(git)}.git", source.name, path)
+    commit, warning, reason = _sync(mirror, git.revision)
+    tree = assembly.build(mirror, commit)
+    assembly.prune()
+    told = assembly.troubles[:_TOLD]
+    more = len(assembly.troubles) - len(told)
+    warning = " ".join(
+        [*([warning] if warning else []), *told, *([f"{more} more troubles like these."] if more else [])]
+    )
+    environment = close_off(mirror.environment, *assembly.used[1:])
+    return FetchedGit(mirror.folder, commit, tree, environment, warning, reason)
+
+
+def _sync(mirror: Mirror, revision: str | None) -> tuple[str, str, str]:
+    """The commit, and what to say of it and why when it is not the current one."""
+    try:
+        return mirror.sync(revision), "", ""
+    except _AWAY as error:
+        last = mirror.last_commit()
+        if last is None:
+            raise
+        # A server that is away must not take away data that is here.
+        warning = f"It could not be fetched; commit {last[:12]} of the last scan is used. {error.message} {error.hint}"
+        return last, warning, error.reason
+
+
+def _read_path(path: str) -> str:
+    parts = [part for part in path.split("/") if part not in {"", "."}]
+    if path.startswith("/") or ".." in parts or "\0" in path:
+        hint = "git.path must be a folder inside the repository: no leading / and no `..`."
+        raise UnsupportedSource(f"git.path {path!r} leaves the repository.", hint)
+    return "/".join(parts)
