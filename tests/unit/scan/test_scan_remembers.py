@@ -229,3 +229,34 @@ def test_a_memory_that_is_damaged_is_not_believed(
     judged.clear()
     assert describe(workshop.scan(workshop.from_volume("disk"))) == told
     assert set(judged) == set(FILES)
+
+
+def test_a_commit_that_is_to_be_scanned_again_is_not_fetched(workshop: "Workshop") -> None:
+    repository = workshop.repository()
+    first = repository.commit({"a.py": workshop.code("a"), "b.js": "let b = 1\n"})
+    workshop.scan()
+    repository.commit({"c.py": workshop.code("c")})
+    (workshop.root / "files/repo").rename(workshop.root / "files/away")
+    (workshop.root / "files/repo").mkdir()
+
+    again = workshop.scan(files={"types": ["Python"]}, fetched={"repo": first})
+
+    assert set(again.files) == {"repo/a.py"}
+    source = again.result.sources[0]
+    assert (source.commit, source.reason, source.message) == (first, "", "")
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        pytest.param("0" * 40, id="never-there"),
+        pytest.param("--upload-pack=x", id="no-commit"),
+        pytest.param("", id="none"),
+    ],
+)
+def test_a_commit_that_is_not_in_the_cache_is_fetched_all_the_same(known: str, workshop: "Workshop") -> None:
+    repository = workshop.repository()
+    repository.commit({"a.py": workshop.code("a")})
+    workshop.scan()
+    newest = repository.commit({"c.py": workshop.code("c")})
+    assert workshop.scan(fetched={"repo": known}).result.sources[0].commit == newest

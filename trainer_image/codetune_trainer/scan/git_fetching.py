@@ -46,7 +46,7 @@ class FetchedGit:
 
 
 def fetch_git(
-    source: Source, git: GitSource, cache: Path, places: Places, wants: Callable[[Found], bool]
+    source: Source, git: GitSource, cache: Path, places: Places, wants: Callable[[Found], bool], known: str = ""
 ) -> FetchedGit:
     """Have a commit in the store with everything of it that a scan reads.
 
@@ -56,6 +56,7 @@ def fetch_git(
         cache: Folder in the store for what is fetched.
         places: The pod's folders.
         wants: Whether a file of this path and size would be read.
+        known: The commit of the last scan, when that is to be scanned again; what is here of it is not fetched.
 
     Raises:
         SourceError: It can't be used, and no former commit may stand in for it.
@@ -67,7 +68,7 @@ def fetch_git(
     modules = modules_folder(cache, git, source.name)
     assembly = Assembly(git, remote, credentials, home, modules, places.file_root, wants)
     mirror = assembly.open(remote, cache / f"{mirror_name(git)}.git", source.name, path)
-    commit, warning, reason = _sync(mirror, git.revision)
+    commit, warning, reason = _sync(mirror, git.revision, known)
     tree = assembly.build(mirror, commit)
     assembly.prune()
     told = assembly.troubles[:_TOLD]
@@ -79,9 +80,11 @@ def fetch_git(
     return FetchedGit(mirror.folder, commit, tree, environment, warning, reason)
 
 
-def _sync(mirror: Mirror, revision: str | None) -> tuple[str, str, str]:
+def _sync(mirror: Mirror, revision: str | None, known: str) -> tuple[str, str, str]:
     """The commit, and what to say of it and why when it is not the current one."""
     try:
+        if known and mirror.last_commit() == known:
+            return mirror.sync_commit(known), "", ""
         return mirror.sync(revision), "", ""
     except _AWAY as error:
         last = mirror.last_commit()

@@ -1,7 +1,7 @@
 """The files of a git source as one list: those of its commit, of its submodules, and what Git LFS keeps elsewhere."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from heapq import merge
 from pathlib import Path
 
@@ -44,6 +44,8 @@ def list_tree(git_dir: Path, tree: GitTree, environment: Mapping[str, str]) -> I
         environment: git's; one without the network.
     """
     own = (_settle(found, tree) for found in list_commit(git_dir, tree.treeish, environment))
+    if not tree.modules:
+        return own
     left = (found for found in own if found.path not in tree.modules)
     # A submodule sorts as a file does, and its files as those of a folder.
     return merge(left, _list_modules(git_dir, tree, environment), key=lambda found: found.path.encode())
@@ -52,13 +54,13 @@ def list_tree(git_dir: Path, tree: GitTree, environment: Mapping[str, str]) -> I
 def _list_modules(git_dir: Path, tree: GitTree, environment: Mapping[str, str]) -> Iterator[Found]:
     for path in sorted(tree.modules, key=lambda path: f"{path}/".encode()):
         for found in list_tree(git_dir, tree.modules[path], environment):
-            yield replace(found, path=f"{path}/{found.path}")
+            yield found._replace(path=f"{path}/{found.path}")
 
 
 def _settle(found: Found, tree: GitTree) -> Found:
     if found.path in tree.troubles:
-        return replace(found, obstacle=f"{found.obstacle}, not fetched: {tree.troubles[found.path]}")
+        return found._replace(obstacle=f"{found.obstacle}, not fetched: {tree.troubles[found.path]}")
     if found.key in tree.pointers:
         stand_in = tree.pointers[found.key]
-        return replace(found, key=stand_in.key, size=stand_in.size, obstacle=stand_in.obstacle)
+        return found._replace(key=stand_in.key, size=stand_in.size, obstacle=stand_in.obstacle)
     return found

@@ -4,6 +4,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from codetune_api.contracts import ScanConfig, ScanResult
@@ -53,9 +54,8 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
     """
     judge = Judge(config.files, config.holdout)  # says what is wrong with the rules before anything is fetched
     cache = inside(places.store, config.cache, "cache")
-    sources, failed = prepare_all(
-        config.sources, cache, places, lambda text: reporter.stage("Fetching", text), judge.wants_content
-    )
+    announce = partial(reporter.stage, "Fetching")
+    sources, failed = prepare_all(config.sources, cache, places, announce, judge.wants_content, config.fetched)
     prune_cache(config.sources, cache)
     prune_uploads(config.sources, cache.parent / "uploads")
     synced_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

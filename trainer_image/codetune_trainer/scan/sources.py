@@ -55,7 +55,7 @@ class Readable:
         return list_folder(self.root)
 
 
-def prepare(source: Source, cache: Path, places: Places, wants: Callable[[Found], bool]) -> Readable:
+def prepare(source: Source, cache: Path, places: Places, wants: Callable[[Found], bool], known: str = "") -> Readable:
     """Fetch a source, or find it where it is mounted.
 
     Args:
@@ -63,17 +63,18 @@ def prepare(source: Source, cache: Path, places: Places, wants: Callable[[Found]
         cache: Folder in the store for what is fetched.
         places: The pod's folders.
         wants: Whether a file of this path and size would be read.
+        known: Commit or digest of the last scan, when nothing newer is asked for.
 
     Raises:
         SourceError: It can't be used.
     """
     if source.git is not None:
-        read = fetch_git(source, source.git, cache, places, wants)
+        read = fetch_git(source, source.git, cache, places, wants, known)
         return Readable(
             source.name, "git", read.folder, read.commit, read.environment, read.tree, read.warning, read.reason
         )
     if source.archive is not None:
-        got = fetch_archive(source, source.archive, cache, places)
+        got = fetch_archive(source, source.archive, cache, places, known=known)
         return Readable(source.name, "archive", got.pack, warning=got.warning, reason=got.reason, digest=got.digest)
     if source.volume is not None:
         return _prepare_volume(source.name, source.volume, places)
@@ -101,6 +102,7 @@ def prepare_all(
     places: Places,
     announce: Callable[[str], None],
     wants: Callable[[Found], bool],
+    known: Mapping[str, str],
 ) -> tuple[list[Readable], dict[str, SourceError]]:
     """Prepare every source; one that fails does not stop the others.
 
@@ -110,6 +112,7 @@ def prepare_all(
         places: The pod's folders.
         announce: Gets one sentence for each source as its turn comes.
         wants: Whether a file of this path and size would be read.
+        known: Of sources that need not be fetched again: commit or digest of the last scan.
 
     Returns:
         Those that can be read, in the order in which their files' full paths sort; and why the others can't.
@@ -122,7 +125,7 @@ def prepare_all(
     for number, source in enumerate(sources, start=1):
         announce(f"source {source.name} ({number} of {len(sources)})")
         try:
-            ready.append(prepare(source, cache, places, wants))
+            ready.append(prepare(source, cache, places, wants, known.get(source.name, "")))
         except SourceError as error:
             failed[source.name] = error
     trained = {source.name for source in sources if source.use == "Train"}

@@ -185,3 +185,30 @@ def test_a_truncated_archive_is_not_kept(workshop: "Workshop", site: "Site") -> 
         workshop.scan(site.source("/code"))
     assert kept(workshop, ".pack") == []
     assert kept(workshop, "download") == []
+
+
+def test_an_archive_that_is_to_be_scanned_again_is_not_asked_for(workshop: "Workshop", site: "Site") -> None:
+    site.put("/code", site.zip(CODE))
+    first = workshop.scan(site.source("/code")).result
+    (digest,) = [source.digest for source in first.sources]
+    site.put("/code", site.zip({"other.py": "other = 1\n"}))
+    asked = len(site.asked)
+
+    again = workshop.scan(
+        site.source("/code"), files={"types": ["Python"]}, fetched={site.source("/code")["name"]: digest}
+    )
+
+    assert len(site.asked) == asked
+    assert [source.digest for source in again.result.sources] == [digest]
+
+
+def test_an_archive_that_is_no_longer_here_is_asked_for(workshop: "Workshop", site: "Site") -> None:
+    site.put("/code", site.zip(CODE))
+    first = workshop.scan(site.source("/code")).result
+    (digest,) = [source.digest for source in first.sources]
+    for pack in cache(workshop).rglob("*.pack"):
+        pack.unlink()
+    again = workshop.scan(
+        site.source("/code"), files={"types": ["Python"]}, fetched={site.source("/code")["name"]: digest}
+    )
+    assert again.result.revision == first.revision
