@@ -265,3 +265,23 @@ def test_a_namespace_delete_does_not_wait_for_runs(team: "Team") -> None:
         lambda: not cluster.kubectl("get", "namespace", team.name, "--ignore-not-found", "-o", "name"),
         "the namespace is gone",
     )
+
+
+def test_new_rules_are_applied_to_what_was_fetched(team: "Team") -> None:
+    url = team.repository("shop", {**CODE, "shop/page.js": "let page = 1\n"})
+    team.apply(make_project(source("app", url)))
+    first = team.wait_for_phase("cproj", "shop", "Ready")["status"]
+    team.wait_until(lambda: not scans(team), "the first scan is removed")
+    team.repository("shop", {"shop/more.py": "MORE = 1\n"})
+
+    team.kubectl("patch", "cproj", "shop", "--type=merge", "-p", '{"spec": {"files": {"types": ["Python"]}}}')
+
+    def look() -> Obj | None:
+        status = team.status("cproj", "shop")
+        return status if status["rulesDigest"] != first["rulesDigest"] and not scans(team) else None
+
+    second = team.wait_until(look, "the new rules are applied")
+    assert second["sources"][0]["commit"] == first["sources"][0]["commit"]
+    assert (first["files"]["accepted"], second["files"]["accepted"]) == (5, 4)
+    assert [(row["reason"], row["files"]) for row in second["rejections"]] == [("NotSelected", 1)]
+    assert rescan(team, "now")["files"]["accepted"] == 5
