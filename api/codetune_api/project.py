@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from codetune_api.common import NAME_RULE, Conditions, Failure, Resource, SecretRef
+from codetune_api.common import NAME_RULE, Conditions, Failure, ModelUri, Resource, Resources, SecretRef
 from codetune_api.model import ApiModel, Digest, Name, Timestamp, list_map, rules
 
 
@@ -86,6 +86,30 @@ class Source(ApiModel):
 Pattern = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
+class Quality(ApiModel):
+    """Leaves out files that a base model finds improbable: data that looks like code, noise, rare formats."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.resources) || self.resources.gpus <= 1",
+                "quality.resources.gpus is at most 1: a scan measures on one GPU, or with 0 on the CPU",
+            )
+        )
+    )
+
+    base_model: ModelUri
+    """`hf://org/name@revision`, `pvc://claim/path` or, on a local cluster, `file:///path`. Best the model that is
+    tuned."""
+    model_secret_ref: SecretRef | None = None
+    """Secret with the key `token`: the model hub's access token."""
+    max_loss: Annotated[float, Field(gt=0, le=100)] = 3.0
+    """Highest mean loss of a file under the model, in nats per token. Another limit measures no file again."""
+    resources: Resources | None = None
+    """What the scan's pod asks of its node; the memory must hold the model. Unset: the operator's `scanResources`, no
+    GPU."""
+
+
 class FileRules(ApiModel):
     """Which files of the sources become training data."""
 
@@ -103,6 +127,8 @@ class FileRules(ApiModel):
     """What to do with a file that holds something like a key or a password."""
     duplicates: Literal["Reject", "Allow"] = "Reject"
     """Whether a file with the very content of another one is left out."""
+    quality: Quality | None = None
+    """Leave out files by their loss under a base model; unset: no file is."""
 
 
 class Holdout(ApiModel):

@@ -73,6 +73,8 @@ class Workshop:
 
     root: Path
     events: io.StringIO = field(default_factory=io.StringIO)
+    model: Path | None = None
+    """Folder of the model of `files.quality`."""
 
     @property
     def places(self) -> Places:
@@ -83,6 +85,7 @@ class Workshop:
             credentials=self.root / "credentials",
             volumes=self.root / "volumes",
             file_root=self.root / "files",
+            model=self.model,
         )
 
     @staticmethod

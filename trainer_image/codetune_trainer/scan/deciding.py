@@ -5,12 +5,13 @@ both sides.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from codetune_api.project import Holdout
 
+from codetune_trainer.scan.quality import reject_low_quality
 from codetune_trainer.scan.records import Judged
 
 Decision = Literal["train", "holdout", "rejected"]
@@ -24,15 +25,19 @@ class Decided:
     decision: Decision
 
 
-def decide(files: Sequence[Judged], *, holdout: Holdout, allow_duplicates: bool) -> list[Decided]:
+def decide(
+    files: Sequence[Judged], *, holdout: Holdout, allow_duplicates: bool, low_quality: Mapping[bytes, str] | None = None
+) -> list[Decided]:
     """What becomes of each file, in the same order.
 
     Args:
         files: Every file that was found, sorted by path.
         holdout: `spec.holdout`.
         allow_duplicates: Whether copies of one content are all taken.
+        low_quality: Digests of the contents that `files.quality` rejects, and what it saw.
     """
     settled = files if allow_duplicates else _reject_copies(files)
+    settled = reject_low_quality(settled, low_quality or {})
     held_out = _choose_held_out(_group(files, settled, holdout.fraction, allow_duplicates), holdout.fraction)
     return [
         Decided(file, "rejected" if file.reason else "holdout" if file.digest in held_out else "train")
@@ -69,8 +74,9 @@ def _group(
     files: Sequence[Judged], settled: Sequence[Judged], fraction: float, allow_duplicates: bool
 ) -> dict[bytes, _Group]:
     groups: dict[bytes, _Group] = {}
+    accepted = {file.digest for file in settled if not file.reason}
     for before, file in zip(files, settled, strict=True):
-        if before.reason:
+        if before.reason or file.digest not in accepted:
             continue
         # With copies allowed a path would tie the split to which copy comes first.
         named = b"" if allow_duplicates else file.path.encode()

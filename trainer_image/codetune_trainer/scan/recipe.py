@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from codetune_trainer.purge import prune_datasets
 from codetune_trainer.reporting import Reporter
 from codetune_trainer.scan.deciding import decide
 from codetune_trainer.scan.languages import is_selected
+from codetune_trainer.scan.quality import find_low_quality
 from codetune_trainer.scan.reading import judge_all
 from codetune_trainer.scan.records import Judged
 from codetune_trainer.scan.rules import Judge
@@ -58,7 +59,9 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
     synced_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     with work_folder(inside(places.store, config.output, "output")) as work, Texts(work / "texts") as texts:
         files = _judge(config, sources, texts, workers, _Ticker(reporter))
-        decided = decide(files, holdout=config.holdout, allow_duplicates=config.files.duplicates == "Allow")
+        low_quality = find_low_quality(config, places, cache, _read_accepted(files, texts), reporter)
+        duplicates = config.files.duplicates == "Allow"
+        decided = decide(files, holdout=config.holdout, allow_duplicates=duplicates, low_quality=low_quality)
         counts, rejections = count_files(decided), count_rejections(decided)
         _check_not_empty(counts, rejections)
         reporter.stage("Writing", f"{counts.accepted} of {counts.total} files")
@@ -108,6 +111,13 @@ def _judge(
             texts.add(text)
         ticker.tick(len(files), accepted)
     return files
+
+
+def _read_accepted(files: list[Judged], texts: Texts) -> Iterator[tuple[bytes, bytes]]:
+    """(digest, text) of the files that are accepted so far."""
+    accepted = [file for file in files if not file.reason]
+    digests = (file.digest for file in accepted)
+    return zip(digests, texts.read(file.text_bytes for file in accepted), strict=True)
 
 
 def _prune(output: Path, keep: set[str]) -> None:

@@ -18,6 +18,7 @@ Reason = Literal[
     "LongLines",
     "Secrets",
     "Duplicate",
+    "LowQuality",
 ]
 """Why a file is left out; stable names, documented in docs/scan.md."""
 
