@@ -21,9 +21,7 @@ def decode(content: bytes) -> str:
     Raises:
         Undecodable: The bytes are no such text; its message says where.
     """
-    encoding, start = next(
-        ((encoding, len(mark)) for mark, encoding in _MARKS if content.startswith(mark)), ("utf-8", 0)
-    )
+    encoding, start = _find_mark(content)
     try:
         return content[start:].decode(encoding)
     except UnicodeDecodeError as error:
@@ -31,6 +29,18 @@ def decode(content: bytes) -> str:
         name = encoding.removesuffix("-le").removesuffix("-be").upper()
         found = f"byte 0x{content[position]:02x} at {position}" if position < len(content) else "cut off at its end"
         raise Undecodable(f"not {name}: {found}") from error
+
+
+def is_blank(content: bytes) -> bool:
+    """Whether there is nothing but white space behind a byte order mark, or at all."""
+    encoding, start = _find_mark(content)
+    rest = content[start:]
+    return not (rest if encoding == "utf-8" else rest.replace(b"\0", b"")).strip()
+
+
+def _find_mark(content: bytes) -> tuple[str, int]:
+    """The encoding that a file says it has, and the length of the mark that says so in bytes."""
+    return next(((encoding, len(mark)) for mark, encoding in _MARKS if content.startswith(mark)), ("utf-8", 0))
 
 
 def is_binary(content: bytes) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from codetune_trainer.scan.git_environment import find_git
+from codetune_trainer.scan.paths import spell_path
 from codetune_trainer.scan.records import Found
 
 _LINK, _SUBMODULE = b"120000", b"160000"
@@ -41,7 +42,7 @@ def _split(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
 def _read_entry(entry: bytes) -> Found:
     head, _, name = entry.partition(b"\t")
     mode, _, identity, size = head.split()
-    path = name.decode("utf-8", errors="backslashreplace")
+    path = spell_path(name)
     if mode == _LINK:
         return Found(path, b"", int(size), "a symbolic link; links are not followed")
     if mode == _SUBMODULE:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from codetune_api.project import FileRules, Holdout
 
-from codetune_trainer.scan.decoding import Undecodable, decode, decode_anyhow, is_binary
+from codetune_trainer.scan.decoding import Undecodable, decode, decode_anyhow, is_binary, is_blank
 from codetune_trainer.scan.language_names import UNKNOWN
 from codetune_trainer.scan.languages import check_types, is_selected, language_of, language_of_name
 from codetune_trainer.scan.origins import find_generated, find_minified, find_vendored
@@ -70,7 +70,7 @@ class Judge:
             return self._reject(source, found, None, ("TooLarge", text)), b""
         if len(content) <= _LFS_POINTER_BYTES and content.startswith(_LFS_POINTER):
             return self._reject(source, found, content, ("Unreadable", "a Git LFS pointer, not the file itself")), b""
-        if not content.strip():
+        if is_blank(content):
             return self._reject(source, found, content, ("Empty", "nothing but white space" if content else "")), b""
         return self._judge_content(source, found, content)
 

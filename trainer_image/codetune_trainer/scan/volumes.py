@@ -1,14 +1,20 @@
 """Lists and reads the files of a mounted volume; follows no link and opens nothing but plain files."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from codetune_trainer.errors import SourceUnavailable, UnsupportedSource
+from codetune_trainer.scan.paths import PATH_BYTES, spell_path
 from codetune_trainer.scan.records import Found
 
+MOST_FOLDERS = 256
+"""Deepest nesting that is looked into; reaching a folder takes a system call for each one above it."""
 _GIT_FOLDER = ".git"
+_STEP = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def find_root(mount: Path | None, path: str, name: str) -> Path:
@@ -40,25 +46,15 @@ def list_folder(root: Path) -> Iterator[Found]:
 
     git's own folder is one entry: it holds no file that anybody wrote.
     """
-    yield from _walk(os.fsencode(root), b"")
-
-
-def _walk(root: bytes, below: bytes) -> Iterator[Found]:
-    try:
-        with os.scandir(os.path.join(root, below)) as entries:
-            # A folder sorts as if its name ended in `/`, so that whole paths come out sorted.
-            ordered = sorted(entries, key=lambda entry: entry.name + (b"/" if _is_folder(entry) else b""))
-    except OSError as error:
-        yield Found(_show(below) + "/", b"", 0, f"a folder that can't be listed: {error.strerror}")
-        return
-    for entry in ordered:
-        path = os.path.join(below, entry.name)
-        if not _is_folder(entry):
-            yield _describe(entry, path)
-        elif entry.name == _GIT_FOLDER.encode():
-            yield Found(_show(path) + "/", b"", 0, "git's own folder; it is not looked into")
+    stack = [iter(_list_one(root, b""))]
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif isinstance(entry, Found):
+            yield entry
         else:
-            yield from _walk(root, path)
+            stack.append(iter(_list_one(root, entry)))
 
 
 def read_file(root: Path, path: bytes, limit: int) -> bytes | str:
@@ -69,12 +65,14 @@ def read_file(root: Path, path: bytes, limit: int) -> bytes | str:
         path: As it was found.
         limit: Bytes; a file that grew beyond them is not read.
     """
-    full = os.path.join(os.fsencode(root), path)
-    if os.path.realpath(os.path.dirname(full)) != os.path.dirname(full):  # the root itself is resolved already
-        return "its folder became a link"
+    folder, _, name = path.rpartition(b"/")
     try:
-        # Not blocking: a named pipe would wait for ever. No link: it could have become one since it was listed.
-        descriptor = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with _open_folder(root, folder) as inside:
+            # Not blocking: a named pipe would wait for ever. No link: it could have become one since it was listed.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(name, flags, dir_fd=inside)
+    except _FolderChanged as error:
+        return str(error)
     except OSError as error:
         return f"it can't be opened: {error.strerror}"
     with os.fdopen(descriptor, "rb") as file:
@@ -87,24 +85,75 @@ def read_file(root: Path, path: bytes, limit: int) -> bytes | str:
     return content if len(content) <= limit else f"it grew beyond {limit} bytes while it was scanned"
 
 
-def _describe(entry: os.DirEntry[bytes], path: bytes) -> Found:
+class _FolderChanged(Exception):
+    """A folder on the way to a file is none any more."""
+
+
+@contextmanager
+def _open_folder(root: Path, path: bytes) -> Iterator[int]:
+    """A folder below the root, reached step by step, so that no link is followed whoever makes one at that moment.
+
+    Raises:
+        _FolderChanged: It is a link or a file now, or a folder above it is.
+        OSError: It can't be opened.
+    """
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in filter(None, path.split(b"/")):
+            try:
+                step = os.open(part, _STEP, dir_fd=descriptor)
+            except OSError as error:
+                if error.errno in {errno.ENOTDIR, errno.ELOOP}:
+                    raise _FolderChanged("its folder became a link or a file") from error
+                raise
+            os.close(descriptor)
+            descriptor = step
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _list_one(root: Path, below: bytes) -> list[Found | bytes]:
+    """What is in one folder, in order: files, and the paths of folders to look into."""
+    if below.count(b"/") >= MOST_FOLDERS or len(below) > PATH_BYTES:
+        text = f"a folder below {MOST_FOLDERS} others or with a path of more than {PATH_BYTES} bytes"
+        return [Found(spell_path(below) + "/", b"", 0, f"{text}; it is not looked into")]
+    try:
+        with _open_folder(root, below) as folder, os.scandir(folder) as entries:
+            # Such entries have their names as text; a folder sorts as if its name ended in `/`, so that whole paths
+            # come out sorted.
+            found = [(os.fsencode(entry.name) + (b"/" if _is_folder(entry) else b""), entry) for entry in entries]
+            found.sort(key=lambda pair: pair[0])
+            return [_look_at(entry, os.path.join(below, name)) for name, entry in found]
+    except (OSError, _FolderChanged) as error:
+        why = error.strerror if isinstance(error, OSError) else "it became a link or a file"
+        return [Found(spell_path(below) + "/", b"", 0, f"a folder that can't be listed: {why}")]
+
+
+def _look_at(entry: os.DirEntry[str], path: bytes) -> Found | bytes:
+    if path.endswith(b"/"):
+        if entry.name == _GIT_FOLDER:
+            return Found(spell_path(path), b"", 0, "git's own folder; it is not looked into")
+        return path[:-1]
+    if len(path) > PATH_BYTES:
+        return Found(spell_path(path), b"", 0, f"a path of more than {PATH_BYTES} bytes")
+    return _describe(entry, path)
+
+
+def _describe(entry: os.DirEntry[str], path: bytes) -> Found:
     try:
         found = entry.stat(follow_symlinks=False)
     except OSError as error:
-        return Found(_show(path), b"", 0, f"it can't be looked at: {error.strerror}")
+        return Found(spell_path(path), b"", 0, f"it can't be looked at: {error.strerror}")
     if stat.S_ISLNK(found.st_mode):
-        return Found(_show(path), b"", found.st_size, "a symbolic link; links are not followed")
+        return Found(spell_path(path), b"", found.st_size, "a symbolic link; links are not followed")
     if not stat.S_ISREG(found.st_mode):
-        return Found(_show(path), b"", 0, "no plain file (a device, pipe or socket)")
-    return Found(_show(path), path, found.st_size)
+        return Found(spell_path(path), b"", 0, "no plain file (a device, pipe or socket)")
+    return Found(spell_path(path), path, found.st_size)
 
 
-def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir(follow_symlinks=False)
     except OSError:
         return False
-
-
-def _show(path: bytes) -> str:
-    return path.decode("utf-8", errors="backslashreplace")
