@@ -75,9 +75,10 @@ def read_file(root: Path, path: bytes, limit: int) -> bytes | str:
         return str(error)
     except OSError as error:
         return f"it can't be opened: {error.strerror}"
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return "no plain file any more"
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return "no plain file any more"
         try:
             content = file.read(limit + 1)
         except OSError as error:
