@@ -143,7 +143,7 @@ PATTERNS = [
     pytest.param("a/**/**/**/**/b", id="any-folders-in-a-row"),
     pytest.param("[a-z]*[a-z]*[a-z]*[a-z]*!", id="classes-and-stars"),
 ]
-PATHS = ["a/" * 250 + "c", "a" * 255, f"{'a' * 40}/" * 90 + "c", "b/" * 250]
+PATHS = ["a/" * 2000 + "c", "a" * 255, f"{'a' * 40}/" * 90 + "c", "c/" * 2000 + "c"]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
