@@ -1,4 +1,4 @@
-"""Settles what takes all files at once: exact duplicates, and which files are held out. Pure.
+"""Settles what takes all files at once: exact duplicates, low quality, and which files are held out. Pure.
 
 The split follows digests, so it does not depend on what other files there are; copies of one content never stand on
 both sides.

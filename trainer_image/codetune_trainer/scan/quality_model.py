@@ -19,7 +19,7 @@ from codetune_trainer.train.losses import token_losses
 from codetune_trainer.train.packing import cut_pieces, pack
 from codetune_trainer.train.stepping import autocast, memory_errors
 
-GROUP_TEXTS = {"cpu": 16, "cuda": 256}
+GROUP_TEXTS = {"cpu": 4, "cuda": 64}
 """Texts after which losses are kept: few enough that a kill loses little."""
 
 
