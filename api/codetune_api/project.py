@@ -87,7 +87,7 @@ Pattern = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
 class Quality(ApiModel):
-    """Leaves out files that a base model finds improbable: data that looks like code, noise, rare formats."""
+    """Leaves out files that a base model finds improbable: encoded data, noise, rare formats."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
