@@ -12,6 +12,8 @@ MODEL_URI_PATTERN = (
     r"|pvc://[a-z0-9]([-a-z0-9]*[a-z0-9])?/.+|file:///.+)$"
 )
 
+ModelUri = Annotated[str, Field(pattern=MODEL_URI_PATTERN, max_length=512)]
+
 BaseModelUri = Annotated[
     str,
     Field(

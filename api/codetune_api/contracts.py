@@ -76,6 +76,8 @@ class ScanConfig(RunConfig):
     keep: list[Digest] | None = None
     """Revisions of earlier datasets that somebody uses; the scan removes the others when it has made its own. None: all
     of them stay."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where `files.quality` is measured."""
 
 
 class ScanResult(Contract):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from codetune_api.common import NAME_RULE, Conditions, Failure, Resource, SecretRef
+from codetune_api.common import NAME_RULE, Conditions, Failure, ModelUri, Resource, Resources, SecretRef
 from codetune_api.model import ApiModel, Digest, Name, Timestamp, list_map, rules
 
 
@@ -108,6 +108,30 @@ class LicenseRules(ApiModel):
     says another one is rejected; where nothing says a licence, none is asked for. Empty: licences don't matter."""
 
 
+class Quality(ApiModel):
+    """Leaves out files that a base model finds improbable: encoded data, noise, rare formats."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.resources) || self.resources.gpus <= 1",
+                "quality.resources.gpus is at most 1: a scan measures on one GPU, or with 0 on the CPU",
+            )
+        )
+    )
+
+    base_model: ModelUri
+    """`hf://org/name@revision`, `pvc://claim/path` or, on a local cluster, `file:///path`. Best the model that is
+    tuned."""
+    model_secret_ref: SecretRef | None = None
+    """Secret with the key `token`: the model hub's access token."""
+    max_loss: Annotated[float, Field(gt=0, le=100)] = 3.0
+    """Highest mean loss of a file under the model, in nats per token. Another limit measures no file again."""
+    resources: Resources | None = None
+    """What the scan's pod asks of its node; the memory must hold the model. Unset: the operator's `scanResources`, no
+    GPU."""
+
+
 class FileRules(ApiModel):
     """Which files of the sources become training data."""
 
@@ -130,6 +154,8 @@ class FileRules(ApiModel):
     held-out split; `Ignore` does not look for any, so that a near duplicate of a held-out file may be trained on."""
     licenses: LicenseRules = LicenseRules()
     """Licences that are accepted."""
+    quality: Quality | None = None
+    """Leave out files by their loss under a base model; unset: no file is."""
 
 
 class Holdout(ApiModel):
@@ -283,8 +309,8 @@ class ProjectStatus(ApiModel):
     rules_digest: str | None = None
     """What the dataset was made from: sources, rules and holdout. When spec has others, no FineTune starts on it."""
     fetch_digest: str | None = None
-    """What the sources were fetched for: sources, rescan annotation, scheduled time and retries. While it stays the same,
-    new rules are applied to what was fetched."""
+    """What the sources were fetched for: sources, rescan annotation, scheduled time and retries. While it stays the
+    same, new rules are applied to what was fetched."""
     scanned_at: Timestamp | None = None
     """When the last scan that ended well did."""
     last_scheduled_at: Timestamp | None = None

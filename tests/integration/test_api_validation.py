@@ -108,6 +108,21 @@ SOURCE = PROJECT["spec"]["sources"][0]
             change(FINETUNE, training={"precision": "Float16"}, resources={"gpus": 0}),
             id="half-precision-without-a-gpu",
         ),
+        pytest.param(
+            ["spec.files.quality.baseModel", "should match"],
+            change(PROJECT, files={"quality": {"baseModel": "gpt2"}}),
+            id="quality-model-without-scheme",
+        ),
+        pytest.param(
+            ["spec.files.quality.maxLoss"],
+            change(PROJECT, files={"quality": {"baseModel": "hf://org/model", "maxLoss": 0}}),
+            id="no-loss-allowed",
+        ),
+        pytest.param(
+            ["spec.files.quality", "at most 1"],
+            change(PROJECT, files={"quality": {"baseModel": "hf://org/model", "resources": {"gpus": 2}}}),
+            id="quality-on-two-gpus",
+        ),
         pytest.param(["spec.holdout.fraction"], change(PROJECT, holdout={"fraction": 0.9}), id="out-of-range"),
         pytest.param(
             ["spec.adapters[0]", "exactly one of the two"],

@@ -237,7 +237,8 @@ def translate(error: Exception) -> TrainerError:
     """The failure that an exception stands for; our own come back as they are."""
     if isinstance(error, TrainerError):
         return error
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    # EFBIG: a limit on the size of a file, of the volume or of the process.
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         where = f" while writing {error.filename}" if error.filename else ""
         return DiskFull(
             f"A volume is full{where}.",

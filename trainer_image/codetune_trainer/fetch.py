@@ -199,7 +199,8 @@ def _hub_errors(config: FetchConfig) -> Iterator[None]:
     except (httpx2.HTTPError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError) as error:
         hint = "Check the network and proxy of the cluster, or set hub.endpoint in the operator's settings to a mirror."
         where = _endpoint() or "https://huggingface.co"
-        raise ModelUnavailable(f"The hub {where} can't be reached: {type(error).__name__}: {error}", hint) from error
+        said = f"The hub {where} can't be reached for {config.repository}: {type(error).__name__}: {error}"
+        raise ModelUnavailable(said, hint) from error
 
 
 def _explain(error: Exception, config: FetchConfig) -> TrainerError:

@@ -42,7 +42,15 @@ from codetune_operator.reconcile.workloads import (
     read_job,
 )
 from codetune_operator.resources.claims import build_claim
-from codetune_operator.resources.scan import CONTAINER, build_scan, scan_digest, scan_job_name, scan_nonce
+from codetune_operator.resources.models import FETCH_CONTAINER
+from codetune_operator.resources.scan import (
+    CONTAINER,
+    build_scan,
+    locate_quality_model,
+    scan_digest,
+    scan_job_name,
+    scan_nonce,
+)
 from codetune_operator.settings import Settings
 
 RESULT_SECONDS = 120
@@ -178,12 +186,15 @@ def _start(view: ProjectView, settings: Settings) -> ScanDecision:
         why = " by the rules that spec has now"
     else:
         why = " again"
+    model = locate_quality_model(project, settings)
+    if isinstance(model, Failure):
+        return ScanDecision("Failed", model.reason, f"files.quality: {model.message} {model.hint}", failure=model)
     return ScanDecision(
         "Scanning",
         "ScanStarted",
         f"The sources are being scanned{why}.",
         job_name=scan_job_name(project),
-        apply=build_scan(project, settings, kept_revisions(project, view.uses)),
+        apply=build_scan(project, settings, kept_revisions(project, view.uses), model),
     )
 
 
@@ -239,6 +250,8 @@ def _watch_pod(view: ProjectView, pod: Obj | None, now: datetime) -> ScanDecisio
     if failure is not None:
         message = f"The last attempt ended: {failure.reason}: {failure.message} It is tried again."
         return ScanDecision("Scanning", "Restarting", message)
+    if has_started(pod, FETCH_CONTAINER) and not has_started(pod, CONTAINER):
+        return ScanDecision("Scanning", "FetchingModel", "The base model of files.quality is being fetched.")
     if not has_started(pod, CONTAINER) and not is_unscheduled(pod):
         return _await_volumes(view.project, pod, now)
     stage = view.report.stage

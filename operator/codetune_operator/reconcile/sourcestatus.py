@@ -34,6 +34,8 @@ _NOT_OF_A_SOURCE = frozenset(
     }
 )
 """Failures of a scan that tell nothing about any source."""
+_OF_A_MODEL = frozenset({"GatedModel", "ModelNotFound", "UnsupportedModel"})
+"""Failures of a scan that are about the model of `files.quality`."""
 _SHOWN = 5
 
 
@@ -73,7 +75,7 @@ def is_of_a_source(failure: Failure) -> bool:
 def blame(project: Project, failure: Failure | None) -> list[SourceStatus]:
     """A scan's failure at the sources that it names; what each source had before stays."""
     before = {source.name: source for source in project.status.sources}
-    if failure is None or not is_of_a_source(failure):
+    if failure is None or not is_of_a_source(failure) or _is_of_the_model(project, failure):
         return list(project.status.sources)
     said = failure.message
     names = [source.name for source in project.spec.sources]
@@ -85,6 +87,14 @@ def blame(project: Project, failure: Failure | None) -> list[SourceStatus]:
         )
         for name in names
     ]
+
+
+def _is_of_the_model(project: Project, failure: Failure) -> bool:
+    """Whether it was the model of `files.quality` that could not be had; then the failure names it."""
+    quality = project.spec.files.quality
+    if quality is None:
+        return False
+    return failure.reason in _OF_A_MODEL or quality.base_model.partition("://")[2].split("@")[0] in failure.message
 
 
 def seconds_to_source_retry(status: ProjectStatus, now: datetime) -> float | None:

@@ -1,5 +1,6 @@
 """Jobs of Codetune that run to their end on their own: their common shape and their configuration. Pure."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from codetune_api.contracts import RunConfig
@@ -21,9 +22,10 @@ def config_volume(name: str) -> Obj:
     return {"name": "config", "configMap": {"name": name}}
 
 
-def build_config(metadata: Obj, config: RunConfig) -> Obj:
-    """The ConfigMap with a Job's configuration; it has the Job's name."""
-    data = {CONFIG_KEY: config.model_dump_json(by_alias=True, exclude_none=True, indent=2)}
+def build_config(metadata: Obj, config: RunConfig, more: Mapping[str, RunConfig] | None = None) -> Obj:
+    """The ConfigMap with a Job's configuration; it has the Job's name. `more`: those of its init containers, by key."""
+    configs = {CONFIG_KEY: config, **(more or {})}
+    data = {key: entry.model_dump_json(by_alias=True, exclude_none=True, indent=2) for key, entry in configs.items()}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 

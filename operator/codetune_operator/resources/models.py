@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from codetune_api.common import Failure, Resources, SecretRef
-from codetune_api.contracts import ENV_CONFIG, ENV_HUB_TOKEN, FetchConfig
+from codetune_api.contracts import ENV_CONFIG, ENV_HUB_TOKEN, ENV_MODEL, FetchConfig
 from codetune_operator.resources.pods import container
 from codetune_operator.settings import Settings
 
@@ -86,6 +86,19 @@ def default_model_name(uri: str) -> str:
     scheme, _, rest = uri.partition("://")
     path = _read_hub(rest).repository if scheme == "hf" else rest
     return path.rstrip("/").rpartition("/")[2]
+
+
+def model_environment(model: ModelSource) -> dict[str, str]:
+    """What tells a program of ours where the model is, and keeps it off the network."""
+    # No thread spins while it waits for the others: where somebody else uses the node's cores too, spinning threads
+    # keep the very one off its core that they wait for.
+    return {ENV_MODEL: model.path, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def count_threads(resources: Resources) -> list[Obj]:
+    """Entries of `env` that give a program as many threads as cores were asked for."""
+    asked = {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1"}}
+    return [{"name": "OMP_NUM_THREADS", "valueFrom": asked}] if resources.cpu else []
 
 
 def build_fetch_config(model: HubModel, *, nonce: str, namespace: str, name: str) -> FetchConfig:

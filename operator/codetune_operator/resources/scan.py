@@ -5,11 +5,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from codetune_api.artifacts import project_folder, sources_folder
-from codetune_api.contracts import ScanConfig
+from codetune_api.common import Failure
+from codetune_api.contracts import RunConfig, ScanConfig
 from codetune_api.digests import canonical, digest_value
 from codetune_api.metadata import ANNOTATION_CONFIG_DIGEST, ANNOTATION_RESCAN, LABEL_PROJECT, labels
 from codetune_api.project import Project, Source
 from codetune_operator.resources.jobs import build_config, build_job, config_mount, config_volume
+from codetune_operator.resources.models import (
+    FETCH_CONFIG_KEY,
+    ModelSource,
+    build_fetch_config,
+    build_fetch_container,
+    count_threads,
+    locate_model,
+    model_environment,
+)
 from codetune_operator.resources.pods import CREDENTIALS, VOLUMES, container, owner_reference, pod_template
 from codetune_operator.settings import Settings
 
@@ -49,8 +59,8 @@ def _fetched(project: Project) -> dict[str, str]:
     """What need not be fetched because nothing but rules changed since: source → commit or digest."""
     if project.status.fetch_digest != fetch_digest(project):
         return {}
-    known = {source.name: source.commit or source.digest or "" for source in project.status.sources if not source.reason}
-    return {name: version for name, version in known.items() if version}
+    read = (source for source in project.status.sources if not source.reason)
+    return {source.name: version for source in read if (version := source.commit or source.digest)}
 
 
 def scan_job_name(project: Project) -> str:
@@ -67,6 +77,7 @@ def scan_nonce(project: Project) -> str:
 def build_scan_config(project: Project, keep: Sequence[str] = ()) -> ScanConfig:
     """Everything that the scan is told; `keep` are the revisions of earlier datasets that stay in the store."""
     metadata, spec = project.metadata, project.spec
+    resources = spec.files.quality.resources if spec.files.quality is not None else None
     return ScanConfig(
         nonce=scan_nonce(project),
         namespace=metadata.namespace,
@@ -78,11 +89,27 @@ def build_scan_config(project: Project, keep: Sequence[str] = ()) -> ScanConfig:
         cache=sources_folder(metadata.namespace, metadata.name),
         fetched=_fetched(project),
         keep=list(keep),
+        device="cuda" if resources is not None and resources.gpus else "cpu",
     )
 
 
-def build_scan(project: Project, settings: Settings, keep: Sequence[str] = ()) -> tuple[Obj, Obj]:
-    """The ConfigMap and the Job, in the order in which they are applied."""
+def locate_quality_model(project: Project, settings: Settings) -> ModelSource | Failure | None:
+    """How the scan reaches the model of `files.quality`, or why it can't; None when spec has no such rule."""
+    quality = project.spec.files.quality
+    return locate_model(quality.base_model, file_root=settings.file_root) if quality is not None else None
+
+
+def build_scan(
+    project: Project, settings: Settings, keep: Sequence[str] = (), model: ModelSource | None = None
+) -> tuple[Obj, Obj]:
+    """The ConfigMap and the Job, in the order in which they are applied.
+
+    Args:
+        project: What is scanned.
+        settings: The operator's settings.
+        keep: Revisions of earlier datasets that stay in the store.
+        model: As `locate_quality_model` found it.
+    """
     name = scan_job_name(project)
     marks = labels("scan", project.metadata.name, {LABEL_PROJECT: project.metadata.name})
     metadata: Obj = {
@@ -94,17 +121,45 @@ def build_scan(project: Project, settings: Settings, keep: Sequence[str] = ()) -
     }
     mounts = [mount for index, source in enumerate(project.spec.sources) for mount in _mounts(index, source)]
     volumes = [volume for index, source in enumerate(project.spec.sources) for volume in _volumes(index, source)]
-    scan = container(
+    config = build_scan_config(project, keep)
+    template = pod_template(
+        labels=marks,
+        containers=[_build_container(project, settings, [config_mount(), *mounts], model)],
+        init_containers=_build_fetch(project, settings, model),
+        volumes=[config_volume(name), *volumes, *(model.volumes if model is not None else ())],
+        settings=settings,
+    )
+    job = build_job(metadata, template, retries=_RETRIES, deadline_seconds=_DEADLINE_SECONDS)
+    return build_config(metadata, config, _fetch_configs(config, model)), job
+
+
+def _build_container(project: Project, settings: Settings, mounts: list[Obj], model: ModelSource | None) -> Obj:
+    quality = project.spec.files.quality
+    resources = quality.resources if quality is not None and quality.resources is not None else settings.scan_resources
+    return container(
         name=CONTAINER,
         image=settings.images.trainer,
         command=["python", "-m", "codetune_trainer", "scan"],
         settings=settings,
-        resources=settings.scan_resources,
-        mounts=[config_mount(), *mounts],
+        resources=resources,
+        env=model_environment(model) if model is not None else {},
+        more_env=count_threads(resources) if model is not None else [],
+        mounts=[*mounts, *(model.mounts if model is not None else ())],
     )
-    template = pod_template(labels=marks, containers=[scan], volumes=[config_volume(name), *volumes], settings=settings)
-    job = build_job(metadata, template, retries=_RETRIES, deadline_seconds=_DEADLINE_SECONDS)
-    return build_config(metadata, build_scan_config(project, keep)), job
+
+
+def _build_fetch(project: Project, settings: Settings, model: ModelSource | None) -> list[Obj]:
+    quality = project.spec.files.quality
+    if quality is None or model is None or model.hub is None:
+        return []
+    return [build_fetch_container(quality.model_secret_ref, config_mount(), settings)]
+
+
+def _fetch_configs(config: ScanConfig, model: ModelSource | None) -> dict[str, RunConfig]:
+    if model is None or model.hub is None:
+        return {}
+    fetch = build_fetch_config(model.hub, nonce=config.nonce, namespace=config.namespace, name=config.name)
+    return {FETCH_CONFIG_KEY: fetch}
 
 
 def _volumes(index: int, source: Source) -> list[Obj]:

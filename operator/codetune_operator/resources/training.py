@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 from codetune_api.artifacts import dataset_folder, finetune_folder, store_uri
-from codetune_api.contracts import ENV_MODEL, TrainConfig
+from codetune_api.contracts import TrainConfig
 from codetune_api.digests import canonical, digest_value
 from codetune_api.finetune import DatasetStatus, FineTune
 from codetune_api.metadata import LABEL_FINETUNE, LABEL_KUEUE_QUEUE, labels
@@ -14,6 +14,8 @@ from codetune_operator.resources.models import (
     build_fetch_config,
     build_fetch_container,
     canonical_model,
+    count_threads,
+    model_environment,
 )
 from codetune_operator.resources.pods import CONFIG, CONFIG_KEY, container, owner_reference, pod_template
 from codetune_operator.settings import Settings
@@ -144,14 +146,6 @@ def switch_training(built: Obj, live: Obj, *, suspend: bool) -> Obj:
 _FIXED_FIELDS = ("template", "completions", "parallelism", "podFailurePolicy", "podReplacementPolicy", "backoffLimit")
 
 
-# As many threads as cores were asked for, and none that spins while it waits for the others: where somebody else uses
-# the node's cores too, spinning threads keep the very one off its core that they wait for.
-_THREADS = {
-    "name": "OMP_NUM_THREADS",
-    "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1"}},
-}
-
-
 def _pod_template(finetune: FineTune, name: str, model: ModelSource, settings: Settings) -> Obj:
     spec = finetune.spec
     config_mount = {"name": "config", "mountPath": CONFIG, "readOnly": True}
@@ -165,8 +159,8 @@ def _pod_template(finetune: FineTune, name: str, model: ModelSource, settings: S
         image=settings.images.trainer,
         command=["python", "-m", "codetune_trainer", "train"],
         settings=settings,
-        env={ENV_MODEL: model.path, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-        more_env=[_THREADS] if spec.resources.cpu else [],
+        env=model_environment(model),
+        more_env=count_threads(spec.resources),
         mounts=mounts,
         resources=spec.resources,
     )

@@ -5,8 +5,9 @@ import io
 import json
 import os
 import ssl
+import stat
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 NONCE = "nonce-of-this-test-0001"
+SENTINEL = "content-that-no-scan-may-read"
 
 
 @dataclass
@@ -80,6 +82,8 @@ class Workshop:
 
     root: Path
     events: io.StringIO = field(default_factory=io.StringIO)
+    model: Path | None = None
+    """Folder of the model of `files.quality`."""
 
     @property
     def places(self) -> Places:
@@ -90,6 +94,7 @@ class Workshop:
             credentials=self.root / "credentials",
             volumes=self.root / "volumes",
             file_root=self.root / "files",
+            model=self.model,
         )
 
     @staticmethod
@@ -170,6 +175,18 @@ class Scanned:
         return {path.partition("/")[2]: row["reason"] or row["decision"] for path, row in self.report.items()}
 
 
+def photograph(folder: Path) -> dict[bytes, tuple[int, ...] | bytes]:
+    """What every name below a folder is: kind, mode, size and time of its last change; of a link, where it leads."""
+    seen: dict[bytes, tuple[int, ...] | bytes] = {}
+    for place, folders, files in os.walk(os.fsencode(folder)):
+        for path in (os.path.join(place, name) for name in [*folders, *files]):
+            found = os.lstat(path)
+            seen[path] = (
+                os.readlink(path) if stat.S_ISLNK(found.st_mode) else (found.st_mode, found.st_size, found.st_mtime_ns)
+            )
+    return seen
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON Lines file."""
     with path.open(encoding="utf-8") as lines:
@@ -182,6 +199,37 @@ def workshop(tmp_path: Path) -> Workshop:
     for name in ("store", "scratch", "credentials", "volumes", "files"):
         (tmp_path / name).mkdir()
     return Workshop(tmp_path)
+
+
+@pytest.fixture
+def outside(workshop: Workshop) -> Iterator[Path]:
+    """A folder beside the workshop's own, with what nobody may read, change or add to; seen by the test's end."""
+    folder = workshop.root / "outside"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "secret.py").write_text(f"password = {SENTINEL!r}\n")
+    (folder / "run.sh").write_text("#!/bin/sh\ntouch ran\n")
+    (folder / "run.sh").chmod(0o755)
+    before = photograph(folder)
+    yield folder
+    assert photograph(folder) == before
+    for path in (workshop.root / "store").rglob("*"):
+        assert path.is_dir() or SENTINEL.encode() not in path.read_bytes()
+
+
+@pytest.fixture
+def scan_disk(workshop: Workshop, outside: Path) -> Callable[..., Scanned]:
+    """Scan the volume `disk`; nothing but the store and the scratch folder may be another afterwards."""
+
+    def run(**rules: Any) -> Scanned:
+        own = ("store", "scratch")
+        places = [path for path in workshop.root.iterdir() if path.name not in own]
+        before = [photograph(path) for path in places]
+        scanned = workshop.scan(workshop.from_volume("disk"), workers=1, **rules)
+        assert [photograph(path) for path in places] == before
+        assert {path.name for path in workshop.root.iterdir()} == {*own, *(path.name for path in places)}
+        return scanned
+
+    return run
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,7 @@ def test_an_upload_gives_the_dataset_that_a_volume_gives(workshop: "Workshop") -
         **code(workshop, "a", "b", "a-b", "a/b"),
         "größe.py": b"x = 1\n",
         "line\nbreak.py": b"y = 2\n",
+        "spelled\\xff.py": b"z = 3\n",
         "z.png": b"\0",
     }
     version = upload(workshop, files)
@@ -60,7 +61,7 @@ def test_an_upload_gives_the_dataset_that_a_volume_gives(workshop: "Workshop") -
     assert sent.result.revision == mounted.result.revision
     assert sent.verdicts() == mounted.verdicts()
     (status,) = sent.result.sources
-    assert (status.commit, status.files) == (version, 7)
+    assert (status.commit, status.files) == (version, 8)
 
 
 def test_a_new_version_is_a_new_dataset(workshop: "Workshop") -> None:
@@ -93,6 +94,14 @@ def test_a_file_that_was_too_large_to_send_is_listed(workshop: "Workshop") -> No
     assert (row["reason"], row["bytes"]) == ("TooLarge", 2**30)
 
 
+KINDS: dict[str, Callable[[Path], object]] = {
+    "a link": lambda path: path.symlink_to("/dev/zero"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+}
+
+
 def damage(folder: Path, content: bytes, how: str) -> None:
     blob = folder / blob_path(hashlib.sha256(content).hexdigest())
     if how == "lost":
@@ -101,12 +110,18 @@ def damage(folder: Path, content: bytes, how: str) -> None:
         blob.write_bytes(content[:-1])
     elif how == "changed":
         blob.write_bytes(content[::-1])
+    elif how == "a gigabyte of zeros":
+        os.truncate(blob, 2**30)
     else:
         blob.unlink()
-        blob.symlink_to(folder / "CURRENT.json")
+        KINDS[how](blob)
 
 
-@pytest.mark.parametrize("how", ["lost", "cut", "changed", "linked"])
+DAMAGES = ["lost", "cut", "changed", "a gigabyte of zeros", *KINDS]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("how", DAMAGES)
 def test_a_content_that_is_not_what_was_sent_is_unreadable(how: str, workshop: "Workshop") -> None:
     files = code(workshop, "a", "b", "c")
     upload(workshop, files)
@@ -147,6 +162,26 @@ def test_a_damaged_head_is_told_as_such(head: str | bytes, workshop: "Workshop")
     upload(workshop, code(workshop, "a"))
     (folder_of(workshop) / "CURRENT.json").write_bytes(head.encode() if isinstance(head, str) else head)
     with pytest.raises(SourceUnavailable, match="damaged"):
+        workshop.scan(SOURCE)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("part", ["head", "list of files"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_says_which_files_there_are_must_be_a_plain_file(kind: str, part: str, workshop: "Workshop") -> None:
+    version = upload(workshop, code(workshop, "a"))
+    path = folder_of(workshop) / ("CURRENT.json" if part == "head" else f"trees/{version}.jsonl")
+    path.unlink()
+    KINDS[kind](path)
+    with pytest.raises(SourceUnavailable, match="damaged"):
+        workshop.scan(SOURCE)
+
+
+@pytest.mark.timeout(30)
+def test_a_list_of_files_of_a_hundred_gigabytes_is_not_read(workshop: "Workshop") -> None:
+    version = upload(workshop, code(workshop, "a"))
+    os.truncate(folder_of(workshop) / f"trees/{version}.jsonl", 10**11)
+    with pytest.raises(SourceUnavailable, match="at most 67108864 bytes"):
         workshop.scan(SOURCE)
 
 

@@ -38,12 +38,13 @@ def read_entries(file: BinaryIO, limits: Limits) -> Iterator[Entry]:
     file.seek(0)
     head = file.read(_HEAD_BYTES)
     file.seek(0)
+    # A tar first: its checksum proves it, while the name that it begins with can be any packing's mark.
+    if is_header(head[:BLOCK]) or (head.startswith(_ZEROS) and not head.strip(b"\0")):
+        return read_tar(PlainStream(file, Bounds(limits)), limits)
     for packing in PACKINGS:
         if head.startswith(packing.magics):
             stream = PackedStream(file, packing, Bounds(limits))
             return _read_packed_tar(stream, packing.name, limits)
-    if is_header(head[:BLOCK]) or (head.startswith(_ZEROS) and not head.strip(b"\0")):
-        return read_tar(PlainStream(file, Bounds(limits)), limits)
     if head.startswith(b"PK") or is_zip(file):
         return read_zip(file, limits)
     raise _refuse(head)

@@ -8,6 +8,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from codetune_trainer.scan.paths import spell_path
+
 _SHOWN_CHARACTERS = 200
 _DRIVE = re.compile(rb"[A-Za-z]:")
 _BETWEEN = re.compile(rb"[/\\]")
@@ -43,12 +45,12 @@ def read_name(raw: bytes, limit: int) -> EntryName:
     parts = [part for part in raw.split(b"/") if part not in {b"", b"."}]
     folder = raw.endswith((b"/", b"/.")) or not parts
     if parts and parts[0] == _MAC_FOLDER and (folder or len(parts) > 1):
-        return EntryName(_decode(_MAC_FOLDER) + "/", _MAC_OBSTACLE, aside=True)
+        return EntryName(spell_path(_MAC_FOLDER) + "/", _MAC_OBSTACLE, aside=True)
     inside = parts if folder else parts[:-1]
     for index, part in enumerate(inside):
         if part.lower() == _GIT_FOLDER:
-            return EntryName(_decode(b"/".join(parts[: index + 1])) + "/", _GIT_OBSTACLE)
-    return EntryName(_decode(b"/".join(parts)), folder=folder)
+            return EntryName(spell_path(b"/".join(parts[: index + 1])) + "/", _GIT_OBSTACLE)
+    return EntryName(spell_path(b"/".join(parts)), folder=folder)
 
 
 def _find_obstacle(raw: bytes, limit: int) -> str:
@@ -70,11 +72,7 @@ def _find_obstacle(raw: bytes, limit: int) -> str:
 
 
 def _show(raw: bytes) -> str:
-    text = _decode(raw).replace("\0", "\\x00")
+    text = spell_path(raw).replace("\0", "\\x00")
     if len(text) <= _SHOWN_CHARACTERS:
         return text
     return f"{text[:_SHOWN_CHARACTERS]}… ({hashlib.sha256(raw).hexdigest()[:12]})"
-
-
-def _decode(raw: bytes) -> str:
-    return raw.decode("utf-8", errors="backslashreplace")

@@ -4,7 +4,7 @@ Files with one content are one **unit**; units that are alike and are all kept f
 side of the split as a whole. The split follows digests, so it does not depend on what other files there are.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from codetune_api.project import FileRules
 
-from codetune_trainer.scan.ledger import MUST, WANTED, Records
+from codetune_trainer.scan.ledger import DIGEST_BYTES, MUST, WANTED, Records
 from codetune_trainer.scan.likeness import ALIKE, Signatures, likeness
 from codetune_trainer.scan.records import REASONS
 
@@ -43,6 +43,8 @@ class Copies:
     """Of each file, the first file of its unit: the one that is kept when one alone is; -1 for rejected ones."""
     originals: dict[int, Original] = field(default_factory=dict)
     """Of the files that are copies: of what. One whose reason is none was kept all the same."""
+    low_quality: dict[int, str] = field(default_factory=dict)
+    """Of the files that a base model finds improbable: what it saw. One whose reason is none was kept all the same."""
     alike: list[tuple[int, int]] = field(default_factory=list)
     """Pairs of units that are alike and are both kept."""
 
@@ -166,6 +168,23 @@ class _Neighbours:
         """One more that others may be alike to."""
         for place in enumerate(self._bands[unit].tolist()):
             self._buckets.setdefault(place, []).append(unit)
+
+
+def reject_low_quality(records: Records, copies: Copies, low_quality: Mapping[bytes, str]) -> None:
+    """Reject those of the files that are left whose content a base model finds improbable, unless they are wanted.
+
+    Args:
+        records: As for `find_copies`.
+        copies: What became of them; changed.
+        low_quality: Digest of each such content, and what was seen.
+    """
+    for index in np.flatnonzero(copies.reasons == 0).tolist() if low_quality else ():
+        seen = low_quality.get(bytes(records["digest"][index]).ljust(DIGEST_BYTES, b"\0"))
+        if seen is None:
+            continue
+        copies.low_quality[index] = seen
+        if not records["flags"][index] & WANTED:
+            copies.reasons[index] = REASONS.index("LowQuality")
 
 
 def choose_sides(records: Records, copies: Copies, fraction: float) -> Sides:

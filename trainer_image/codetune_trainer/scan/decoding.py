@@ -27,9 +27,7 @@ def decode(content: bytes) -> str:
     Raises:
         Undecodable: The bytes are no such text; its message says where.
     """
-    encoding, start = "utf-8", 0
-    if content.startswith(_ALL_MARKS):
-        encoding, start = next((encoding, len(mark)) for mark, encoding in _MARKS if content.startswith(mark))
+    encoding, start = _find_mark(content)
     try:
         return content[start:].decode(encoding)
     except UnicodeDecodeError as error:
@@ -37,6 +35,22 @@ def decode(content: bytes) -> str:
         name = encoding.removesuffix("-le").removesuffix("-be").upper()
         found = f"byte 0x{content[position]:02x} at {position}" if position < len(content) else "cut off at its end"
         raise Undecodable(f"not {name}: {found}") from error
+
+
+def is_blank(content: bytes) -> bool:
+    """Whether there is nothing but white space behind a byte order mark, or at all."""
+    if not content.startswith(_ALL_MARKS):
+        return not content or content.isspace()
+    encoding, start = _find_mark(content)
+    rest = content[start:]
+    return not (rest if encoding == "utf-8" else rest.replace(b"\0", b"")).strip()
+
+
+def _find_mark(content: bytes) -> tuple[str, int]:
+    """The encoding that a file says it has, and the length of the mark that says so in bytes."""
+    if not content.startswith(_ALL_MARKS):
+        return "utf-8", 0
+    return next((encoding, len(mark)) for mark, encoding in _MARKS if content.startswith(mark))
 
 
 def is_binary(content: bytes) -> bool:

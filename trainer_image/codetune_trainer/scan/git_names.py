@@ -8,8 +8,8 @@ import hashlib
 import re
 import unicodedata
 
-NAME_BYTES = 4096
-"""Length of a path; no file system has longer ones."""
+from codetune_trainer.scan.paths import PATH_BYTES, spell_path
+
 _SHOWN_CHARACTERS = 200
 _GIT_FOLDER = re.compile(r"(\.git|git~[0-9]+)[ .]*(:.*)?", re.DOTALL | re.IGNORECASE)
 _BETWEEN = re.compile(rb"[/\\]")
@@ -17,8 +17,8 @@ _BETWEEN = re.compile(rb"[/\\]")
 
 def find_obstacle(name: bytes) -> str:
     """Why a path is refused; empty when it is not."""
-    if len(name) > NAME_BYTES:
-        return f"a path of {len(name)} bytes, more than {NAME_BYTES}"
+    if len(name) > PATH_BYTES:
+        return f"a path of {len(name)} bytes, more than {PATH_BYTES}"
     parts = name.split(b"/")
     if any(part in {b"", b"."} for part in parts) or b".." in _BETWEEN.split(name) or any(map(_is_git, parts)):
         return "a path that no work tree may have"
@@ -26,9 +26,9 @@ def find_obstacle(name: bytes) -> str:
 
 
 def show(name: bytes) -> str:
-    """A path as people read it; bytes that are no UTF-8 are written as `\\xNN`, and one that is too long is cut."""
-    text = name.decode("utf-8", errors="backslashreplace")
-    if len(name) <= NAME_BYTES:
+    """A path as people read it; one that is too long is cut."""
+    text = spell_path(name)
+    if len(name) <= PATH_BYTES:
         return text
     return f"{text[:_SHOWN_CHARACTERS]}… ({hashlib.sha256(name).hexdigest()[:12]})"
 

@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from codetune_trainer.scan.likeness import BANDS, PERMUTATIONS, Signatures
 
+DIGEST_BYTES = 32
 RECORD = np.dtype(
     [
         ("identity", "S16"),  # of the file as it was found; empty: not to be remembered
-        ("digest", "S32"),  # SHA-256 of its text; of accepted files only
+        ("digest", f"S{DIGEST_BYTES}"),  # SHA-256 of its text; of accepted files only (numpy hides zeros at its end)
         ("chance", "u8"),  # uniform; below the share of the held-out files when it is held out
         ("bands", "u4", (BANDS,)),
         ("signature", "i8"),  # place in the file of signatures; -1: it is not compared

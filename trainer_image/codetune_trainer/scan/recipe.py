@@ -1,12 +1,16 @@
 """`python -m codetune_trainer scan`, top to bottom: fetch the sources, judge their files, write the dataset, report."""
 
+import hashlib
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import orjson
 from codetune_api.contracts import ScanConfig, ScanResult
 from codetune_api.project import FileCounts, Rejection, SourceStatus
 from codetune_api.protocol import ResultEvent
@@ -15,9 +19,10 @@ from codetune_trainer.config import Places, inside, load_config, load_places
 from codetune_trainer.errors import EmptyDataset, SourceError
 from codetune_trainer.purge import prune_datasets
 from codetune_trainer.reporting import Reporter
-from codetune_trainer.scan.deciding import choose_sides, find_copies
+from codetune_trainer.scan.deciding import Copies, choose_sides, find_copies, reject_low_quality
 from codetune_trainer.scan.judging import Task
 from codetune_trainer.scan.ledger import Ledger
+from codetune_trainer.scan.quality import find_low_quality
 from codetune_trainer.scan.reading import find_licences, judge_all
 from codetune_trainer.scan.remembering import FOLDER as MEMORY
 from codetune_trainer.scan.remembering import digest_rules, load_memory, save_memory
@@ -65,6 +70,8 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
         memory = load_memory(remembered, work.parent, rules)
         with judge_all(task, memory, workers, _Ticker(reporter).tick) as ledger:
             copies = find_copies(ledger.records, ledger.signature, config.files)
+            low_quality = find_low_quality(config, places, cache, _read_accepted(ledger, copies), reporter)
+            reject_low_quality(ledger.records, copies, low_quality)
             sides = choose_sides(ledger.records, copies, config.holdout.fraction)
             counts, rejections = count_files(ledger, sides), count_rejections(ledger, copies.reasons)
             _check_not_empty(counts, rejections)
@@ -85,6 +92,13 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
         files=counts,
         rejections=rejections,
     )
+
+
+def _read_accepted(ledger: Ledger, copies: Copies) -> Iterator[tuple[bytes, bytes]]:
+    """(digest, text) of the files that are accepted so far."""
+    for index in np.flatnonzero(copies.reasons == 0).tolist():
+        text = orjson.loads(ledger.line(index))["text"].encode()
+        yield hashlib.sha256(text).digest(), text
 
 
 def _set_task(config: ScanConfig, sources: list[Readable], work: Path) -> Task:

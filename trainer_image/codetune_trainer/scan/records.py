@@ -21,6 +21,7 @@ Reason = Literal[
     "Secrets",
     "Duplicate",
     "NearDuplicate",
+    "LowQuality",
 ]
 """Why a file is left out; stable names, documented in docs/scan.md."""
 

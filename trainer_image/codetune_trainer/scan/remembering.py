@@ -39,7 +39,7 @@ def digest_rules(task: Task) -> str:
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         code.update(path.read_bytes())
-    asked = [task.files.model_dump(mode="json"), task.holdout.model_dump(mode="json")]
+    asked = [task.files.model_dump(mode="json", exclude={"quality"}), task.holdout.model_dump(mode="json")]
     origins = [[origin.name, origin.held_out, dict(origin.licences.by_folder)] for origin in task.origins]
     libraries = [version(name) for name in _LIBRARIES]
     return digest_value([asked, origins, libraries, code.hexdigest(), RECORD.descr])
@@ -117,6 +117,8 @@ def save_memory(folder: Path, ledger: Ledger, sides: Sides, dataset: Path, lines
         lines: Its `files.jsonl`.
         rules: As for `load_memory`.
     """
+    for left in folder.parent.glob(f"{folder.name}-*"):
+        shutil.rmtree(left)  # by a scan that was killed
     work = folder.with_name(f"{folder.name}-{os.urandom(6).hex()}")
     work.mkdir(parents=True)
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from codetune_api.project import FileRules, Holdout
 
-from codetune_trainer.scan.decoding import Undecodable, count_lines, decode, decode_anyhow, is_binary
+from codetune_trainer.scan.decoding import Undecodable, count_lines, decode, decode_anyhow, is_binary, is_blank
 from codetune_trainer.scan.language_names import UNKNOWN
 from codetune_trainer.scan.languages import check_types, is_selected, language_of, language_of_name
 from codetune_trainer.scan.licensing import FolderLicences, LicenceRule, base_name
@@ -110,7 +110,7 @@ class Judge:
             return "TooLarge", f"{found.size} bytes, more than {min(READ_LIMIT_BYTES, self._files.max_bytes)}"
         if len(content) <= _LFS_POINTER_BYTES and content.startswith(_LFS_POINTER):
             return "Unreadable", "a Git LFS pointer, not the file itself"
-        if not content or content.isspace():
+        if is_blank(content):
             return "Empty", "nothing but white space" if content else ""
         return None
 

@@ -73,10 +73,12 @@ class Secret:
 def find_secrets(text: str) -> list[Secret]:
     """Every secret of a text, in order, none overlapping another."""
     found: list[Secret] = []
+    line, counted = 1, 0  # counted on from hit to hit: a long file may be full of them
     for rule, start, end in sorted(_spans(text), key=lambda span: (span[1], -span[2])):
         if found and start < found[-1].end:
             continue
-        found.append(Secret(rule, text.count("\n", 0, start) + 1, start, end))
+        line, counted = line + text.count("\n", counted, start), start
+        found.append(Secret(rule, line, start, end))
     return found
 
 

@@ -4,22 +4,35 @@ The store service writes these files; a scan trusts neither their sizes nor thei
 """
 
 import hashlib
+import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from codetune_api.project import Source
-from codetune_api.uploads import HEAD_PATH, ManifestError, UploadEntry, UploadHead, blob_path, read_manifest, tree_path
+from codetune_api.uploads import (
+    HEAD_PATH,
+    MAX_MANIFEST_BYTES,
+    ManifestError,
+    UploadEntry,
+    UploadHead,
+    blob_path,
+    read_manifest,
+    tree_path,
+)
 from pydantic import ValidationError
 
 from codetune_trainer.errors import SourceUnavailable, UploadMissing
 from codetune_trainer.manifests import describe_file
+from codetune_trainer.scan.paths import spell_path
 from codetune_trainer.scan.records import Found
 from codetune_trainer.scan.rules import READ_LIMIT_BYTES
 from codetune_trainer.scan.volumes import read_file
 
+_HEAD_BYTES = 64 * 2**10
 QUIET_SECONDS = 3600
 """What was sent for a source that is not in spec stays this long after the last piece of it came."""
 
@@ -52,17 +65,25 @@ def find_version(place: UploadPlace) -> str:
         UploadMissing: Nothing was sent yet.
         SourceUnavailable: What was sent is damaged.
     """
-    try:
-        head = UploadHead.model_validate_json((place.folder / HEAD_PATH).read_bytes())
-    except FileNotFoundError as error:
+    if not os.path.lexists(place.folder / HEAD_PATH):
         message = f"Nothing was uploaded for source {place.source!r} yet: run `{place.command}`."
-        raise UploadMissing(message, "The Project scans by itself once the upload is there.") from error
+        raise UploadMissing(message, "The Project scans by itself once the upload is there.")
+    content = read_file(place.folder.resolve(), HEAD_PATH.encode(), _HEAD_BYTES)
+    if isinstance(content, str):
+        raise _damaged(place, f"{HEAD_PATH} can't be used: {content}")
+    try:
+        head = UploadHead.model_validate_json(content)
     except ValidationError as error:
         raise _damaged(place, f"{HEAD_PATH} is not valid") from error
     version = head.revision.removeprefix("sha256:")
     tree = place.folder / tree_path(head.revision)
     try:
-        if tree.is_symlink() or describe_file(tree).sha256 != version:
+        found = tree.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_MANIFEST_BYTES:
+            raise _damaged(
+                place, f"the list of files {tree.name} is no plain file of at most {MAX_MANIFEST_BYTES} bytes"
+            )
+        if describe_file(tree).sha256 != version:
             raise _damaged(place, f"the list of files {tree.name} has another digest than its name")
         with tree.open("rb") as lines:
             for _ in read_manifest(lines):
@@ -111,17 +132,18 @@ def prune_uploads(sources: list[Source], uploads: Path) -> None:
 
 
 def _describe(folder: Path, entry: UploadEntry) -> Found:
+    path = spell_path(entry.path.encode())
     if not entry.sha256:
-        return Found(entry.path, b"", entry.bytes)  # too large for any scan: listed, never sent
+        return Found(path, b"", entry.bytes)  # too large for any scan: listed, never sent
     blob = folder / blob_path(entry.sha256)
     try:
         size = blob.lstat().st_size
     except FileNotFoundError:
-        return Found(entry.path, b"", entry.bytes, "its content is missing in the store: run the upload again")
+        return Found(path, b"", entry.bytes, "its content is missing in the store: run the upload again")
     if size != entry.bytes:
         text = f"its content has {size} bytes in the store instead of {entry.bytes}: run the upload again"
-        return Found(entry.path, b"", entry.bytes, text)
-    return Found(entry.path, entry.sha256.encode(), entry.bytes)
+        return Found(path, b"", entry.bytes, text)
+    return Found(path, entry.sha256.encode(), entry.bytes)
 
 
 def _is_in_use(folder: Path) -> bool:

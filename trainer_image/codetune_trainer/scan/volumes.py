@@ -1,19 +1,24 @@
 """Lists and reads the files of a mounted volume; follows no link and opens nothing but plain files."""
 
+import errno
 import os
 import stat
 import time
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 
 from codetune_trainer.errors import SourceUnavailable, UnsupportedSource
+from codetune_trainer.scan.paths import PATH_BYTES, spell_path
 from codetune_trainer.scan.records import UNSETTLED, Found
 
-_GIT_FOLDER = b".git"
-_FOLDERS_OF_DESCRIPTORS = "/proc/self/fd"
+MOST_FOLDERS = 256
+"""Deepest nesting that is looked into; reaching a folder takes a system call for each one above it."""
+_GIT_FOLDER = ".git"
 _PIECE = 1 << 20
 _RACY_NANOSECONDS = 2 * 10**9
 """A file that was changed so short before it is listed may be changed again without another time stamp."""
+_STEP = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def find_root(mount: Path | None, path: str, name: str) -> Path:
@@ -46,42 +51,26 @@ def list_folder(root: Path) -> Iterator[Found]:
     git's own folder is one entry: it holds no file that anybody wrote.
     """
     settled = time.time_ns() - _RACY_NANOSECONDS
-    base = os.fsencode(root)
-    # Not by recursion: a path of 4096 bytes has more folders than Python has frames.
-    open_folders = [_sorted_entries(base, b"")]
-    while open_folders:
-        entry = next(open_folders[-1], None)
+    stack = [iter(_list_one(root, b"", settled))]
+    while stack:
+        entry = next(stack[-1], None)
         if entry is None:
-            open_folders.pop()
+            stack.pop()
         elif isinstance(entry, Found):
             yield entry
-        elif not entry[0].endswith(b"/"):
-            yield _describe(entry[1], entry[0], settled)
-        elif entry[1].name == _GIT_FOLDER:
-            yield Found(_show(entry[0]), b"", 0, "git's own folder; it is not looked into")
         else:
-            open_folders.append(_sorted_entries(base, entry[0]))
-
-
-def _sorted_entries(root: bytes, below: bytes) -> Iterator[tuple[bytes, os.DirEntry[bytes]] | Found]:
-    """What a folder holds, by its path inside the root; a folder's ends in `/`, so that whole paths are sorted."""
-    try:
-        with os.scandir(root + b"/" + below) as entries:
-            named = [(below + entry.name + (b"/" if _is_folder(entry) else b""), entry) for entry in entries]
-    except OSError as error:
-        return iter([Found(_show(below) or "/", b"", 0, f"a folder that can't be listed: {error.strerror}")])
-    return iter(sorted(named))
+            stack.append(iter(_list_one(root, entry, settled)))
 
 
 class VolumeReader:
-    """Reads files of a folder that may change meanwhile: each through its own folder, which is looked at once.
+    """Reads files of a folder that may change meanwhile; a folder of them is reached once and then held open.
 
     Args:
-        root: The folder that was listed, without links in it.
+        root: The folder that was listed.
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = os.fsencode(root)
+        self._root = root
         self._folder: bytes | None = None
         self._descriptor = -1
 
@@ -94,8 +83,7 @@ class VolumeReader:
         """
         for path in paths:
             folder, _, name = path.rpartition(b"/")
-            obstacle = self._enter(folder)
-            yield obstacle or self._read(name, limit)
+            yield self._enter(folder) or self._read(name, limit)
 
     def close(self) -> None:
         """Leave the last folder."""
@@ -104,19 +92,16 @@ class VolumeReader:
         self._folder, self._descriptor = None, -1
 
     def _enter(self, folder: bytes) -> str:
-        """Open a folder, from which on nobody can put another in its place; returns what is in the way."""
+        """Have a folder open; returns what is in the way."""
         if folder == self._folder:
             return ""
         self.close()
-        full = os.path.join(self._root, folder) if folder else self._root
         try:
-            self._descriptor = os.open(full, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            is_itself = _real_path(self._descriptor, full) == full
+            self._descriptor = _open_folder(self._root, folder)
+        except _FolderChanged as error:
+            return str(error)
         except OSError as error:
-            return f"its folder can't be opened: {error.strerror}"
-        if not is_itself:
-            self.close()
-            return "its folder became a link"
+            return f"it can't be opened: {error.strerror}"
         self._folder = folder
         return ""
 
@@ -135,11 +120,13 @@ class VolumeReader:
             os.close(descriptor)
 
 
-def _real_path(descriptor: int, path: bytes) -> bytes:
-    """The path of an open folder without links; by its name alone where the system can't say it."""
-    if not os.path.isdir(_FOLDERS_OF_DESCRIPTORS):
-        return os.path.realpath(path)
-    return os.fsencode(os.readlink(f"{_FOLDERS_OF_DESCRIPTORS}/{descriptor}"))
+def read_file(root: Path, path: bytes, limit: int) -> bytes | str:
+    """The content of one file, or why it can't be read; as `VolumeReader.read`."""
+    reader = VolumeReader(root)
+    try:
+        return next(reader.read([path], limit))
+    finally:
+        reader.close()
 
 
 def _read_descriptor(descriptor: int, limit: int) -> bytes | str:
@@ -159,35 +146,78 @@ def _read_descriptor(descriptor: int, limit: int) -> bytes | str:
     return b"".join(parts)
 
 
-def read_file(root: Path, path: bytes, limit: int) -> bytes | str:
-    """The content of one file, or why it can't be read; as `VolumeReader.read`."""
-    reader = VolumeReader(root)
+class _FolderChanged(Exception):
+    """A folder on the way to a file is none any more."""
+
+
+def _open_folder(root: Path, path: bytes) -> int:
+    """A folder below the root, reached step by step, so that no link is followed whoever makes one at that moment.
+
+    Raises:
+        _FolderChanged: It is a link or a file now, or a folder above it is.
+        OSError: It can't be opened.
+    """
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for part in filter(None, path.split(b"/")):
+        try:
+            step = os.open(part, _STEP, dir_fd=descriptor)
+        except OSError as error:
+            if error.errno in {errno.ENOTDIR, errno.ELOOP}:
+                raise _FolderChanged("its folder became a link or a file") from error
+            raise
+        finally:
+            os.close(descriptor)
+        descriptor = step
+    return descriptor
+
+
+def _list_one(root: Path, below: bytes, settled: int) -> list[Found | bytes]:
+    """What is in one folder, in order: files, and the paths of folders to look into, which end in `/`."""
+    if below.count(b"/") > MOST_FOLDERS or len(below) > PATH_BYTES:
+        text = f"a folder below {MOST_FOLDERS} others or with a path of more than {PATH_BYTES} bytes"
+        return [Found(spell_path(below), b"", 0, f"{text}; it is not looked into")]
     try:
-        return next(reader.read([path], limit))
-    finally:
-        reader.close()
+        folder = _open_folder(root, below)
+        try:
+            with os.scandir(folder) as entries:
+                # Such entries have their names as text; a folder sorts as if its name ended in `/`, so that whole paths
+                # come out sorted.
+                found = [(os.fsencode(entry.name) + (b"/" if _is_folder(entry) else b""), entry) for entry in entries]
+            found.sort(key=itemgetter(0))
+            return [_look_at(entry, below + name, settled) for name, entry in found]
+        finally:
+            os.close(folder)
+    except (OSError, _FolderChanged) as error:
+        why = error.strerror if isinstance(error, OSError) else "it became a link or a file"
+        return [Found(spell_path(below) or "/", b"", 0, f"a folder that can't be listed: {why}")]
 
 
-def _describe(entry: os.DirEntry[bytes], path: bytes, settled: int) -> Found:
+def _look_at(entry: os.DirEntry[str], path: bytes, settled: int) -> Found | bytes:
+    if path.endswith(b"/"):
+        if entry.name == _GIT_FOLDER:
+            return Found(spell_path(path), b"", 0, "git's own folder; it is not looked into")
+        return path
+    if len(path) > PATH_BYTES:
+        return Found(spell_path(path), b"", 0, f"a path of more than {PATH_BYTES} bytes")
+    return _describe(entry, path, settled)
+
+
+def _describe(entry: os.DirEntry[str], path: bytes, settled: int) -> Found:
     try:
         found = entry.stat(follow_symlinks=False)
     except OSError as error:
-        return Found(_show(path), b"", 0, f"it can't be looked at: {error.strerror}")
+        return Found(spell_path(path), b"", 0, f"it can't be looked at: {error.strerror}")
     if stat.S_ISREG(found.st_mode):
         changed = max(found.st_mtime_ns, found.st_ctime_ns)
         stamp = f"{found.st_ino} {found.st_mtime_ns} {found.st_ctime_ns}" if changed < settled else UNSETTLED
-        return Found(_show(path), path, found.st_size, "", stamp)
+        return Found(spell_path(path), path, found.st_size, "", stamp)
     if stat.S_ISLNK(found.st_mode):
-        return Found(_show(path), b"", found.st_size, "a symbolic link; links are not followed")
-    return Found(_show(path), b"", 0, "no plain file (a device, pipe or socket)")
+        return Found(spell_path(path), b"", found.st_size, "a symbolic link; links are not followed")
+    return Found(spell_path(path), b"", 0, "no plain file (a device, pipe or socket)")
 
 
-def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir(follow_symlinks=False)
     except OSError:
         return False
-
-
-def _show(path: bytes) -> str:
-    return path.decode("utf-8", errors="backslashreplace")

@@ -109,7 +109,7 @@ def write_report(work: Path, ledger: Ledger, copies: Copies, sides: Sides) -> Fi
     everything = np.arange(len(ledger))
     changed = copies.reasons != ledger.records["reason"]
     changed |= sides.kept & (ledger.has(ROW_HELD_OUT) != sides.held_out)
-    changed[list(copies.originals)] = True
+    changed[[*copies.originals, *copies.low_quality]] = True
     with DigestedFile(work / REPORT) as file:
         for index, piece in ledger.splice("row", everything, changed):
             file.write(piece if index < 0 else _revise(piece, index, ledger, copies, sides))
@@ -120,19 +120,23 @@ def _revise(row: bytes, index: int, ledger: Ledger, copies: Copies, sides: Sides
     """A row of the report with what other files mean for it."""
     told = orjson.loads(row)
     told["decision"] = "rejected" if not sides.kept[index] else "holdout" if sides.held_out[index] else "train"
-    original = copies.originals.get(index)
-    if original is not None:
-        told |= _tell_copy(original, path_of(ledger, original.index), kept=bool(sides.kept[index]))
-    elif not sides.kept[index]:
-        told["reason"] = REASONS[copies.reasons[index]]
+    reason = REASONS[copies.reasons[index]]
+    original, seen = copies.originals.get(index), copies.low_quality.get(index)
+    if original is not None and reason in {"", original.reason}:
+        told |= _tell(original.reason, _describe(original, path_of(ledger, original.index)), kept=not reason)
+    elif seen is not None and told["reason"] != INCLUDED:
+        told |= _tell("LowQuality", seen, kept=not reason)
     return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _tell_copy(original: Original, path: str, *, kept: bool) -> dict[str, str]:
-    seen = f"of {path}" if original.reason == "Duplicate" else f"{original.share:.0%} like {path}"
+def _tell(reason: str, seen: str, *, kept: bool) -> dict[str, str]:
     if kept:
-        return {"reason": INCLUDED, "detail": f"files.include has it, against {original.reason}: {seen}"}
-    return {"reason": original.reason, "detail": seen}
+        return {"reason": INCLUDED, "detail": f"files.include has it, against {reason}: {seen}"}
+    return {"reason": reason, "detail": seen}
+
+
+def _describe(original: Original, path: str) -> str:
+    return f"of {path}" if original.reason == "Duplicate" else f"{original.share:.0%} like {path}"
 
 
 def publish(

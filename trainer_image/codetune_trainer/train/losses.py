@@ -70,16 +70,40 @@ def _build_mask(causal: Any, batch: Packed) -> torch.Tensor:
     return batch.mask() if batch.is_shared else (batch.segments >= 0).long()
 
 
-def sum_loss(model: Any, batch: Packed) -> torch.Tensor:
-    """Sum over all targets of the batch, in nats; `model` is a PEFT model. Shape []."""
-    causal = model.get_base_model()
-    inputs = {
+def _build_inputs(causal: Any, batch: Packed) -> dict[str, Any]:
+    return {
         "input_ids": batch.tokens,
         "position_ids": batch.positions,
         "attention_mask": _build_mask(causal, batch),
         "use_cache": False,
     }
-    if any(getattr(causal.config, name, None) is not None for name in _LOGIT_SETTINGS):
+
+
+def _changes_logits(causal: Any) -> bool:
+    return any(getattr(causal.config, name, None) is not None for name in _LOGIT_SETTINGS)
+
+
+@torch.no_grad()
+def token_losses(causal: Any, batch: Packed) -> torch.Tensor:
+    """Cross-entropy of each target of the batch in nats, row by row; `causal` has no adapter. Shape [targets]."""
+    inputs, wanted = _build_inputs(causal, batch), batch.labels != IGNORED
+    labels = batch.labels[wanted]
+    if _changes_logits(causal):
+        return functional.cross_entropy(causal(**inputs).logits[wanted].float(), labels, reduction="none")
+    hidden, head = causal.base_model(**inputs).last_hidden_state[wanted], causal.get_output_embeddings()
+    found = torch.empty(len(labels), device=hidden.device)
+    for start in range(0, len(labels), CHUNK):
+        rows, next_tokens = hidden[start : start + CHUNK], labels[start : start + CHUNK]
+        logits = functional.linear(rows.to(head.weight.dtype), head.weight, getattr(head, "bias", None)).float()
+        found[start : start + CHUNK] = functional.cross_entropy(logits, next_tokens, reduction="none")
+    return found
+
+
+def sum_loss(model: Any, batch: Packed) -> torch.Tensor:
+    """Sum over all targets of the batch, in nats; `model` is a PEFT model. Shape []."""
+    causal = model.get_base_model()
+    inputs = _build_inputs(causal, batch)
+    if _changes_logits(causal):
         logits = causal(**inputs).logits.float()
         return functional.cross_entropy(
             logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="sum"

@@ -25,7 +25,7 @@ def load_model_config(folder: Path, uri: str) -> Any:
     """The configuration of the base model. Raises: ModelNotFound, UnsupportedModel."""
     if not (folder / "config.json").is_file():
         text = f"There is no model at {uri}: its folder has no config.json."
-        raise ModelNotFound(text, "Correct spec.baseModel.")
+        raise ModelNotFound(text, "Correct its baseModel.")
     if not list(folder.glob("*.safetensors")):
         text = f"{uri} has no *.safetensors file; other weight formats can run code when they are loaded."
         raise UnsupportedModel(text, "Choose a model with safetensors weights, or convert it.")

@@ -1,0 +1,12 @@
+"""Writes the bytes of a path as text, so that two paths never become one. Pure."""
+
+import re
+
+PATH_BYTES = 4096
+"""Longest path that is taken, as in Linux's own calls."""
+_POSING = re.compile(rb"\\(?=x[0-9a-f]{2})")
+
+
+def spell_path(raw: bytes) -> str:
+    """The text of a path: bytes that are no UTF-8 as `\\xNN`, and so a backslash that would look like such a byte."""
+    return _POSING.sub(rb"\\x5c", raw).decode("utf-8", errors="backslashreplace")
