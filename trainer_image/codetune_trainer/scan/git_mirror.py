@@ -35,6 +35,8 @@ _SMALL_BLOBS = f"blob:limit={READ_LIMIT_BYTES + 1}"
 """git leaves out what has this many bytes or more."""
 _NO_BLOBS = "blob:none"
 _COMMITS = "tree:0"
+_REFUSED = "single-objects-refused"
+"""A file that marks a mirror that has the blobs outside of its path too, because the server gave no others."""
 
 
 @dataclass(frozen=True)
@@ -126,15 +128,17 @@ class Mirror:
 
     def _bring(self, what: str, revision: str | None) -> str:
         """Fetch a ref or commit with the blobs that are needed, and return the commit. Raises: SourceError."""
-        self._fetch(_NO_BLOBS if self.path else _SMALL_BLOBS, f"+{what}:{_NEXT}")
+        refused = self.folder / _REFUSED
+        self._fetch(_NO_BLOBS if self.path and not refused.exists() else _SMALL_BLOBS, f"+{what}:{_NEXT}")
         commit = self._read_next(revision)
         if not self.path:
             return commit
         try:
             self._bring_blobs(commit)
         except GitError:
-            # Not every server gives single objects, or says so in known words: then everything comes.
+            # Not every server gives single objects, or says so in known words: then everything comes, as of now.
             self._fetch(_SMALL_BLOBS, f"+{what}:{_NEXT}", options=("--depth=1", "--refetch"))
+            refused.touch()
         return self._read_next(revision)
 
     def _bring_blobs(self, commit: str) -> None:

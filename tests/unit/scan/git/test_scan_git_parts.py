@@ -228,8 +228,12 @@ def test_a_server_of_the_first_protocol_works_too(
 ) -> None:
     site.newest_protocol = False
     assert len(workshop.scan(site.source(path="shop")).files) == 3
-    monorepo.commit({"shop/d.py": workshop.code("d")})
-    assert len(workshop.scan(site.source(path="shop")).files) == 4
+    assert site.sent > 80_000  # such a server gives no folder alone
+    for name in ("d", "e"):
+        monorepo.commit({f"shop/{name}.py": workshop.code(name)})
+        site.asked.clear()
+        assert f"repo/{name}.py" in workshop.scan(site.source(path="shop")).files
+        assert site.sent < 5_000
 
 
 @pytest.mark.parametrize("newest", [True, False], ids=["newest-protocol", "first-protocol"])
