@@ -18,7 +18,8 @@ from codetune_trainer.scan.archive_fetching import find_secret
 from codetune_trainer.scan.git_assembling import Assembly
 from codetune_trainer.scan.git_cache import mirror_name, modules_folder
 from codetune_trainer.scan.git_mirror import Mirror
-from codetune_trainer.scan.git_reading import close_off
+from codetune_trainer.scan.git_reading import close_off, mark_damaged
+from codetune_trainer.scan.git_running import Damaged
 from codetune_trainer.scan.git_secrets import check_credentials
 from codetune_trainer.scan.git_tree import GitTree
 from codetune_trainer.scan.git_urls import read_url
@@ -69,7 +70,12 @@ def fetch_git(
     assembly = Assembly(git, remote, credentials, home, modules, places.file_root, wants)
     mirror = assembly.open(remote, cache / f"{mirror_name(git)}.git", source.name, path)
     commit, warning, reason = _sync(mirror, git.revision, known)
-    tree = assembly.build(mirror, commit)
+    try:
+        tree = assembly.build(mirror, commit)
+    except Damaged as error:
+        mark_damaged(mirror.folder, mirror.here.reading)
+        message = f"What was fetched of {remote.shown} is damaged ({error}). {warning}".strip()
+        raise SourceUnavailable(message, "Nothing is to be done: it is fetched anew as soon as that works.") from error
     assembly.prune()
     told = assembly.troubles[:_TOLD]
     more = len(assembly.troubles) - len(told)

@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from codetune_trainer.errors import EmptyRepository, RevisionNotFound, UnsupportedSource
 from codetune_trainer.scan.git_objects import list_entries
-from codetune_trainer.scan.git_parts import find_absent_modules, find_folder, find_lacking
+from codetune_trainer.scan.git_parts import find_absent, find_absent_modules, find_folder, find_lacking, find_moved
 from codetune_trainer.scan.git_reading import Repository, close_off
 from codetune_trainer.scan.git_repacking import clean
 from codetune_trainer.scan.git_running import ASK_SECONDS, FETCH_SECONDS, Damaged, GitError, run_git
@@ -35,6 +35,8 @@ _SMALL_BLOBS = f"blob:limit={READ_LIMIT_BYTES + 1}"
 """git leaves out what has this many bytes or more."""
 _NO_BLOBS = "blob:none"
 _COMMITS = "tree:0"
+_REFUSED = "single-objects-refused"
+"""A file that marks a mirror that has the blobs outside of its path too, because the server gave no others."""
 
 
 @dataclass(frozen=True)
@@ -126,31 +128,67 @@ class Mirror:
 
     def _bring(self, what: str, revision: str | None) -> str:
         """Fetch a ref or commit with the blobs that are needed, and return the commit. Raises: SourceError."""
-        self._fetch(_NO_BLOBS if self.path else _SMALL_BLOBS, f"+{what}:{_NEXT}")
-        commit = self._read_next(revision)
-        if not self.path:
-            return commit
+        if not self.path or (self.folder / _REFUSED).exists():
+            self._fetch(_SMALL_BLOBS, f"+{what}:{_NEXT}")
+            return self._read_next(revision)
         try:
-            self._bring_blobs(commit)
+            return self._bring_folder(what, revision)
         except GitError:
-            # Not every server gives single objects, or says so in known words: then everything comes.
+            # Not every server gives single objects, or says so in known words: then everything comes, as of now.
             self._fetch(_SMALL_BLOBS, f"+{what}:{_NEXT}", options=("--depth=1", "--refetch"))
+            (self.folder / _REFUSED).touch()
         return self._read_next(revision)
 
-    def _bring_blobs(self, commit: str) -> None:
-        """Fetch the blobs below the path that are not here, in one request. Raises: GitError, SourceError."""
+    def _bring_folder(self, what: str, revision: str | None) -> str:
+        """Fetch a ref or commit with the blobs below the path that are not here. Raises: GitError, SourceError."""
+        held = self._list_held()
+        changed = self._bring_changes(what, held) if held else None
+        self._fetch(_NO_BLOBS, f"+{what}:{_NEXT}")
+        commit = self._read_next(revision)
         tree = find_folder(self.here, commit, self.path, self.remote.shown)
-        held = [self.here.run("rev-parse", f"{other}:{self.path}").strip() for other in self._list_held()]
-        lacking = find_lacking(self.here, commit, tree, held)
+        lacking = find_lacking(self.here, commit, tree, [f"{other}:{self.path}" for other in held])
         if lacking and not held:
-            # By its tree, so that the server leaves out what is too large.
             self._ask(*_FETCH, "--refetch", f"--filter={_SMALL_BLOBS}", "origin", tree)
             lacking = find_absent_modules(self.here, commit)
+        elif lacking and changed == tree:
+            # All came but what is too large, and what lay elsewhere in a commit of which the server takes all as here.
+            lacking = find_moved(self.here, lacking, held) | find_absent_modules(self.here, commit)
         if lacking:
-            # Without haves: the server takes it that of a commit that is here all blobs are.
+            # Without haves, for the same reason.
             alone = ("-c", "fetch.negotiationAlgorithm=noop")
             asked = b"".join(blob + b"\n" for blob in sorted(lacking))
             self._ask(*alone, *_FETCH, f"--filter={_NO_BLOBS}", "--stdin", "origin", data=asked)
+        return commit
+
+    def _bring_changes(self, what: str, held: Sequence[str]) -> str:
+        """Fetch what the folder has of a ref or commit and the held commits have not, but what is too large.
+
+        It is asked for by its tree, and git does not ask for a tree that is here. So its name is found out aside.
+
+        Returns:
+            The tree; empty when it was here already.
+
+        Raises:
+            GitError: The server does not give it.
+            SourceError: By what is wrong with the repository, its revision or its path.
+        """
+        aside = Mirror(Path(self.environment["HOME"]) / "aside.git", self.remote, self.environment, self.holder)
+        try:
+            aside._prepare()
+            (aside.folder / "objects" / "info" / "alternates").write_text(f"{self.folder.resolve() / 'objects'}\n")
+            if (self.folder / "shallow").exists():
+                shutil.copy(self.folder / "shallow", aside.folder)
+            for number, commit in enumerate(held):
+                aside.here.run("update-ref", f"{_HELD}{number}", commit)
+            aside._fetch(_NO_BLOBS, f"+{what}:{_NEXT}")
+            tree = find_folder(aside.here, aside._read_next(what), self.path, self.remote.shown)
+        finally:
+            shutil.rmtree(aside.folder, ignore_errors=True)
+        if not find_absent(self.here, {tree.encode()}):
+            return ""
+        tips = [f"--negotiation-tip={commit}" for commit in held]
+        self._ask(*_FETCH, *tips, f"--filter={_SMALL_BLOBS}", "origin", tree)
+        return tree
 
     def _bring_commit(self, commit: str) -> str:
         """A commit by its name; where the server gives no single commits, everything that leads to it."""

@@ -52,6 +52,11 @@ def find_lacking(repository: Repository, commit: str, tree: str, held: Sequence[
     return lacking
 
 
+def find_moved(repository: Repository, blobs: set[bytes], commits: Sequence[str]) -> set[bytes]:
+    """Those of the blobs that lay anywhere in the commits."""
+    return {blob for commit in commits for blob in blobs & _list_blobs(repository, commit)}
+
+
 def find_absent_modules(repository: Repository, commit: str) -> set[bytes]:
     """The blob that lists a commit's submodules, when it is not here."""
     listed = repository.run("ls-tree", "--full-tree", commit, "--", MODULES_FILE).split()

@@ -337,3 +337,30 @@ def test_a_content_that_is_damaged_in_the_store_comes_anew_with_the_next_attempt
         workshop.scan(source, files=other)
     assert failure.value.exit_code == 1
     assert workshop.scan(source, files=other).result.revision == whole.result.revision
+
+
+@pytest.mark.parametrize(
+    ("sentence", "start"),
+    [pytest.param("can't be fetched", 20, id="the-commit"), pytest.param("is damaged", 200, id="its-tree")],
+)
+def test_a_damaged_mirror_of_a_server_that_is_away_is_a_failure_of_its_source(
+    workshop: "Workshop", site: "GitSite", sentence: str, start: int
+) -> None:
+    workshop.repository("other").commit({"b.py": workshop.code("b")})
+    repository = workshop.repository()
+    repository.commit({f"f{number}.py": workshop.code(f"f{number}") for number in range(20)})
+    sources = [site.source(), workshop.from_git("other")]
+    workshop.scan(*sources)
+    (repository.folder / ".git").rename(repository.folder / "away")
+    for mirror in (workshop.places.store / "team/projects/code/sources").glob("git-*.git"):
+        for pack in mirror.glob("objects/pack/*.pack"):
+            pack.chmod(0o644)
+            content = bytearray(pack.read_bytes())
+            content[start:-20] = b"\xff" * (len(content) - start - 20)  # the commit is in front
+            pack.write_bytes(content)
+    scanned = workshop.scan(*sources)
+    assert [source.reason for source in scanned.result.sources] == ["SourceUnavailable", ""]
+    assert sentence in scanned.result.sources[0].message
+    assert list(scanned.files) == ["other/b.py"]
+    (repository.folder / "away").rename(repository.folder / ".git")
+    assert len(workshop.scan(*sources).files) == 21

@@ -148,6 +148,43 @@ def test_what_was_too_large_in_a_folder_stays_away(
     assert site.sent < 5_000
 
 
+def test_what_comes_into_a_folder_and_is_too_large_is_not_fetched_either(
+    workshop: "Workshop", site: "GitSite", monorepo: "Repository", small_limit: None
+) -> None:
+    workshop.scan(site.source(path="shop"))
+    monorepo.commit({"shop/new.bin": noise(50), "shop/deep/new.bin": noise(51), "shop/small.bin": noise(52, 5000)})
+    for number in range(2):
+        site.asked.clear()
+        verdicts = workshop.scan(site.source(path="shop")).verdicts()
+        assert (verdicts["new.bin"], verdicts["deep/new.bin"], verdicts["small.bin"]) == (
+            "Unreadable",
+            "Unreadable",
+            "Binary",
+        )
+        assert site.sent < 12_000
+        monorepo.commit({f"shop/{number}.py": workshop.code(f"n{number}")})
+    assert not has(workshop, monorepo, "HEAD:shop/deep/new.bin")
+
+
+def test_a_scan_that_was_killed_half_way_is_made_good(
+    workshop: "Workshop", site: "GitSite", monorepo: "Repository"
+) -> None:
+    workshop.scan(site.source(path="shop"))
+    commit = monorepo.commit({"shop/d.py": workshop.code("d"), "shop/deep/e.py": workshop.code("e")})
+    settings = (f"url={site.url}/repo/.git", "promisor=true", "partialclonefilter=blob:none")
+    command = [
+        "git",
+        f"--git-dir={find_mirror(workshop)}",
+        *(part for setting in settings for part in ("-c", f"remote.origin.{setting}")),
+    ]
+    # The trees are here and their blobs are not.
+    fetch = ["fetch", "--quiet", "--depth=1", "--filter=blob:none", "origin", f"+{commit}:refs/codetune/next"]
+    subprocess.run([*command, *fetch], check=True, capture_output=True)
+    assert has(workshop, monorepo, "HEAD:shop/deep")
+    assert not has(workshop, monorepo, "HEAD:shop/deep/e.py")
+    assert {"repo/d.py", "repo/deep/e.py"} < set(workshop.scan(site.source(path="shop")).files)
+
+
 def test_two_folders_of_one_repository_are_two_sources(
     workshop: "Workshop", site: "GitSite", monorepo: "Repository"
 ) -> None:
@@ -228,8 +265,12 @@ def test_a_server_of_the_first_protocol_works_too(
 ) -> None:
     site.newest_protocol = False
     assert len(workshop.scan(site.source(path="shop")).files) == 3
-    monorepo.commit({"shop/d.py": workshop.code("d")})
-    assert len(workshop.scan(site.source(path="shop")).files) == 4
+    assert site.sent > 80_000  # such a server gives no folder alone
+    for name in ("d", "e"):
+        monorepo.commit({f"shop/{name}.py": workshop.code(name)})
+        site.asked.clear()
+        assert f"repo/{name}.py" in workshop.scan(site.source(path="shop")).files
+        assert site.sent < 5_000
 
 
 @pytest.mark.parametrize("newest", [True, False], ids=["newest-protocol", "first-protocol"])
