@@ -48,6 +48,11 @@ def checkpoint_folder(run: str, name: str) -> str:
     return f"{run}/checkpoints/{name}"
 
 
+def model_pin(run: str) -> str:
+    """Which commit of its base model a run is made on, below the run's folder."""
+    return f"{run}/base-model.json"
+
+
 def model_folder(repository: str, commit: str) -> str:
     """A base model that was fetched from the hub."""
     return f"models/{repository}/{commit}"

@@ -105,6 +105,9 @@ FailureReason = Literal[
     "AuthenticationFailed",
     "EmptyRepository",
     "UnsupportedModel",
+    "NotCausalModel",
+    "PickledWeights",
+    "RemoteCodeModel",
     "UnsupportedSource",
     "DigestMismatch",
     "InvalidArchive",
@@ -123,6 +126,14 @@ class Failure(ApiModel):
     """What happened, with the values."""
     hint: Annotated[str, Field(max_length=4096)] = ""
     """What to change so that it works."""
+
+
+class ModelPin(ApiModel):
+    """The hub model that is used, at the commit that its revision meant when it was first fetched."""
+
+    uri: Annotated[str, Field(max_length=512)]
+    """`hf://org/name@COMMIT`."""
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
 class ObjectMeta(ApiModel):

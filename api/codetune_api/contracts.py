@@ -182,6 +182,19 @@ class FetchConfig(RunConfig):
     """`org/name`."""
     revision: str
     """Branch, tag or commit; `main` when the URI has none."""
+    pin: str | None = None
+    """File below the store that keeps the commit which the first attempt found; later ones take the same."""
+    training: bool = False
+    """The model is to be trained: one that can't be is refused before its weights are fetched."""
+
+
+class FetchedModel(Contract):
+    """A pin's content: the commit of a base model."""
+
+    repository: str
+    revision: str
+    """What it was asked for by."""
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
 class PurgeConfig(RunConfig):
@@ -231,6 +244,8 @@ class ServerReport(Contract):
     adapters: list[AdapterReport]
     models: list[str]
     """Stable names that answer now, the base model's first."""
+    model_commit: str | None = None
+    """Commit of a base model that came from the hub."""
     api_keys: int | None = None
     """How many API keys are valid now; None: none is asked for."""
 

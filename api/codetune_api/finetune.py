@@ -10,6 +10,7 @@ from codetune_api.common import (
     Conditions,
     Failure,
     LocalRef,
+    ModelPin,
     Resource,
     Resources,
     Scheduling,
@@ -320,6 +321,8 @@ class FineTuneStatus(ApiModel):
     """The whole run in at most 100 points: the loss chart."""
     evaluation: Evaluation | None = None
     parameters: Parameters | None = None
+    base_model: ModelPin | None = None
+    """A base model of the hub as the run has it; it stays with this commit, whatever happens to its branch."""
     dataset: DatasetStatus | None = None
     adapter: AdapterStatus | None = None
     job_name: str | None = None

@@ -10,6 +10,7 @@ from codetune_api.common import (
     Conditions,
     Failure,
     LocalRef,
+    ModelPin,
     Resource,
     Resources,
     Scheduling,
@@ -268,6 +269,8 @@ class ModelDeploymentStatus(ApiModel):
     replicas: int = 0
     ready_replicas: int = 0
     selector: str = ""
+    base_model: ModelPin | None = None
+    """A base model of the hub as the pods have it; replicas that come later get the same commit."""
     models: list[str] = []
     """Model names that answer now."""
     adapters: Annotated[list[AdapterState], Field(json_schema_extra=list_map("name"))] = []

@@ -119,6 +119,7 @@ def _tell_run(report: RunReport, before: FineTuneStatus, decision: Decision) -> 
         "loss_history": list(result.loss_history if result else report.loss_history),
         "evaluation": result.evaluation if result else before.evaluation,
         "parameters": parameters,
+        "base_model": report.base_model or before.base_model,
         "dataset": _tell_dataset(report, decision),
         "adapter": adapter,
     }

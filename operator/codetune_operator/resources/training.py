@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from codetune_api.artifacts import dataset_folder, finetune_folder, store_uri
+from codetune_api.artifacts import dataset_folder, finetune_folder, model_pin, store_uri
 from codetune_api.contracts import ENV_MODEL, TrainConfig
 from codetune_api.digests import canonical, digest_value
 from codetune_api.finetune import DatasetStatus, FineTune
@@ -86,9 +86,14 @@ def build_training(
     data = {CONFIG_KEY: config.model_dump_json(by_alias=True, exclude_none=True, indent=2)}
     if model.hub is not None:
         fetch = build_fetch_config(
-            model.hub, nonce=config.nonce, namespace=config.namespace, name=finetune.metadata.name
+            model.hub,
+            nonce=config.nonce,
+            namespace=config.namespace,
+            name=finetune.metadata.name,
+            pin=model_pin(config.output),
+            training=True,
         )
-        data[FETCH_CONFIG_KEY] = fetch.model_dump_json(by_alias=True, indent=2)
+        data[FETCH_CONFIG_KEY] = fetch.model_dump_json(by_alias=True, exclude_none=True, indent=2)
     metadata: Obj = {
         "name": name,
         "namespace": finetune.metadata.namespace,

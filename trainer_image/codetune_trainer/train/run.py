@@ -12,6 +12,7 @@ from codetune_api.presets import BETAS, Facts, InvalidParametersError, resolve
 from codetune_api.protocol import DatasetEvent, ParametersEvent, ResultEvent
 from transformers.utils import logging as transformers_logging
 
+from codetune_trainer.architectures import load_model_config
 from codetune_trainer.config import inside, load_config, load_places
 from codetune_trainer.errors import InvalidParameters, ModelNotFound
 from codetune_trainer.reporting import Reporter
@@ -84,7 +85,7 @@ def set_up(
     device = machine.find_device(config.device)
     machine.keep_freed_memory()
     torch.set_num_threads(machine.count_threads())
-    model_config = modelling.load_model_config(model_folder, config.base_model)
+    model_config = load_model_config(model_folder, config.base_model)
     encoder = build_encoder(modelling.load_tokenizer(model_folder, config.base_model))
     reporter.stage("Tokenizing")
     files = load_dataset(dataset, config.dataset_revision)
