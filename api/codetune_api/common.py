@@ -22,6 +22,10 @@ BaseModelUri = Annotated[
 ]
 
 
+Checkpoint = Annotated[str, Field(pattern=r"^(best|latest|step-[0-9]{1,9})$", max_length=16)]
+"""`best`, `latest`, or `step-N`."""
+
+
 class LocalRef(ApiModel):
     """A resource of the same namespace, by name."""
 
@@ -161,10 +165,14 @@ class Resource(ApiModel):
     metadata: ObjectMeta
 
 
-NAME_RULE = rules(
-    (
-        "size(self.metadata.name) <= 48 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        "metadata.name must be a DNS label of at most 48 characters that begins with a letter: "
-        "names of Jobs and Services are derived from it",
-    )
+_NAME_RULE = (
+    "size(self.metadata.name) <= 48 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+    "metadata.name must be a DNS label of at most 48 characters that begins with a letter: "
+    "names of Jobs and Services are derived from it",
 )
+NAME_RULE = rules(_NAME_RULE)
+
+
+def object_rules(*more: tuple[str, str]) -> dict[str, Any]:
+    """CEL rules of a whole object: the one about its name, and others."""
+    return rules(_NAME_RULE, *more)

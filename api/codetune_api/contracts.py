@@ -122,6 +122,16 @@ class ReportRow(Contract):
     detail: str = ""
 
 
+class StartAdapter(Contract):
+    """The adapter of another FineTune that a run begins with."""
+
+    fine_tune: str
+    checkpoint: str
+    path: str
+    """Folder of that checkpoint below the store."""
+    digest: Digest
+
+
 class TrainConfig(RunConfig):
     """Job `train`: `python -m codetune_trainer train`."""
 
@@ -138,6 +148,7 @@ class TrainConfig(RunConfig):
     lora: LoraOverrides
     training: TrainingOverrides
     checkpoints: Checkpoints
+    start: StartAdapter | None = None
 
 
 class TrainResult(Contract):

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from codetune_api.common import (
-    NAME_RULE,
     BaseModelUri,
+    Checkpoint,
     Conditions,
     Failure,
     LocalRef,
@@ -15,6 +15,7 @@ from codetune_api.common import (
     Resources,
     Scheduling,
     SecretRef,
+    object_rules,
 )
 from codetune_api.model import ApiModel, Digest, Timestamp, immutable, list_map, rules
 
@@ -108,6 +109,15 @@ class FineTuneScheduling(Scheduling):
     """LocalQueue of Kueue; the run waits there until it is admitted."""
 
 
+class ResumeFrom(ApiModel):
+    """The adapter that a run begins with, instead of a fresh one."""
+
+    fine_tune_ref: LocalRef
+    """Another FineTune of the namespace, for the same base model. The run waits until it has finished."""
+    checkpoint: Checkpoint = "best"
+    """`best`, `latest` or `step-N`; chosen once, when the run starts."""
+
+
 _ONE_RUN = "make a new FineTune: a run has one set of parameters"
 
 
@@ -120,6 +130,11 @@ class FineTuneSpec(ApiModel):
                 "has(self.modelSecretRef) == has(oldSelf.modelSecretRef) && "
                 "(!has(self.modelSecretRef) || self.modelSecretRef == oldSelf.modelSecretRef)",
                 "modelSecretRef can't be changed once set: change the token inside the Secret, or make a new FineTune",
+            ),
+            (
+                "has(self.resumeFrom) == has(oldSelf.resumeFrom) && "
+                "(!has(self.resumeFrom) || self.resumeFrom == oldSelf.resumeFrom)",
+                f"resumeFrom can't be changed once set: {_ONE_RUN}",
             ),
             (
                 "!has(self.training.precision) || self.training.precision != 'Float16' || self.resources.gpus > 0",
@@ -142,6 +157,8 @@ class FineTuneSpec(ApiModel):
         TrainingOverrides()
     )
     checkpoints: Checkpoints = Checkpoints()
+    resume_from: ResumeFrom | None = None
+    """Begins with another FineTune's adapter; its rank, alpha and layers are taken over where `lora` says nothing."""
     resources: Resources = Resources()
     scheduling: FineTuneScheduling = FineTuneScheduling()
     suspend: bool = False
@@ -268,6 +285,17 @@ class AdapterStatus(ApiModel):
     rank: int
 
 
+class ResumedFrom(ApiModel):
+    """What the run began with."""
+
+    fine_tune: str
+    checkpoint: str
+    uri: str
+    digest: Digest
+    base_model: ModelPin | None = None
+    """The other run's base model, which is this one's too."""
+
+
 class Parameters(ApiModel):
     """Every parameter of the run, after preset, dataset size and overrides."""
 
@@ -323,6 +351,7 @@ class FineTuneStatus(ApiModel):
     parameters: Parameters | None = None
     base_model: ModelPin | None = None
     """A base model of the hub as the run has it; it stays with this commit, whatever happens to its branch."""
+    resumed_from: ResumedFrom | None = None
     dataset: DatasetStatus | None = None
     adapter: AdapterStatus | None = None
     job_name: str | None = None
@@ -335,7 +364,15 @@ class FineTuneStatus(ApiModel):
 class FineTune(Resource):
     """A LoRA training run."""
 
-    model_config = ConfigDict(json_schema_extra=NAME_RULE)
+    model_config = ConfigDict(
+        json_schema_extra=object_rules(
+            (
+                "!has(self.spec.resumeFrom) || self.spec.resumeFrom.fineTuneRef.name != self.metadata.name",
+                "spec.resumeFrom.fineTuneRef names this FineTune itself, which goes on from its own checkpoints "
+                "anyway: name another one",
+            )
+        )
+    )
 
     spec: FineTuneSpec
     status: FineTuneStatus = FineTuneStatus()

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from codetune_api.common import (
     NAME_RULE,
     BaseModelUri,
+    Checkpoint,
     Conditions,
     Failure,
     LocalRef,
@@ -22,7 +23,6 @@ from codetune_api.model import ApiModel, Digest, Name, Quantity, list_map, rules
 SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=128)]
 
-Checkpoint = Annotated[str, Field(pattern=r"^(best|latest|step-[0-9]{1,9})$", max_length=16)]
 MinImprovement = Annotated[float, Field(ge=-1, le=1)]
 LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)]
 

@@ -11,6 +11,7 @@ from codetune_api.modeldeployment import AdapterPhase, AdapterSpec, ModelDeploym
 
 from codetune_operator.reconcile import conditions
 from codetune_operator.reconcile.deletion import PURGING
+from codetune_operator.reconcile.resuming import find_checkpoint
 from codetune_operator.reconcile.selecting import select_adapters
 from codetune_operator.resources.models import canonical_model, default_model_name
 
@@ -168,12 +169,7 @@ def _is_purged(finetune: FineTune) -> bool:
 def _find_checkpoint(wanted: str, finetune: FineTune) -> CheckpointStatus:
     """The one that is meant now: best and latest move while the run goes on. Raises: _Blocked."""
     status, name = finetune.status, finetune.metadata.name
-    if wanted in {"best", "latest"}:
-        label = status.best_checkpoint if wanted == "best" else status.latest_checkpoint
-        found = next((entry for entry in status.checkpoints if entry.name == label), None)
-    else:
-        step = int(wanted.removeprefix("step-"))
-        found = next((entry for entry in status.checkpoints if entry.step == step), None)
+    found = find_checkpoint(finetune, wanted)
     if found is not None:
         return found
     if status.phase != "Succeeded" and (status.phase != "Failed" or wanted == "best"):

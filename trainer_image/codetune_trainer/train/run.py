@@ -16,7 +16,7 @@ from codetune_trainer.architectures import load_model_config
 from codetune_trainer.config import inside, load_config, load_places
 from codetune_trainer.errors import InvalidParameters, ModelNotFound
 from codetune_trainer.reporting import Reporter
-from codetune_trainer.train import evaluating, machine, modelling
+from codetune_trainer.train import evaluating, machine, modelling, starting
 from codetune_trainer.train.concluding import conclude, score_base
 from codetune_trainer.train.documents import find_origin, load_dataset
 from codetune_trainer.train.encoding import Encoder, build_encoder
@@ -49,6 +49,7 @@ def main() -> int:
     stop = StopSignal()
     stop.listen()
     with keeping_log(folder / "train.log"):
+        starting.bring(config, places.store, folder)
         return train(config, inside(places.store, config.dataset, "dataset"), places.model, folder, stop)
 
 
@@ -86,6 +87,7 @@ def set_up(
     machine.keep_freed_memory()
     torch.set_num_threads(machine.count_threads())
     model_config = load_model_config(model_folder, config.base_model)
+    config = starting.take_over(config, folder)
     encoder = build_encoder(modelling.load_tokenizer(model_folder, config.base_model))
     reporter.stage("Tokenizing")
     files = load_dataset(dataset, config.dataset_revision)
@@ -150,7 +152,7 @@ def _resolve(config: TrainConfig, encoder: Encoder, model: Any, tokens: int, dev
         has_bf16=machine.has_fast_bf16(device),
         max_positions=getattr(model.get_text_config(), "max_position_embeddings", None) or 2**31,
         linear_modules=targets.modules,
-        notes=targets.notes,
+        notes=[*targets.notes, *starting.describe_start(config)],
     )
     try:
         return resolve(config.preset, config.lora, config.training, config.checkpoints, facts)
