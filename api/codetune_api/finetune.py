@@ -268,6 +268,16 @@ class Evaluation(ApiModel):
     message: str = ""
 
 
+class DatasetSource(ApiModel):
+    """What a dataset has of one source of its Project."""
+
+    name: str
+    commit: str = ""
+    """The git commit; empty for another kind of source."""
+    digest: Digest | None = None
+    """SHA-256 of an archive."""
+
+
 class DatasetStatus(ApiModel):
     """The pinned dataset of the run."""
 
@@ -275,6 +285,7 @@ class DatasetStatus(ApiModel):
     files: int = 0
     tokens: int = 0
     uri: str = ""
+    sources: Annotated[list[DatasetSource], Field(max_length=64, json_schema_extra=list_map("name"))] = []
 
 
 class AdapterStatus(ApiModel):

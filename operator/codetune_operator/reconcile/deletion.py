@@ -78,9 +78,7 @@ def _find_holders(view: ProjectView | FineTuneView) -> tuple[str, ...]:
 
 
 def _wait_for_holders(resource: Project | FineTune, held_by: tuple[str, ...], now: datetime) -> Plan:
-    message = (
-        f"Its adapter {' and '.join(held_by)}: it goes when that is over, no longer refers to it, or is deleted."
-    )
+    message = f"Its adapter {' and '.join(held_by)}: it goes when that is over, no longer refers to it, or is deleted."
     told = conditions.find(resource.status.conditions, "Ready")
     news = told is None or (told.reason, told.message) != (IN_USE, message)
     events = (EventSpec("Normal", IN_USE, message),) if news else ()

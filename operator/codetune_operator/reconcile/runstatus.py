@@ -146,4 +146,4 @@ def _tell_dataset(report: RunReport, decision: Decision) -> DatasetStatus | None
     pinned, counted = decision.dataset, report.dataset
     if pinned is None or counted is None or counted.revision != pinned.revision:
         return pinned
-    return pinned.model_copy(update={"files": counted.files, "tokens": counted.tokens})
+    return pinned.model_copy(update={"files": counted.files, "tokens": counted.tokens, "sources": counted.sources})

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from codetune_api.artifacts import store_uri
 from codetune_api.contracts import ENV_MODEL, DatasetFile, TrainConfig
-from codetune_api.finetune import DatasetStatus, Parameters
+from codetune_api.finetune import DatasetSource, DatasetStatus, Parameters
 from codetune_api.presets import BETAS, Facts, InvalidParametersError, resolve
 from codetune_api.protocol import DatasetEvent, ParametersEvent, ResultEvent
 from transformers.utils import logging as transformers_logging
@@ -97,7 +97,7 @@ def set_up(
     parameters = _resolve(config, encoder, model_config, sum(map(len, plain)), device)
     corpus = _build_corpus(files.train, plain, encoder, parameters, model_config)
     held_out = _prepare(files.holdout, encoder, corpus, parameters, config)
-    _announce(config, parameters, corpus, reporter, folder)
+    _announce(config, parameters, corpus, files.sources, reporter, folder)
     torch.manual_seed(parameters.seed)
     model = modelling.load_base(model_folder, config.base_model, parameters.precision, device)
     speed_up_base(model, shared=corpus.shared)
@@ -160,7 +160,14 @@ def _resolve(config: TrainConfig, encoder: Encoder, model: Any, tokens: int, dev
         raise InvalidParameters(str(error), "Make a new FineTune with other parameters.") from error
 
 
-def _announce(config: TrainConfig, parameters: Parameters, corpus: Corpus, reporter: Reporter, folder: Path) -> None:
+def _announce(
+    config: TrainConfig,
+    parameters: Parameters,
+    corpus: Corpus,
+    sources: list[DatasetSource],
+    reporter: Reporter,
+    folder: Path,
+) -> None:
     """Say and write down what is going to be done."""
     told = config.model_dump_json(by_alias=True, exclude={"nonce"}, exclude_none=True)
     (folder / "config.json").write_text(told, encoding="utf-8")
@@ -172,6 +179,7 @@ def _announce(config: TrainConfig, parameters: Parameters, corpus: Corpus, repor
                 files=len(corpus.texts),
                 tokens=corpus.tokens,
                 uri=store_uri(config.dataset),
+                sources=sources,
             )
         )
     )
