@@ -208,6 +208,29 @@ class FetchedModel(Contract):
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
+class MergeConfig(RunConfig):
+    """Job `merge`: `python -m codetune_trainer merge`; writes a base model with an adapter merged into it."""
+
+    checkpoint: str
+    adapter: str
+    """Folder of the checkpoint below the store."""
+    digest: Digest
+    """Of the adapter."""
+    base_model: str
+    """The base model's URI, for messages."""
+    output: str
+    """Folder of the merged model below the store, `<run>/merged/<checkpoint>`."""
+
+
+class MergedManifest(Contract):
+    """`MANIFEST.json` of a merged model, written last: without it the model does not exist."""
+
+    checkpoint: str
+    adapter_digest: Digest
+    base_model: str
+    files: dict[str, FileEntry]
+
+
 class PurgeConfig(RunConfig):
     """Job `purge`: `python -m codetune_trainer purge`; removes what a deleted resource left in the store."""
 

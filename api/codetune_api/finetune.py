@@ -307,6 +307,23 @@ class ResumedFrom(ApiModel):
     """The other run's base model, which is this one's too."""
 
 
+MergePhase = Literal["Pending", "Merging", "Ready", "Failed"]
+
+
+class MergedStatus(ApiModel):
+    """The base model with an adapter merged into it, as the annotation `codetune.dev/merge` asked for it."""
+
+    request: Annotated[str, Field(max_length=256)]
+    """The annotation's value that this is about."""
+    phase: MergePhase
+    checkpoint: str = ""
+    digest: Digest | None = None
+    """Of the adapter that is merged in."""
+    uri: str = ""
+    """Where it lies in the store."""
+    message: Annotated[str, Field(max_length=4096)] = ""
+
+
 class Parameters(ApiModel):
     """Every parameter of the run, after preset, dataset size and overrides."""
 
@@ -365,6 +382,7 @@ class FineTuneStatus(ApiModel):
     resumed_from: ResumedFrom | None = None
     dataset: DatasetStatus | None = None
     adapter: AdapterStatus | None = None
+    merged: MergedStatus | None = None
     job_name: str | None = None
     restarts: int | None = None
     started_at: Timestamp | None = None

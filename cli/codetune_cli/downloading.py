@@ -43,9 +43,9 @@ def download(asked: Wish, connection: Connection, screen: Screen) -> None:
     checkpoint = choose_checkpoint(finetune, asked.checkpoint)
     folder = asked.output or Path(f"{asked.finetune}-{checkpoint.name}")
     store = reach_store(connection, finetune, asked.wait_seconds, screen)
-    root = f"{_find_run(checkpoint)}/{checkpoint_folder('', checkpoint.name).lstrip('/')}"
+    root = f"{find_run(checkpoint)}/{checkpoint_folder('', checkpoint.name).lstrip('/')}"
     manifest = _fetch_manifest(store, root, checkpoint, screen)
-    _make(folder)
+    make_folder(folder)
     with screen.progress("Downloading", sum(entry.bytes for entry in manifest.adapter.values())) as meter:
         for name, entry in manifest.adapter.items():
             fetch_file(Place(store, f"{root}/{name}", folder / name, entry), meter, screen)
@@ -133,15 +133,16 @@ def _fetch_manifest(store: StoreClient, root: str, checkpoint: CheckpointStatus,
     return manifest
 
 
-def _find_run(checkpoint: CheckpointStatus) -> str:
-    """The route of the run's files."""
+def find_run(checkpoint: CheckpointStatus) -> str:
+    """The route of the run's files. Raises: CliError."""
     match = _RUN.fullmatch(store_path(checkpoint.uri) or checkpoint.uri)
     if match is None:
         raise CliError(f"{checkpoint.name} lies at {checkpoint.uri}, which the store service does not offer.")
     return f"/v1/finetunes/{match[1]}/{match[2]}/files"
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Raises: CliError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

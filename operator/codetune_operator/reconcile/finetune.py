@@ -16,6 +16,7 @@ from codetune_operator.reconcile.datasets import is_current
 from codetune_operator.reconcile.deletion import reconcile_deletion
 from codetune_operator.reconcile.durations import seconds_until
 from codetune_operator.reconcile.failures import classify
+from codetune_operator.reconcile.merging import reconcile_merge
 from codetune_operator.reconcile.observed import FineTuneView
 from codetune_operator.reconcile.plan import ChildRef, Follow, Obj, Plan
 from codetune_operator.reconcile.resuming import find_start
@@ -68,11 +69,12 @@ def reconcile(view: FineTuneView, settings: Settings, now: datetime) -> Plan:
     if finetune.metadata.deletion_timestamp:
         return reconcile_deletion(view, settings, now)
     decision = _decide(view, settings, now)
-    status = build_status(view, decision, now)
+    merge = reconcile_merge(view, settings)
+    status = build_status(view, decision, now).model_copy(update={"merged": merge.status})
     return Plan(
         status=status,
-        apply=decision.apply,
-        delete=decision.delete,
+        apply=(*decision.apply, *merge.apply),
+        delete=(*decision.delete, *merge.delete),
         follow=_follow(view, decision),
         events=build_events(finetune.status, status),
         finalizer="Keep" if FINALIZER in finetune.metadata.finalizers else "Add",

@@ -5,6 +5,7 @@ over. The trainer takes the adapter over into the run's own folder, so nothing t
 changes this run.
 """
 
+import re
 from collections.abc import Iterable
 
 from codetune_api.common import Failure
@@ -14,6 +15,7 @@ from codetune_operator.reconcile.plan import Obj
 from codetune_operator.reconcile.runstatus import Decision
 from codetune_operator.resources.models import canonical_model
 
+_CHECKPOINT = re.compile(r"best|latest|step-[0-9]{1,9}")
 _OVER = frozenset({"Succeeded", "Failed"})
 
 
@@ -53,6 +55,11 @@ def find_checkpoint(finetune: FineTune, wanted: str) -> CheckpointStatus | None:
         return next((entry for entry in status.checkpoints if entry.name == label), None)
     step = int(wanted.removeprefix("step-"))
     return next((entry for entry in status.checkpoints if entry.step == step), None)
+
+
+def is_checkpoint(wanted: str) -> bool:
+    """Whether this is `best`, `latest` or `step-N`."""
+    return _CHECKPOINT.fullmatch(wanted) is not None
 
 
 def is_same_base(uri: str, other: FineTune) -> bool:

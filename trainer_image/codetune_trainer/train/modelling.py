@@ -36,11 +36,11 @@ def load_tokenizer(folder: Path, uri: str) -> Any:
 
 
 def load_base(folder: Path, uri: str, precision: str, device: torch.device) -> Model:
-    """The frozen base model. Raises: UnsupportedModel."""
+    """The frozen base model; `Auto` keeps the precision of its weights. Raises: UnsupportedModel."""
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=DTYPES[precision],
+            dtype=DTYPES.get(precision, "auto"),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
