@@ -246,7 +246,9 @@ class DesiredAdapter(Contract):
     digest: Digest | None = None
     """Digest over its two files; None: whatever is there (an adapter by `uri` without a digest)."""
     path: str
-    """PEFT folder below the store."""
+    """PEFT folder below the store, or below the file root."""
+    root: Literal["Files"] | None = None
+    """Files: `path` is below the file root of a local cluster."""
 
 
 class DesiredAdapters(Contract):

@@ -54,8 +54,11 @@ class AdapterSpec(ApiModel):
     """`best` (the default), `latest`, or `step-N`; the first two move while the training goes on or is run again."""
     min_improvement: MinImprovement | None = None
     """Serve only when `status.evaluation.improvement` of the FineTune is at least this; 0.05 is 5 %."""
-    uri: Annotated[str, Field(pattern=r"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/.+$", max_length=1024)] | None = None
-    """`pvc://codetune-artifacts/path`: a PEFT adapter folder in the artifact store."""
+    uri: (
+        Annotated[str, Field(pattern=r"^(pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?|file://)/.+$", max_length=1024)] | None
+    ) = None
+    """`pvc://codetune-artifacts/path`: a PEFT adapter folder in the artifact store; on a local cluster also
+    `file:///path`."""
     digest: Digest | None = None
     """Expected digest of that folder."""
 

@@ -77,7 +77,9 @@ class AdapterMiddleware:
             settings = self._settings
             vllm = VllmRoutes(self._app, scope, settings.api_key)
             copies = AdapterCopies(settings.cache, settings.cache_bytes)
-            verifier = AdapterVerifier(settings.store, copies, settings.base_model, settings.max_lora_rank)
+            verifier = AdapterVerifier(
+                settings.store, copies, settings.base_model, settings.max_lora_rank, settings.files
+            )
             self._keeper = AdapterKeeper(vllm, verifier)
             desired, problem = read_desired(settings.adapters_file)
             self._keeper.want(desired)

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-from dataclasses import replace
 from typing import Any
 
 from codetune_api.contracts import DesiredAdapters
@@ -62,10 +61,7 @@ def _build_fetch_config(deployment: ModelDeployment, model: ModelSource) -> Obj:
     assert model.hub is not None
     metadata = deployment.metadata
     nonce = hashlib.sha256(f"fetch/{metadata.uid}".encode()).hexdigest()[:32]
-    # What the first pods found for a branch holds for all that follow.
-    pinned = deployment.status.base_model
-    hub = replace(model.hub, revision=pinned.commit) if pinned is not None else model.hub
-    config = build_fetch_config(hub, nonce=nonce, namespace=metadata.namespace, name=metadata.name)
+    config = build_fetch_config(model.hub, nonce=nonce, namespace=metadata.namespace, name=metadata.name)
     built = build_object(deployment, "v1", "ConfigMap", fetch_config_name(deployment))
     return {**built, "data": {FETCH_CONFIG_KEY: config.model_dump_json(by_alias=True, exclude_none=True, indent=2)}}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from codetune_api.common import ModelPin
-from codetune_api.contracts import DesiredAdapters, FetchConfig, ServerReport
+from codetune_api.contracts import FetchConfig, ServerReport
 from codetune_api.finetune import DatasetStatus, FineTune, FineTuneStatus
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.protocol import ModelEvent
@@ -16,7 +16,6 @@ from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentVi
 from codetune_operator.reconcile.plan import Plan
 from codetune_operator.reconcile.runstatus import Decision, build_status
 from codetune_operator.resources.models import ModelSource, locate_model
-from codetune_operator.resources.serving import build_serving
 from codetune_operator.resources.training import build_training
 from codetune_operator.runs.report import RunReport, fold, from_status
 from codetune_operator.settings import Settings
@@ -106,24 +105,28 @@ def test_what_the_pods_of_a_deployment_serve_stands_in_its_status(
     assert told.to_wire().get("baseModel") == (expected.to_wire() if expected else None)
 
 
+def make_served(commit: str | None) -> FineTune:
+    uri = "pvc://codetune-artifacts/ns/finetunes/mine/u1/checkpoints/step-000010"
+    entry = {"name": "step-000010", "step": 10, "uri": uri, "digest": "sha256:" + "1" * 64}
+    pin = {"baseModel": {"uri": f"hf://org/name@{commit}", "commit": commit}} if commit else {}
+    done = {"phase": "Succeeded", "checkpoints": [entry], "bestCheckpoint": "step-000010", **pin}
+    return make_finetune(status=done)
+
+
 @pytest.mark.parametrize(
-    ("expected", "status"),
+    ("expected", "status", "trained"),
     [
-        pytest.param("main", {}, id="before it is known"),
-        pytest.param(COMMIT, {"baseModel": PIN.to_wire()}, id="afterwards"),
+        pytest.param("main", {}, None, id="before anything is known"),
+        pytest.param(COMMIT, {}, COMMIT, id="the first pods, for an adapter that was made on it"),
+        pytest.param(COMMIT, {"baseModel": PIN.to_wire()}, None, id="later replicas, that of the first"),
+        pytest.param(COMMIT, {"baseModel": PIN.to_wire()}, LATER, id="later replicas, whatever an adapter was made on"),
     ],
 )
-def test_later_replicas_fetch_the_commit_of_the_first(expected: str, status: Obj) -> None:
-    deployment = make_deployment(status=status)
-    objects = build_serving(
-        deployment,
-        DesiredAdapters(),
-        find_model(deployment.spec.base_model),
-        Settings(),
-        operator_key=b"k" * 32,
-        max_rank=16,
-    )
-    (fetch,) = [built for built in objects if "fetch.json" in built.get("data", {})]
+def test_pods_fetch_the_commit(expected: str, status: Obj, trained: str | None) -> None:
+    wire = make_deployment(status=status).to_wire()
+    wire["spec"]["adapters"] = [{"name": "mine", "fineTuneRef": {"name": "mine"}}]
+    plan = plan_for(ModelDeployment.from_wire(wire), finetunes={"mine": make_served(trained)})
+    (fetch,) = [built for built in plan.apply if "fetch.json" in built.get("data", {})]
     told = json.loads(fetch["data"]["fetch.json"])
     assert told["revision"] == expected
     assert not told["training"]

@@ -243,6 +243,7 @@ def settings(tmp_path: Path) -> ServerSettings:
         token_file=tmp_path / "token",
         base_model="hf://org/base@main",
         model=tmp_path / "model",
+        files=tmp_path / "files",
     )
 
 
