@@ -20,16 +20,15 @@ from codetune_trainer.errors import (
 )
 from codetune_trainer.fetch import choose_files
 from codetune_trainer.hub import HubFile
+from standin_hub import COMMIT, REPOSITORY, Hub
 
 if TYPE_CHECKING:
-    from unit.fetch.conftest import Fetcher, Hub
+    from unit.fetch.conftest import Fetcher
 
-COMMIT = "c0ffee" * 6 + "c0ff"
-REPOSITORY = "acme/coder"
 USED = ("config.json", "tokenizer.json", "model.safetensors")
 
 
-def test_a_model_lands_in_its_commits_folder_and_is_linked(hub: "Hub", run: "Fetcher", places: Places) -> None:
+def test_a_model_lands_in_its_commits_folder_and_is_linked(hub: Hub, run: "Fetcher", places: Places) -> None:
     folder = run()
     assert folder == places.store / "models" / "acme" / "coder" / COMMIT
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {name: hub.files[name] for name in USED}
@@ -37,7 +36,7 @@ def test_a_model_lands_in_its_commits_folder_and_is_linked(hub: "Hub", run: "Fet
     assert sorted(path.name for path in folder.parent.iterdir()) == [".lock", COMMIT]
 
 
-def test_a_model_that_is_here_is_not_downloaded_again(hub: "Hub", run: "Fetcher") -> None:
+def test_a_model_that_is_here_is_not_downloaded_again(hub: Hub, run: "Fetcher") -> None:
     run()
     hub.requests.clear()
     hub.downloads.clear()
@@ -46,7 +45,7 @@ def test_a_model_that_is_here_is_not_downloaded_again(hub: "Hub", run: "Fetcher"
     assert hub.downloads == []
 
 
-def test_a_commit_that_is_named_and_here_needs_no_hub(hub: "Hub", run: "Fetcher") -> None:
+def test_a_commit_that_is_named_and_here_needs_no_hub(hub: Hub, run: "Fetcher") -> None:
     run()
     hub.requests.clear()
     hub.fault = (503, "", "down")
@@ -55,7 +54,7 @@ def test_a_commit_that_is_named_and_here_needs_no_hub(hub: "Hub", run: "Fetcher"
 
 
 def test_the_token_goes_to_the_hub_and_to_nobody_that_it_redirects_to(
-    hub: "Hub", run: "Fetcher", monkeypatch: pytest.MonkeyPatch
+    hub: Hub, run: "Fetcher", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.token = "hf_right"
     monkeypatch.setenv("HF_TOKEN", "hf_right")
@@ -76,7 +75,7 @@ def test_the_token_goes_to_the_hub_and_to_nobody_that_it_redirects_to(
     ],
 )
 def test_what_the_hub_refuses_has_its_own_reason(
-    hub: "Hub", run: "Fetcher", places: Places, error: type[TrainerError], fault: tuple[int, str, str]
+    hub: Hub, run: "Fetcher", places: Places, error: type[TrainerError], fault: tuple[int, str, str]
 ) -> None:
     hub.fault = fault
     with pytest.raises(error) as failure:
@@ -86,19 +85,19 @@ def test_what_the_hub_refuses_has_its_own_reason(
     assert not list(places.store.rglob("*.safetensors"))
 
 
-def test_a_gated_model_is_refused_where_only_its_files_are_closed(hub: "Hub", run: "Fetcher") -> None:
+def test_a_gated_model_is_refused_where_only_its_files_are_closed(hub: Hub, run: "Fetcher") -> None:
     hub.gated = True
     with pytest.raises(GatedModel) as failure:
         run()
     assert "modelSecretRef" in failure.value.hint
 
 
-def test_a_repository_that_does_not_exist_is_named(hub: "Hub", run: "Fetcher") -> None:
+def test_a_repository_that_does_not_exist_is_named(hub: Hub, run: "Fetcher") -> None:
     with pytest.raises(ModelNotFound, match="acme/other"):
         run(repository="acme/other")
 
 
-def test_a_revision_that_does_not_exist_is_named(hub: "Hub", run: "Fetcher") -> None:
+def test_a_revision_that_does_not_exist_is_named(hub: Hub, run: "Fetcher") -> None:
     with pytest.raises(RevisionNotFound, match="'v9'"):
         run(revision="v9")
 
@@ -125,7 +124,7 @@ def test_a_hub_that_can_not_be_reached_is_named(run: "Fetcher", monkeypatch: pyt
     ],
 )
 def test_what_can_not_be_trained_is_refused_before_its_weights_are_fetched(
-    hub: "Hub", run: "Fetcher", error: type[TrainerError], said: str, config: bytes
+    hub: Hub, run: "Fetcher", error: type[TrainerError], said: str, config: bytes
 ) -> None:
     hub.files["config.json"] = config
     with pytest.raises(error, match=said) as failure:
@@ -135,19 +134,19 @@ def test_what_can_not_be_trained_is_refused_before_its_weights_are_fetched(
     assert hub.downloads == ["config.json"]
 
 
-def test_a_server_judges_by_itself_what_it_can_serve(hub: "Hub", run: "Fetcher") -> None:
+def test_a_server_judges_by_itself_what_it_can_serve(hub: Hub, run: "Fetcher") -> None:
     hub.files["config.json"] = b'{"model_type": "own"}'
     assert (run() / "model.safetensors").is_file()
 
 
-def test_a_model_that_is_here_for_serving_is_refused_for_training(hub: "Hub", run: "Fetcher") -> None:
+def test_a_model_that_is_here_for_serving_is_refused_for_training(hub: Hub, run: "Fetcher") -> None:
     hub.files["config.json"] = b'{"model_type": "bert"}'
     run()
     with pytest.raises(NotCausalModel):
         run(training=True)
 
 
-def test_a_volume_that_is_too_small_is_told_before_the_first_byte(hub: "Hub", run: "Fetcher") -> None:
+def test_a_volume_that_is_too_small_is_told_before_the_first_byte(hub: Hub, run: "Fetcher") -> None:
     hub.sizes["model.safetensors"] = 10**18
     with pytest.raises(DiskFull, match=r"1000000000\.0 GB") as failure:
         run()
@@ -156,14 +155,14 @@ def test_a_volume_that_is_too_small_is_told_before_the_first_byte(hub: "Hub", ru
 
 
 @pytest.mark.parametrize("commit", ["", "../../etc", "HEAD"])
-def test_a_commit_that_is_none_is_refused(hub: "Hub", run: "Fetcher", commit: str) -> None:
+def test_a_commit_that_is_none_is_refused(hub: Hub, run: "Fetcher", commit: str) -> None:
     hub.commit = commit
     with pytest.raises(ModelUnavailable, match="commit"):
         run()
 
 
 @pytest.mark.parametrize("repository", ["coder", "../../etc/x", "a/b/c", "a/..", "-a/b"])
-def test_a_name_that_is_none_is_refused_before_the_hub_is_asked(hub: "Hub", run: "Fetcher", repository: str) -> None:
+def test_a_name_that_is_none_is_refused_before_the_hub_is_asked(hub: Hub, run: "Fetcher", repository: str) -> None:
     with pytest.raises(ModelNotFound):
         run(repository=repository)
     assert hub.requests == []
@@ -216,7 +215,7 @@ def test_a_repository_that_is_no_model_says_why(error: type[TrainerError], word:
     assert failure.value.hint
 
 
-def test_a_link_of_an_earlier_container_is_replaced(hub: "Hub", run: "Fetcher", places: Places) -> None:
+def test_a_link_of_an_earlier_container_is_replaced(hub: Hub, run: "Fetcher", places: Places) -> None:
     (places.scratch / "model").symlink_to(Path("/nowhere"))
     run()
     assert (places.scratch / "model" / "config.json").read_bytes() == hub.files["config.json"]
