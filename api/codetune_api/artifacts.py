@@ -48,6 +48,16 @@ def checkpoint_folder(run: str, name: str) -> str:
     return f"{run}/checkpoints/{name}"
 
 
+def merged_folder(run: str, checkpoint: str) -> str:
+    """The base model with a checkpoint's adapter merged into it, below the run's folder."""
+    return f"{run}/merged/{checkpoint}"
+
+
+def model_pin(run: str) -> str:
+    """Which commit of its base model a run is made on, below the run's folder."""
+    return f"{run}/base-model.json"
+
+
 def model_folder(repository: str, commit: str) -> str:
     """A base model that was fetched from the hub."""
     return f"models/{repository}/{commit}"

@@ -24,6 +24,10 @@ BaseModelUri = Annotated[
 ]
 
 
+Checkpoint = Annotated[str, Field(pattern=r"^(best|latest|step-[0-9]{1,9})$", max_length=16)]
+"""`best`, `latest`, or `step-N`."""
+
+
 class LocalRef(ApiModel):
     """A resource of the same namespace, by name."""
 
@@ -110,6 +114,9 @@ FailureReason = Literal[
     "PathNotFound",
     "EmptyRepository",
     "UnsupportedModel",
+    "NotCausalModel",
+    "PickledWeights",
+    "RemoteCodeModel",
     "UnsupportedSource",
     "DigestMismatch",
     "InvalidArchive",
@@ -128,6 +135,14 @@ class Failure(ApiModel):
     """What happened, with the values."""
     hint: Annotated[str, Field(max_length=4096)] = ""
     """What to change so that it works."""
+
+
+class ModelPin(ApiModel):
+    """The hub model that is used, at the commit that its revision meant when it was first fetched."""
+
+    uri: Annotated[str, Field(max_length=512)]
+    """`hf://org/name@COMMIT`."""
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
 class ObjectMeta(ApiModel):
@@ -155,10 +170,14 @@ class Resource(ApiModel):
     metadata: ObjectMeta
 
 
-NAME_RULE = rules(
-    (
-        "size(self.metadata.name) <= 48 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        "metadata.name must be a DNS label of at most 48 characters that begins with a letter: "
-        "names of Jobs and Services are derived from it",
-    )
+_NAME_RULE = (
+    "size(self.metadata.name) <= 48 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+    "metadata.name must be a DNS label of at most 48 characters that begins with a letter: "
+    "names of Jobs and Services are derived from it",
 )
+NAME_RULE = rules(_NAME_RULE)
+
+
+def object_rules(*more: tuple[str, str]) -> dict[str, Any]:
+    """CEL rules of a whole object: the one about its name, and others."""
+    return rules(_NAME_RULE, *more)

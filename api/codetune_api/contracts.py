@@ -127,6 +127,16 @@ class ReportRow(Contract):
     detail: str = ""
 
 
+class StartAdapter(Contract):
+    """The adapter of another FineTune that a run begins with."""
+
+    fine_tune: str
+    checkpoint: str
+    path: str
+    """Folder of that checkpoint below the store."""
+    digest: Digest
+
+
 class TrainConfig(RunConfig):
     """Job `train`: `python -m codetune_trainer train`."""
 
@@ -143,6 +153,7 @@ class TrainConfig(RunConfig):
     lora: LoraOverrides
     training: TrainingOverrides
     checkpoints: Checkpoints
+    start: StartAdapter | None = None
 
 
 class TrainResult(Contract):
@@ -187,6 +198,42 @@ class FetchConfig(RunConfig):
     """`org/name`."""
     revision: str
     """Branch, tag or commit; `main` when the URI has none."""
+    pin: str | None = None
+    """File below the store that keeps the commit which the first attempt found; later ones take the same."""
+    training: bool = False
+    """The model is to be trained: one that can't be is refused before its weights are fetched."""
+
+
+class FetchedModel(Contract):
+    """A pin's content: the commit of a base model."""
+
+    repository: str
+    revision: str
+    """What it was asked for by."""
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+
+
+class MergeConfig(RunConfig):
+    """Job `merge`: `python -m codetune_trainer merge`; writes a base model with an adapter merged into it."""
+
+    checkpoint: str
+    adapter: str
+    """Folder of the checkpoint below the store."""
+    digest: Digest
+    """Of the adapter."""
+    base_model: str
+    """The base model's URI, for messages."""
+    output: str
+    """Folder of the merged model below the store, `<run>/merged/<checkpoint>`."""
+
+
+class MergedManifest(Contract):
+    """`MANIFEST.json` of a merged model, written last: without it the model does not exist."""
+
+    checkpoint: str
+    adapter_digest: Digest
+    base_model: str
+    files: dict[str, FileEntry]
 
 
 class PurgeConfig(RunConfig):
@@ -204,7 +251,9 @@ class DesiredAdapter(Contract):
     digest: Digest | None = None
     """Digest over its two files; None: whatever is there (an adapter by `uri` without a digest)."""
     path: str
-    """PEFT folder below the store."""
+    """PEFT folder below the store, or below the file root."""
+    root: Literal["Files"] | None = None
+    """Files: `path` is below the file root of a local cluster."""
 
 
 class DesiredAdapters(Contract):
@@ -236,6 +285,8 @@ class ServerReport(Contract):
     adapters: list[AdapterReport]
     models: list[str]
     """Stable names that answer now, the base model's first."""
+    model_commit: str | None = None
+    """Commit of a base model that came from the hub."""
     api_keys: int | None = None
     """How many API keys are valid now; None: none is asked for."""
 

@@ -5,15 +5,17 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from codetune_api.common import (
-    NAME_RULE,
     BaseModelUri,
+    Checkpoint,
     Conditions,
     Failure,
     LocalRef,
+    ModelPin,
     Resource,
     Resources,
     Scheduling,
     SecretRef,
+    object_rules,
 )
 from codetune_api.model import ApiModel, Digest, Timestamp, immutable, list_map, rules
 
@@ -107,6 +109,15 @@ class FineTuneScheduling(Scheduling):
     """LocalQueue of Kueue; the run waits there until it is admitted."""
 
 
+class ResumeFrom(ApiModel):
+    """The adapter that a run begins with, instead of a fresh one."""
+
+    fine_tune_ref: LocalRef
+    """Another FineTune of the namespace, for the same base model. The run waits until it has finished."""
+    checkpoint: Checkpoint = "best"
+    """`best`, `latest` or `step-N`; chosen once, when the run starts."""
+
+
 _ONE_RUN = "make a new FineTune: a run has one set of parameters"
 
 
@@ -119,6 +130,11 @@ class FineTuneSpec(ApiModel):
                 "has(self.modelSecretRef) == has(oldSelf.modelSecretRef) && "
                 "(!has(self.modelSecretRef) || self.modelSecretRef == oldSelf.modelSecretRef)",
                 "modelSecretRef can't be changed once set: change the token inside the Secret, or make a new FineTune",
+            ),
+            (
+                "has(self.resumeFrom) == has(oldSelf.resumeFrom) && "
+                "(!has(self.resumeFrom) || self.resumeFrom == oldSelf.resumeFrom)",
+                f"resumeFrom can't be changed once set: {_ONE_RUN}",
             ),
             (
                 "!has(self.training.precision) || self.training.precision != 'Float16' || self.resources.gpus > 0",
@@ -141,6 +157,8 @@ class FineTuneSpec(ApiModel):
         TrainingOverrides()
     )
     checkpoints: Checkpoints = Checkpoints()
+    resume_from: ResumeFrom | None = None
+    """Begins with another FineTune's adapter; its rank, alpha and layers are taken over where `lora` says nothing."""
     resources: Resources = Resources()
     scheduling: FineTuneScheduling = FineTuneScheduling()
     suspend: bool = False
@@ -250,6 +268,16 @@ class Evaluation(ApiModel):
     message: str = ""
 
 
+class DatasetSource(ApiModel):
+    """What a dataset has of one source of its Project."""
+
+    name: str
+    commit: str = ""
+    """The git commit; empty for another kind of source."""
+    digest: Digest | None = None
+    """SHA-256 of an archive."""
+
+
 class DatasetStatus(ApiModel):
     """The pinned dataset of the run."""
 
@@ -257,6 +285,7 @@ class DatasetStatus(ApiModel):
     files: int = 0
     tokens: int = 0
     uri: str = ""
+    sources: Annotated[list[DatasetSource], Field(max_length=64, json_schema_extra=list_map("name"))] = []
 
 
 class AdapterStatus(ApiModel):
@@ -265,6 +294,34 @@ class AdapterStatus(ApiModel):
     uri: str
     digest: Digest
     rank: int
+
+
+class ResumedFrom(ApiModel):
+    """What the run began with."""
+
+    fine_tune: str
+    checkpoint: str
+    uri: str
+    digest: Digest
+    base_model: ModelPin | None = None
+    """The other run's base model, which is this one's too."""
+
+
+MergePhase = Literal["Pending", "Merging", "Ready", "Failed"]
+
+
+class MergedStatus(ApiModel):
+    """The base model with an adapter merged into it, as the annotation `codetune.dev/merge` asked for it."""
+
+    request: Annotated[str, Field(max_length=256)]
+    """The annotation's value that this is about."""
+    phase: MergePhase
+    checkpoint: str = ""
+    digest: Digest | None = None
+    """Of the adapter that is merged in."""
+    uri: str = ""
+    """Where it lies in the store."""
+    message: Annotated[str, Field(max_length=4096)] = ""
 
 
 class Parameters(ApiModel):
@@ -320,8 +377,12 @@ class FineTuneStatus(ApiModel):
     """The whole run in at most 100 points: the loss chart."""
     evaluation: Evaluation | None = None
     parameters: Parameters | None = None
+    base_model: ModelPin | None = None
+    """A base model of the hub as the run has it; it stays with this commit, whatever happens to its branch."""
+    resumed_from: ResumedFrom | None = None
     dataset: DatasetStatus | None = None
     adapter: AdapterStatus | None = None
+    merged: MergedStatus | None = None
     job_name: str | None = None
     restarts: int | None = None
     started_at: Timestamp | None = None
@@ -332,7 +393,15 @@ class FineTuneStatus(ApiModel):
 class FineTune(Resource):
     """A LoRA training run."""
 
-    model_config = ConfigDict(json_schema_extra=NAME_RULE)
+    model_config = ConfigDict(
+        json_schema_extra=object_rules(
+            (
+                "!has(self.spec.resumeFrom) || self.spec.resumeFrom.fineTuneRef.name != self.metadata.name",
+                "spec.resumeFrom.fineTuneRef names this FineTune itself, which goes on from its own checkpoints "
+                "anyway: name another one",
+            )
+        )
+    )
 
     spec: FineTuneSpec
     status: FineTuneStatus = FineTuneStatus()

@@ -26,6 +26,9 @@ ANNOTATION_RESCAN = f"{GROUP}/rescan"
 ANNOTATION_STORE_UNTIL = f"{GROUP}/store-until"
 """On a Project or FineTune: RFC 3339 time until which the namespace's store service is wanted, at most a day ahead."""
 
+ANNOTATION_MERGE = f"{GROUP}/merge"
+"""On a FineTune: `CHECKPOINT` or `CHECKPOINT@ANYTHING`; any new value has that adapter merged into the base model."""
+
 ANNOTATION_CONFIG_DIGEST = f"{GROUP}/config-digest"
 """On a child: digest of the configuration that it was made from."""
 

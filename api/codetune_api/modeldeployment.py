@@ -7,9 +7,11 @@ from pydantic import ConfigDict, Field
 from codetune_api.common import (
     NAME_RULE,
     BaseModelUri,
+    Checkpoint,
     Conditions,
     Failure,
     LocalRef,
+    ModelPin,
     Resource,
     Resources,
     Scheduling,
@@ -21,7 +23,6 @@ from codetune_api.model import ApiModel, Digest, Name, Quantity, list_map, rules
 SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=128)]
 
-Checkpoint = Annotated[str, Field(pattern=r"^(best|latest|step-[0-9]{1,9})$", max_length=16)]
 MinImprovement = Annotated[float, Field(ge=-1, le=1)]
 LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)]
 
@@ -53,8 +54,11 @@ class AdapterSpec(ApiModel):
     """`best` (the default), `latest`, or `step-N`; the first two move while the training goes on or is run again."""
     min_improvement: MinImprovement | None = None
     """Serve only when `status.evaluation.improvement` of the FineTune is at least this; 0.05 is 5 %."""
-    uri: Annotated[str, Field(pattern=r"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/.+$", max_length=1024)] | None = None
-    """`pvc://codetune-artifacts/path`: a PEFT adapter folder in the artifact store."""
+    uri: (
+        Annotated[str, Field(pattern=r"^(pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?|file://)/.+$", max_length=1024)] | None
+    ) = None
+    """`pvc://codetune-artifacts/path`: a PEFT adapter folder in the artifact store; on a local cluster also
+    `file:///path`."""
     digest: Digest | None = None
     """Expected digest of that folder."""
 
@@ -268,6 +272,8 @@ class ModelDeploymentStatus(ApiModel):
     replicas: int = 0
     ready_replicas: int = 0
     selector: str = ""
+    base_model: ModelPin | None = None
+    """A base model of the hub as the pods have it; replicas that come later get the same commit."""
     models: list[str] = []
     """Model names that answer now."""
     adapters: Annotated[list[AdapterState], Field(json_schema_extra=list_map("name"))] = []

@@ -56,6 +56,14 @@ class ParametersEvent(Event):
     parameters: Parameters
 
 
+class ModelEvent(Event):
+    """The base model of the hub, once its commit is known."""
+
+    event: Literal["model"] = "model"
+    repository: str
+    commit: str
+
+
 class DatasetEvent(Event):
     """The dataset, once it is tokenized."""
 
@@ -92,6 +100,7 @@ EVENTS: dict[str, type[Event]] = {
     "stage": StageEvent,
     "progress": ProgressEvent,
     "parameters": ParametersEvent,
+    "model": ModelEvent,
     "dataset": DatasetEvent,
     "checkpoint": CheckpointEvent,
     "resumed": ResumedEvent,

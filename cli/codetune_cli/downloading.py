@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from codetune_api.artifacts import ADAPTER_FILES, MANIFEST, checkpoint_folder, store_path
+from codetune_api.artifacts import ADAPTER_FILES, MANIFEST, checkpoint_folder, checkpoint_name, store_path
 from codetune_api.contracts import CheckpointManifest
 from codetune_api.digests import FileEntry
 from codetune_api.finetune import CheckpointStatus, FineTune
+from codetune_api.modelcard import CARD, render_card
 from pydantic import ValidationError
 
 from codetune_cli.connecting import Connection, read_all
@@ -21,6 +22,7 @@ from codetune_cli.storing import StoreClient, read_pieces
 from codetune_cli.waiting import insist
 
 _RUN = re.compile(r"[^/]+/finetunes/([^/]+)/([^/]+)/checkpoints/[^/]+")
+_STEP = re.compile(r"step-([0-9]{1,9})")
 _CHUNK = 1 << 20
 
 
@@ -30,7 +32,7 @@ class Wish:
 
     finetune: str
     checkpoint: str
-    """`best`, `latest` or a checkpoint's name."""
+    """`best`, `latest`, `step-N` or a checkpoint's name."""
     output: Path | None
     wait_seconds: float
 
@@ -41,20 +43,28 @@ def download(asked: Wish, connection: Connection, screen: Screen) -> None:
     checkpoint = choose_checkpoint(finetune, asked.checkpoint)
     folder = asked.output or Path(f"{asked.finetune}-{checkpoint.name}")
     store = reach_store(connection, finetune, asked.wait_seconds, screen)
-    root = f"{_find_run(checkpoint)}/{checkpoint_folder('', checkpoint.name).lstrip('/')}"
+    root = f"{find_run(checkpoint)}/{checkpoint_folder('', checkpoint.name).lstrip('/')}"
     manifest = _fetch_manifest(store, root, checkpoint, screen)
-    _make(folder)
+    make_folder(folder)
     with screen.progress("Downloading", sum(entry.bytes for entry in manifest.adapter.values())) as meter:
         for name, entry in manifest.adapter.items():
-            fetch_file(_Place(store, f"{root}/{name}", folder / name, entry), meter, screen)
+            fetch_file(Place(store, f"{root}/{name}", folder / name, entry), meter, screen)
+    write_card(folder, finetune, checkpoint, merged=False)
     size = say_bytes(sum(entry.bytes for entry in manifest.adapter.values()))
     screen.result(f"{folder} holds the adapter of {asked.finetune} at {checkpoint.name} ({size}, {checkpoint.digest}).")
+
+
+def write_card(folder: Path, finetune: FineTune, checkpoint: CheckpointStatus, *, merged: bool) -> None:
+    """The model card, which is made anew by each download: its evaluation may be newer."""
+    (folder / CARD).write_text(render_card(finetune, checkpoint, merged=merged), encoding="utf-8")
 
 
 def choose_checkpoint(finetune: FineTune, wanted: str) -> CheckpointStatus:
     """The checkpoint that is meant. Raises: CliError that names those that are there."""
     status, name = finetune.status, finetune.metadata.name
     known = {"best": status.best_checkpoint or status.latest_checkpoint, "latest": status.latest_checkpoint}
+    if step := _STEP.fullmatch(wanted):
+        known[wanted] = checkpoint_name(int(step[1]))
     found = {checkpoint.name: checkpoint for checkpoint in status.checkpoints}
     if not found:
         raise CliError(f"FineTune {name!r} has no checkpoint yet; it is {status.phase or 'not started'}.")
@@ -65,14 +75,16 @@ def choose_checkpoint(finetune: FineTune, wanted: str) -> CheckpointStatus:
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
+    """A file in the store, where it goes, and what it has to be."""
+
     store: StoreClient
     path: str
     target: Path
     entry: FileEntry
 
 
-def fetch_file(place: _Place, meter: Meter, screen: Screen) -> None:
+def fetch_file(place: Place, meter: Meter, screen: Screen) -> None:
     """One file, whole and verified or not at all; a cut goes on where it was. Raises: CliError."""
     part = place.target.with_name(f".{place.target.name}.{place.entry.sha256[:12]}.part")
     there = min(part.stat().st_size, place.entry.bytes) if part.exists() else 0
@@ -93,7 +105,7 @@ def fetch_file(place: _Place, meter: Meter, screen: Screen) -> None:
     os.replace(part, place.target)
 
 
-def _append(place: _Place, part: Path, offset: int, meter: Meter) -> None:
+def _append(place: Place, part: Path, offset: int, meter: Meter) -> None:
     answer = place.store.open("GET", place.path, headers={"Range": f"bytes={offset}-", "Accept": "*/*"})
     if answer.status != 206:
         answer.close()
@@ -121,15 +133,16 @@ def _fetch_manifest(store: StoreClient, root: str, checkpoint: CheckpointStatus,
     return manifest
 
 
-def _find_run(checkpoint: CheckpointStatus) -> str:
-    """The route of the run's files."""
+def find_run(checkpoint: CheckpointStatus) -> str:
+    """The route of the run's files. Raises: CliError."""
     match = _RUN.fullmatch(store_path(checkpoint.uri) or checkpoint.uri)
     if match is None:
         raise CliError(f"{checkpoint.name} lies at {checkpoint.uri}, which the store service does not offer.")
     return f"/v1/finetunes/{match[1]}/{match[2]}/files"
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Raises: CliError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

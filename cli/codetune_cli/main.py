@@ -11,6 +11,7 @@ from codetune_cli.browsing import Question, show_files
 from codetune_cli.connecting import Connection, connect
 from codetune_cli.downloading import Wish, download
 from codetune_cli.errors import CliError
+from codetune_cli.merging import download_merged
 from codetune_cli.showing import Screen
 from codetune_cli.uploading import Upload, upload
 
@@ -61,7 +62,8 @@ def _run(options: argparse.Namespace, connection: Connection, screen: Screen) ->
         )
         show_files(asked, connection, screen)
     else:
-        download(Wish(options.finetune, options.checkpoint, options.output, options.timeout), connection, screen)
+        fetch = download_merged if options.merged else download
+        fetch(Wish(options.finetune, options.checkpoint, options.output, options.timeout), connection, screen)
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -88,10 +90,13 @@ def _build_parser() -> argparse.ArgumentParser:
     browsing.add_argument("--reason", default="", metavar="R", help="e.g. Generated (docs/scan.md lists them)")
     browsing.add_argument("--type", default="", metavar="T", help="e.g. Python")
     browsing.add_argument("-o", "--output", choices=["table", "json"], default="table", help="json: one object a line")
-    fetching = commands.add_parser("download", parents=[common], help="the adapter of a FineTune, as PEFT loads it")
+    fetching = commands.add_parser("download", parents=[common], help="the adapter of a FineTune, or its merged model")
     fetching.add_argument("finetune", metavar="FINETUNE")
-    fetching.add_argument("--checkpoint", default="best", metavar="C", help="best (default), latest or a name")
-    fetching.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: FINETUNE-CHECKPOINT")
+    fetching.add_argument("--checkpoint", default="best", metavar="C", help="best (default), latest or step-N")
+    fetching.add_argument(
+        "--merged", action="store_true", help="the whole model, with the adapter merged into its base"
+    )
+    fetching.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: FINETUNE-CHECKPOINT[-merged]")
     return parser
 
 

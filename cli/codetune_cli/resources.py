@@ -1,4 +1,4 @@
-"""The Kubernetes objects that commands look at, and the two annotations that they set."""
+"""The Kubernetes objects that commands look at, and the annotations that they set."""
 
 import base64
 import binascii
@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from codetune_api.finetune import FineTune
 from codetune_api.metadata import (
+    ANNOTATION_MERGE,
     ANNOTATION_RESCAN,
     ANNOTATION_STORE_UNTIL,
     API_VERSION,
@@ -52,6 +53,13 @@ def ask_for_store(connection: Connection, resource: Project | FineTune) -> None:
     """Have the namespace's store service run for a while. Raises: CliError."""
     until = (datetime.now(UTC) + timedelta(hours=STORE_HOURS)).strftime("%Y-%m-%dT%H:%M:%SZ")
     _annotate(connection, resource, ANNOTATION_STORE_UNTIL, until)
+
+
+def ask_for_merge(connection: Connection, finetune: FineTune, checkpoint: str) -> str:
+    """Have a checkpoint merged into the base model. Returns: the request. Raises: CliError."""
+    request = f"{checkpoint}@{datetime.now(UTC).strftime('%Y%m%dT%H%M%S.%fZ')}"
+    _annotate(connection, finetune, ANNOTATION_MERGE, request)
+    return request
 
 
 def read_token(connection: Connection) -> str | None:

@@ -35,7 +35,7 @@ class ImageSettings(_Group):
     operator: str = f"codetune-operator:{_TAG}"
     """Image of the operator itself; store services run from it too."""
     trainer: str = f"codetune-trainer:{_TAG}"
-    """Image of the Jobs scan, train and purge, and of the init container fetch."""
+    """Image of the Jobs scan, train, merge and purge, and of the init container fetch."""
     server: str = f"codetune-server:{_TAG}"
     """Image of serving pods that have a GPU."""
     server_cpu: str = f"codetune-server-cpu:{_TAG}"

@@ -58,7 +58,13 @@ class AdminRoutes:
     """Answers the routes that are ours."""
 
     def __init__(
-        self, keeper: AdapterKeeper, token: TokenFile, keys: ApiKeys, traffic: Traffic, problem: str = ""
+        self,
+        keeper: AdapterKeeper,
+        token: TokenFile,
+        keys: ApiKeys,
+        traffic: Traffic,
+        problem: str = "",
+        model_commit: str | None = None,
     ) -> None:
         self._keeper = keeper
         self._keys = keys
@@ -66,6 +72,7 @@ class AdminRoutes:
         self._traffic = traffic
         self._problem = problem
         """Why the set at start could not be read; a PUT heals it."""
+        self._model_commit = model_commit
 
     def fail(self, problem: str) -> None:
         """Take the pod out of its Service."""
@@ -102,8 +109,8 @@ class AdminRoutes:
         return JSONResponse({"inFlight": self._traffic.in_flight})
 
     def _report(self) -> Response:
-        report = self._keeper.report().model_copy(update={"api_keys": self._keys.count()})
-        return JSONResponse(report.to_wire())
+        also = {"api_keys": self._keys.count(), "model_commit": self._model_commit}
+        return JSONResponse(self._keeper.report().model_copy(update=also).to_wire())
 
     async def _replace(self, scope: Scope, receive: Receive) -> Response:
         try:

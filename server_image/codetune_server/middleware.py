@@ -21,6 +21,7 @@ from codetune_server.copying import AdapterCopies
 from codetune_server.draining import Traffic
 from codetune_server.keeping import AdapterKeeper
 from codetune_server.listing import MODELS, list_models, pick_model
+from codetune_server.pinning import find_commit
 from codetune_server.replies import error_reply, missing_key, unknown_model
 from codetune_server.rewriting import parse_object, replace_model
 from codetune_server.routes import VllmRoutes
@@ -76,12 +77,15 @@ class AdapterMiddleware:
             settings = self._settings
             vllm = VllmRoutes(self._app, scope, settings.api_key)
             copies = AdapterCopies(settings.cache, settings.cache_bytes)
-            verifier = AdapterVerifier(settings.store, copies, settings.base_model, settings.max_lora_rank)
+            verifier = AdapterVerifier(
+                settings.store, copies, settings.base_model, settings.max_lora_rank, settings.files
+            )
             self._keeper = AdapterKeeper(vllm, verifier)
             desired, problem = read_desired(settings.adapters_file)
             self._keeper.want(desired)
             token = TokenFile(settings.token_file)
-            self._admin = AdminRoutes(self._keeper, token, self._keys, self._traffic, problem)
+            commit = find_commit(settings.store, settings.model)
+            self._admin = AdminRoutes(self._keeper, token, self._keys, self._traffic, problem, commit)
             self._task = asyncio.create_task(self._keeper.run(), name="codetune-adapters")
             self._task.add_done_callback(self._note_end)
         return self._keeper

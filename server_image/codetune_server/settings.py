@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from codetune_api.contracts import ENV_STORE
+from codetune_api.contracts import ENV_FILE_ROOT, ENV_MODEL, ENV_STORE
 
 ENV_ADAPTERS = "CODETUNE_ADAPTERS"
 """File with the desired adapters at start, `DesiredAdapters` as JSON."""
@@ -44,6 +44,10 @@ class ServerSettings:
     token_file: Path | None = None
     api_keys: Path | None = None
     base_model: str = ""
+    files: Path | None = None
+    """What `file:///` means; only a local cluster has it."""
+    model: Path | None = None
+    """Folder of the base model."""
     max_lora_rank: int = DEFAULT_MAX_LORA_RANK
     api_key: str = ""
 
@@ -67,6 +71,8 @@ class ServerSettings:
             token_file=_path(environment.get(ENV_ADAPTER_TOKEN_FILE)),
             api_keys=_path(environment.get(ENV_API_KEYS)),
             base_model=environment.get(ENV_BASE_MODEL, ""),
+            files=_path(environment.get(ENV_FILE_ROOT)),
+            model=_path(environment.get(ENV_MODEL)),
             max_lora_rank=rank or DEFAULT_MAX_LORA_RANK,
             api_key=environment.get(ENV_VLLM_API_KEY, ""),
         )

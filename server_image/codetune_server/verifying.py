@@ -26,8 +26,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 class AdapterVerifier:
     """Copies and checks folders of one store against one base model. Blocking: call it in a thread."""
 
-    def __init__(self, store: Path, copies: AdapterCopies, base_model: str, max_rank: int) -> None:
+    def __init__(
+        self, store: Path, copies: AdapterCopies, base_model: str, max_rank: int, files: Path | None = None
+    ) -> None:
+        """`files` is what `file:///` means; without it only the store is read."""
         self._store = store
+        self._files = files
         self._copies = copies
         self._base_model = base_model
         self._max_rank = max_rank
@@ -55,8 +59,13 @@ class AdapterVerifier:
 
     def _copy(self, adapter: DesiredAdapter) -> AdapterCopy:
         """Raises: Refused, OSError."""
-        folder = self._inside(adapter.path)
-        files = {file: self._inside(folder / file) for file in ADAPTER_FILES}
+        root = self._files if adapter.root == "Files" else self._store
+        if root is None:
+            raise Refused(
+                "AdapterNotFound", f"file:///{adapter.path} means nothing here: only a local cluster has files"
+            )
+        folder = _inside(root, adapter.path)
+        files = {file: _inside(root, folder / file) for file in ADAPTER_FILES}
         for name, path in files.items():
             if not stat.S_ISREG(path.stat().st_mode):
                 raise Refused("InvalidAdapter", f"{name} in {adapter.path} is not a file: write the adapter again")
@@ -75,14 +84,6 @@ class AdapterVerifier:
     def keep_only(self, digests: set[str]) -> None:
         """Remove the copies of all others. Raises: OSError."""
         self._copies.keep_only(digests)
-
-    def _inside(self, path: str | Path) -> Path:
-        """The real path, which must lie in the store. Raises: Refused, OSError."""
-        store = self._store.resolve(strict=True)
-        real = (store / path).resolve(strict=True)
-        if not real.is_relative_to(store) or real == store:
-            raise Refused("AdapterNotFound", f"{path} lies outside the artifact store: give a folder inside it")
-        return real
 
     def _check_config(self, config: dict[str, Any]) -> None:
         if config.get("peft_type") != "LORA":
@@ -115,6 +116,15 @@ class AdapterVerifier:
                 "start it with a higher --max-lora-rank",
                 rank=rank,
             )
+
+
+def _inside(root: Path, path: str | Path) -> Path:
+    """The real path, which must lie below the root. Raises: Refused, OSError."""
+    root = root.resolve(strict=True)
+    real = (root / path).resolve(strict=True)
+    if not real.is_relative_to(root) or real == root:
+        raise Refused("AdapterNotFound", f"{path} lies outside the artifact store: give a folder inside it")
+    return real
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -123,6 +123,16 @@ SOURCE = PROJECT["spec"]["sources"][0]
             change(PROJECT, files={"quality": {"baseModel": "hf://org/model", "resources": {"gpus": 2}}}),
             id="quality-on-two-gpus",
         ),
+        pytest.param(
+            ["names this FineTune itself"],
+            change(FINETUNE, resumeFrom={"fineTuneRef": {"name": "example"}}),
+            id="resumes-from-itself",
+        ),
+        pytest.param(
+            ["spec.resumeFrom.checkpoint", "should match"],
+            change(FINETUNE, resumeFrom={"fineTuneRef": {"name": "other"}, "checkpoint": "newest"}),
+            id="no-such-kind-of-checkpoint",
+        ),
         pytest.param(["spec.holdout.fraction"], change(PROJECT, holdout={"fraction": 0.9}), id="out-of-range"),
         pytest.param(
             ["spec.adapters[0]", "exactly one of the two"],
@@ -158,6 +168,12 @@ def test_an_unknown_field_is_an_error_by_default_and_a_warning_on_request(team: 
         pytest.param("another project", FINETUNE, change(FINETUNE, projectRef={"name": "other"}), id="project"),
         pytest.param("one set of parameters", FINETUNE, change(FINETUNE, preset="Smaller"), id="preset"),
         pytest.param("one set of parameters", FINETUNE, change(FINETUNE, lora={"rank": 4}), id="rank"),
+        pytest.param(
+            "resumeFrom can't be changed",
+            FINETUNE,
+            change(FINETUNE, resumeFrom={"fineTuneRef": {"name": "other"}}),
+            id="resume-from",
+        ),
         pytest.param("modelSecretRef", FINETUNE, change(FINETUNE, modelSecretRef={"name": "s"}), id="secret"),
         pytest.param("another base model", DEPLOYMENT, change(DEPLOYMENT, baseModel="hf://org/other"), id="deployment"),
     ],

@@ -14,7 +14,7 @@ import pytest
 from codetune_api.contracts import CheckpointManifest
 
 if TYPE_CHECKING:
-    from integration.conftest import Installation, Team
+    from integration.conftest import Team
 
 Obj = dict[str, Any]
 
@@ -26,27 +26,6 @@ CODE = {
 }
 SLOW = {"maxSteps": 4000}
 """Longer than any test: it is stopped on the way."""
-
-
-@pytest.fixture(scope="session")
-def model(installation: "Installation") -> str:
-    """A random Llama with a byte-level tokenizer below the file root. Returns: its URI."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = installation.file_root / "tiny"
-    torch.manual_seed(0)
-    shape: Obj = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = LlamaConfig(vocab_size=264, max_position_embeddings=256, bos_token_id=256, eos_token_id=257, **shape)
-    LlamaForCausalLM(config).save_pretrained(str(folder))
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast: Any = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    fast.save_pretrained(str(folder))
-    return "file:///tiny"
 
 
 def make_project(team: "Team", **more: Any) -> Obj:

@@ -1,4 +1,4 @@
-"""`python -m codetune_trainer scan|fetch|train|purge`: the program of every Job that Codetune starts."""
+"""`python -m codetune_trainer scan|fetch|train|merge|purge`: the program of every Job that Codetune starts."""
 
 import argparse
 import importlib
@@ -15,6 +15,7 @@ _PROGRAMS = {
     "scan": "fetch a Project's sources and write its dataset",
     "fetch": "bring a base model from the hub into the store",
     "train": "fine-tune a base model on a dataset",
+    "merge": "merge an adapter into its base model",
     "purge": "remove what a deleted resource left in the store",
 }
 _EXIT_TERMINATED = 128 + signal.SIGTERM

@@ -8,7 +8,9 @@
     ├── EmptyDataset             no file is left to train on
     ├── DatasetMissing           the dataset that a run pins is not in the store, or not whole
     ├── InvalidParameters        the configuration can't be carried out as it stands
-    ├── ModelNotFound, GatedModel, UnsupportedModel
+    ├── ModelNotFound, GatedModel
+    ├── UnsupportedModel         the base model can't be trained or served
+    │   └── NotCausalModel, PickledWeights, RemoteCodeModel
     ├── ModelUnavailable         the hub can't be reached; the same reason as SourceUnavailable
     ├── IncompatibleCheckpoint, DivergedLoss, OutOfMemory
     ├── DeviceMissing            the pod has no GPU although it asked for one
@@ -41,6 +43,9 @@ _PERMANENT: frozenset[FailureReason] = frozenset(
         "GatedModel",
         "EmptyDataset",
         "UnsupportedModel",
+        "NotCausalModel",
+        "PickledWeights",
+        "RemoteCodeModel",
         "InvalidParameters",
         "IncompatibleCheckpoint",
         "RevisionNotFound",
@@ -182,7 +187,25 @@ class GatedModel(TrainerError):
 class UnsupportedModel(TrainerError):
     """The base model is of a kind that can't be trained or served."""
 
-    reason = "UnsupportedModel"
+    reason: ClassVar[FailureReason] = "UnsupportedModel"
+
+
+class NotCausalModel(UnsupportedModel):
+    """The base model does not write text from left to right, so it completes no code."""
+
+    reason = "NotCausalModel"
+
+
+class PickledWeights(UnsupportedModel):
+    """The base model has no weights but pickles, which run code when they are loaded."""
+
+    reason = "PickledWeights"
+
+
+class RemoteCodeModel(UnsupportedModel):
+    """The base model can be built only by Python code that it brings along, which is never run."""
+
+    reason = "RemoteCodeModel"
 
 
 class ModelUnavailable(TrainerError):

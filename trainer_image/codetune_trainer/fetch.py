@@ -12,27 +12,21 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from codetune_api.artifacts import model_folder
-from codetune_api.contracts import ENV_HUB_TOKEN, FetchConfig
+from codetune_api.contracts import FetchConfig, FetchedModel
+from codetune_api.protocol import ModelEvent
+from pydantic import ValidationError
 
-from codetune_trainer.config import Places, load_config, load_places
-from codetune_trainer.errors import (
-    AuthenticationFailed,
-    GatedModel,
-    ModelNotFound,
-    ModelUnavailable,
-    RevisionNotFound,
-    TrainerError,
-    UnsupportedModel,
-)
+from codetune_trainer.config import Places, inside, load_config, load_places
+from codetune_trainer.errors import DiskFull, ModelNotFound, ModelUnavailable, PickledWeights, UnsupportedModel
+from codetune_trainer.hub import COMMIT, HubFile, download_file, hub_errors, list_files
 from codetune_trainer.manifests import sync_folder
 from codetune_trainer.reporting import Reporter
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_CONFIG = "config.json"
 _WANTED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 """Files of a model's top folder that training and serving read; sub-folders hold other formats of the same weights."""
 _WEIGHTS = "*.safetensors"
@@ -40,18 +34,6 @@ _SECOND_COPY = "consolidated*.safetensors"
 """The same weights in the publisher's own layout."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class HubFile:
-    """A file on the hub with what proves its content."""
-
-    name: str
-    bytes: int | None
-    sha256: str | None
-    """Of a large file."""
-    git_digest: str | None
-    """SHA-1 as git takes it, of a small file."""
 
 
 def main() -> int:
@@ -67,19 +49,27 @@ def fetch(config: FetchConfig, places: Places, reporter: Reporter) -> Path:
 
     Raises:
         TrainerError: By what is wrong: ModelNotFound, RevisionNotFound, GatedModel, AuthenticationFailed,
-            UnsupportedModel or ModelUnavailable.
+            UnsupportedModel, ModelUnavailable or DiskFull.
     """
-    if not _REPOSITORY.fullmatch(config.repository):
-        raise ModelNotFound(f"{config.repository!r} is no name of a hub model.", "Write hf://ORGANISATION/NAME.")
-    reporter.stage("Fetching", f"base model {config.repository} at {config.revision}")
-    folder = _find_pinned(config, places)
+    repository = config.repository
+    if not _REPOSITORY.fullmatch(repository):
+        raise ModelNotFound(f"{repository!r} is no name of a hub model.", "Write hf://ORGANISATION/NAME.")
+    pin = inside(places.store, config.pin, "pin") if config.pin else None
+    revision = _read_pin(pin, config) or config.revision
+    reporter.stage("Fetching", f"base model {repository} at {revision}")
+    folder = _find_pinned(repository, revision, places)
     if folder is None:
-        with _hub_errors(config):
-            commit, files = _ask(config)
-            folder = places.store / model_folder(config.repository, commit)
+        with hub_errors(repository, revision):
+            commit, files = list_files(repository, revision)
+            chosen = choose_files(repository, files)
+            folder = places.store / model_folder(repository, commit)
+            _settle(pin, config, commit, reporter)
             with _locked(folder.parent):
                 if not folder.is_dir():
-                    _download(config.repository, commit, choose_files(config.repository, files), folder, reporter)
+                    _download(config, commit, chosen, folder, reporter)
+    else:
+        _settle(pin, config, folder.name, reporter)
+    _check(config, folder, folder.name)
     _link(places.scratch / "model", folder)
     return folder
 
@@ -88,21 +78,24 @@ def choose_files(repository: str, files: Sequence[HubFile]) -> list[HubFile]:
     """The files that make the model.
 
     Raises:
-        UnsupportedModel: It has no configuration, or no weights in safetensors.
+        UnsupportedModel: It has no configuration, or no weights in safetensors; PickledWeights when it has others.
     """
     top = [file for file in files if "/" not in file.name and "\\" not in file.name and not file.name.startswith(".")]
     chosen = [file for file in top if _matches(file.name, _WANTED)]
     weights = [file for file in chosen if fnmatch.fnmatchcase(file.name, _WEIGHTS)]
     own = [file for file in weights if not fnmatch.fnmatchcase(file.name, _SECOND_COPY)]
     if not weights:
-        pickled = any(_matches(file.name, _PICKLES) for file in top)
-        said = "has its weights only as pickles, which run code when they are loaded" if pickled else "has no weights"
         hint = "Use a model with .safetensors files; the hub's convert space can make them for yours."
-        raise UnsupportedModel(f"{repository} {said}.", hint)
-    if not any(file.name == "config.json" for file in top):
+        if any(_matches(file.name, _PICKLES) for file in top):
+            text = f"{repository} has its weights only as pickles, which run code when they are loaded."
+            raise PickledWeights(text, hint)
+        raise UnsupportedModel(f"{repository} has no weights.", hint)
+    if not any(file.name == _CONFIG for file in top):
         hint = "Use the repository of the model itself, not of an adapter or of another format of it."
         raise UnsupportedModel(f"{repository} has no config.json.", hint)
-    return [file for file in chosen if not own or file not in weights or file in own]
+    kept = [file for file in chosen if not own or file not in weights or file in own]
+    # The configuration comes first: it tells whether the weights are worth fetching.
+    return sorted(kept, key=lambda file: file.name != _CONFIG)
 
 
 def verify(path: Path, file: HubFile) -> str:
@@ -120,61 +113,83 @@ def verify(path: Path, file: HubFile) -> str:
     return "" if digest.hexdigest() == expected else f"its digest is {digest.hexdigest()} instead of {expected}"
 
 
-def _find_pinned(config: FetchConfig, places: Places) -> Path | None:
-    """The model's folder when its commit is named and here already: then the hub is not asked at all."""
-    if not _COMMIT.fullmatch(config.revision):
+def _read_pin(pin: Path | None, config: FetchConfig) -> str | None:
+    """The commit that an earlier attempt of the same run settled on."""
+    if pin is None:
         return None
-    folder = places.store / model_folder(config.repository, config.revision)
+    try:
+        found = FetchedModel.model_validate_json(pin.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return found.commit if (found.repository, found.revision) == (config.repository, config.revision) else None
+
+
+def _settle(pin: Path | None, config: FetchConfig, commit: str, reporter: Reporter) -> None:
+    """From now on this run has this commit, whatever its branch moves to; and say so."""
+    if pin is not None:
+        found = FetchedModel(repository=config.repository, revision=config.revision, commit=commit)
+        pin.parent.mkdir(parents=True, exist_ok=True)
+        beside = pin.with_name(f".{pin.name}.{os.getpid()}")
+        beside.write_text(found.model_dump_json(by_alias=True), encoding="utf-8")
+        beside.replace(pin)
+    reporter.emit(ModelEvent(repository=config.repository, commit=commit))
+
+
+def _find_pinned(repository: str, revision: str, places: Places) -> Path | None:
+    """The model's folder when its commit is named and here already: then the hub is not asked at all."""
+    if not COMMIT.fullmatch(revision):
+        return None
+    folder = places.store / model_folder(repository, revision)
     return folder if folder.is_dir() else None
 
 
-def _ask(config: FetchConfig) -> tuple[str, list[HubFile]]:
-    """The commit that a revision means, and its files."""
-    # Set before the library is imported: it reads its settings then.
-    os.environ.update({"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
-    from huggingface_hub import HfApi
+def _check(config: FetchConfig, folder: Path, commit: str) -> None:
+    """Refuse what can't be trained by its configuration. A server knows by itself what it serves.
 
-    api = HfApi(endpoint=_endpoint(), token=_token())
-    info = api.model_info(config.repository, revision=config.revision, files_metadata=True, timeout=60)
-    if not info.sha or not _COMMIT.fullmatch(info.sha):
-        hint = "Check that hub.endpoint in the operator's settings is a Hugging Face hub or a mirror of it."
-        raise ModelUnavailable(f"The hub names no commit for {config.repository}: {info.sha!r}.", hint)
-    files = [
-        HubFile(
-            name=sibling.rfilename,
-            bytes=sibling.size,
-            sha256=sibling.lfs.sha256 if sibling.lfs else None,
-            git_digest=sibling.blob_id if sibling.blob_id and not sibling.lfs else None,
-        )
-        for sibling in info.siblings or []
-    ]
-    return info.sha, files
+    Raises: UnsupportedModel.
+    """
+    if config.training:
+        from codetune_trainer.architectures import read_model_config
+
+        read_model_config(folder, f"hf://{config.repository}@{commit[:12]}")
 
 
-def _download(repository: str, commit: str, files: list[HubFile], folder: Path, reporter: Reporter) -> None:
+def _download(config: FetchConfig, commit: str, files: list[HubFile], folder: Path, reporter: Reporter) -> None:
     """Into a folder beside, which a next attempt goes on with; it gets its name when every file is proven."""
-    from huggingface_hub import hf_hub_download
-
+    repository = config.repository
     partial = folder.with_name(f".{commit}.partial")
     partial.mkdir(parents=True, exist_ok=True)
+    _check_room(repository, files, partial)
     for number, file in enumerate(files, start=1):
         reporter.stage("Fetching", f"{file.name} of {repository} ({number} of {len(files)})")
-        hf_hub_download(
-            repository,
-            file.name,
-            revision=commit,
-            local_dir=partial,
-            endpoint=_endpoint(),
-            token=_token(),
-        )
-        wrong = verify(partial / file.name, file)
-        if wrong:
-            (partial / file.name).unlink()
-            hint = "It is fetched again on the next attempt; if that goes on, the mirror or a proxy changes files."
-            raise ModelUnavailable(f"{file.name} of {repository} came damaged: {wrong}.", hint)
-    shutil.rmtree(partial / ".cache", ignore_errors=True)  # the library's notes for resuming
+        if not (partial / file.name).is_file():
+            _download_file(repository, commit, file, partial)
+        if file.name == _CONFIG:
+            _check(config, partial, commit)
     sync_folder(partial)
     partial.rename(folder)
+
+
+def _download_file(repository: str, commit: str, file: HubFile, folder: Path) -> None:
+    """A file gets its name when it is proven. Raises: ModelUnavailable."""
+    part = folder / f".{file.name}.part"
+    download_file(repository, commit, file, part)
+    if wrong := verify(part, file):
+        part.unlink()
+        hint = "It is fetched again on the next attempt; if that goes on, the mirror or a proxy changes files."
+        raise ModelUnavailable(f"{file.name} of {repository} came damaged: {wrong}.", hint)
+    part.rename(folder / file.name)
+
+
+def _check_room(repository: str, files: Sequence[HubFile], partial: Path) -> None:
+    """Say before the first byte that the volume is too small, not hours later. Raises: DiskFull."""
+    here = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+    missing = sum(file.bytes or 0 for file in files) - here
+    free = shutil.disk_usage(partial).free
+    if missing > free:
+        room = f"{missing / 1e9:.1f} GB more in the artifact store, whose volume has {free / 1e9:.1f} GB left"
+        hint = "Give the claim codetune-artifacts more space, or delete FineTunes and Projects that nobody needs."
+        raise DiskFull(f"{repository} needs {room}.", hint)
 
 
 @contextmanager
@@ -186,59 +201,12 @@ def _locked(parent: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _hub_errors(config: FetchConfig) -> Iterator[None]:
-    """Say the library's errors in our words."""
-    import httpx2
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except errors.HfHubHTTPError as error:
-        raise _explain(error, config) from error
-    except (httpx2.HTTPError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError) as error:
-        hint = "Check the network and proxy of the cluster, or set hub.endpoint in the operator's settings to a mirror."
-        where = _endpoint() or "https://huggingface.co"
-        said = f"The hub {where} can't be reached for {config.repository}: {type(error).__name__}: {error}"
-        raise ModelUnavailable(said, hint) from error
-
-
-def _explain(error: Exception, config: FetchConfig) -> TrainerError:
-    from huggingface_hub import errors
-
-    name = config.repository
-    if isinstance(error, errors.GatedRepoError):
-        hint = "Accept its terms on the hub with your account, and put a token of that account into modelSecretRef."
-        return GatedModel(f"{name} is gated, and the hub does not give it to this account.", hint)
-    if isinstance(error, errors.RevisionNotFoundError):
-        hint = "Name a branch, tag or commit that exists: hf://ORGANISATION/NAME@REVISION."
-        return RevisionNotFound(f"{name} has no revision {config.revision!r}.", hint)
-    if isinstance(error, errors.RepositoryNotFoundError | errors.DisabledRepoError):
-        hint = "Check its name. If it is private, name a Secret with a `token` that may read it in modelSecretRef."
-        return ModelNotFound(f"The hub has no model {name}, or hides it from this account.", hint)
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in {401, 403}:
-        hint = "Put a valid token that may read the model into the Secret that modelSecretRef names, key `token`."
-        return AuthenticationFailed(f"The hub refuses the token for {name} (status {status}).", hint)
-    hint = "It is tried again; if that goes on, see the hub's status page or use a mirror (hub.endpoint)."
-    return ModelUnavailable(f"The hub answered with status {status} when asked for {name}: {error}", hint)
-
-
 def _link(link: Path, folder: Path) -> None:
     link.parent.mkdir(parents=True, exist_ok=True)
     beside = link.with_name(f".{link.name}.{os.getpid()}")
     beside.unlink(missing_ok=True)
     beside.symlink_to(folder)
     beside.replace(link)
-
-
-def _endpoint() -> str | None:
-    return os.environ.get("HF_ENDPOINT") or None
-
-
-def _token() -> str | bool:
-    # False: no token at all; None would let the library look for one in the home folder.
-    return os.environ.get(ENV_HUB_TOKEN) or False
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -33,6 +33,7 @@ from codetune_operator.handlers.tracking import LogTracker
 from codetune_operator.reconcile.datasets import read_uses
 from codetune_operator.reconcile.holding import find_holders
 from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentView, ProjectView, StoreView
+from codetune_operator.reconcile.resuming import find_resuming
 from codetune_operator.resources.scan import scan_nonce
 from codetune_operator.resources.servingnames import adapter_token
 from codetune_operator.runs.report import RunReport, from_status
@@ -77,7 +78,9 @@ class Observer:
             report=self.logs.report(finetune_slot(finetune)) or from_status(finetune.status),
             read_logs=self.logs.read_logs(finetune_slot(finetune)),
             project=self._find_project(namespace, finetune.spec.project_ref.name),
+            start=self._find_start(finetune),
             held_by=find_holders(finetune.metadata.name, self.store.select(MODELDEPLOYMENT, namespace)),
+            resumed_by=find_resuming(finetune.metadata.name, self.store.select(FINETUNE, namespace)),
             jobs=self.store.select(JOB, namespace, own),
             pods=self.store.select(POD, namespace, own),
             claim=self.store.get(CLAIM, namespace, ARTIFACTS_CLAIM),
@@ -116,6 +119,12 @@ class Observer:
             deployment=self.store.get(DEPLOYMENT, namespace, STORE_SERVICE),
             service=self.store.get(SERVICE, namespace, STORE_SERVICE),
         )
+
+    def _find_start(self, finetune: FineTune) -> FineTune | None:
+        wanted = finetune.spec.resume_from
+        name = wanted.fine_tune_ref.name if wanted else ""
+        raw = self.store.get(FINETUNE, finetune.metadata.namespace, name) if name else None
+        return _read(FineTune, raw) if raw is not None else None
 
     def _find_project(self, namespace: str, name: str) -> Project | None:
         raw = self.store.get(PROJECT, namespace, name)

@@ -63,8 +63,8 @@ def _owners(obj: Obj) -> Iterator[Key]:
 
 
 def _dependents(obj: Obj, store: Store) -> Iterator[Key]:
-    """Others that look at this resource: runs on a Project; deployments that serve a FineTune; and who waits for it so
-    that it can go itself: a Project for its runs, a FineTune for the deployments that serve it."""
+    """Others that look at this resource: runs on a Project; deployments that serve a FineTune; runs that start from it;
+    and who waits for it so that it can go itself: a Project for its runs, a FineTune for those who use its adapter."""
     namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
     if obj["kind"] == PROJECT.name:
         for finetune in store.select(FINETUNE, namespace):
@@ -77,7 +77,18 @@ def _dependents(obj: Obj, store: Store) -> Iterator[Key]:
         project = store.get(PROJECT, namespace, (obj.get("spec") or {}).get("projectRef", {}).get("name", ""))
         if project is not None and project["metadata"].get("deletionTimestamp"):
             yield key_of(project)
+        for other in store.select(FINETUNE, namespace):
+            if _start_of(other) == name or (
+                _start_of(obj) == other["metadata"]["name"] and other["metadata"].get("deletionTimestamp")
+            ):
+                yield key_of(other)
     elif obj["kind"] == MODELDEPLOYMENT.name:
         for finetune in store.select(FINETUNE, namespace):
             if finetune["metadata"].get("deletionTimestamp"):
                 yield key_of(finetune)
+
+
+def _start_of(finetune: Obj) -> str:
+    """The FineTune whose adapter a run begins with."""
+    found: str = (((finetune.get("spec") or {}).get("resumeFrom") or {}).get("fineTuneRef") or {}).get("name", "")
+    return found

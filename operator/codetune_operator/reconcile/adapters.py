@@ -11,6 +11,7 @@ from codetune_api.modeldeployment import AdapterPhase, AdapterSpec, ModelDeploym
 
 from codetune_operator.reconcile import conditions
 from codetune_operator.reconcile.deletion import PURGING
+from codetune_operator.reconcile.resuming import find_checkpoint
 from codetune_operator.reconcile.selecting import select_adapters
 from codetune_operator.resources.models import canonical_model, default_model_name
 
@@ -32,6 +33,7 @@ ALLOWED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 SMALLEST_RANK = 16
 _PRESET_RANKS = {"Smaller": 16, "Standard": 32, "Embeddings": 64, "Auto": 64}
 """Largest rank that a run can get as long as it has not said which: so that its end does not roll the pods."""
+_FILE = "file:///"
 _UNKNOWN_RANK = 64
 """For an adapter by `uri`, which nobody but the server reads."""
 
@@ -62,16 +64,19 @@ class _Blocked(Exception):
         self.phase, self.reason, self.message = phase, reason, message
 
 
-def resolve_adapters(spec: ModelDeploymentSpec, finetunes: Mapping[str, FineTune]) -> tuple[ResolvedAdapter, ...]:
+def resolve_adapters(
+    spec: ModelDeploymentSpec, finetunes: Mapping[str, FineTune], *, has_files: bool = False
+) -> tuple[ResolvedAdapter, ...]:
     """Every adapter of the spec in its order, then those that the selector finds.
 
     Args:
         spec: What to serve.
         finetunes: FineTunes of the namespace by name; those that do not exist are missing.
+        has_files: Whether the operator has a `fileRoot`, so that `file:///` means something.
     """
-    named = (_resolve(spec, adapter, finetunes) for adapter in spec.adapters)
+    named = (_resolve(spec, adapter, finetunes, has_files) for adapter in spec.adapters)
     chosen = select_adapters(spec, finetunes)
-    found = (replace(_resolve(spec, adapter, finetunes), is_selected=True) for adapter in chosen)
+    found = (replace(_resolve(spec, adapter, finetunes, has_files), is_selected=True) for adapter in chosen)
     return (*named, *found)
 
 
@@ -91,14 +96,16 @@ def max_lora_rank(resolved: Sequence[ResolvedAdapter], *, current: int = 0) -> i
     return next((rank for rank in ALLOWED_RANKS if rank >= needed), ALLOWED_RANKS[-1])
 
 
-def _resolve(spec: ModelDeploymentSpec, adapter: AdapterSpec, finetunes: Mapping[str, FineTune]) -> ResolvedAdapter:
+def _resolve(
+    spec: ModelDeploymentSpec, adapter: AdapterSpec, finetunes: Mapping[str, FineTune], has_files: bool
+) -> ResolvedAdapter:
     name = adapter.fine_tune_ref.name if adapter.fine_tune_ref else ""
     finetune = finetunes.get(name)
     rank = _UNKNOWN_RANK if adapter.fine_tune_ref is None else _rank(finetune)
     try:
         _check_name(spec, adapter)
         if adapter.fine_tune_ref is None:
-            return ResolvedAdapter(name=adapter.name, rank=rank, desired=_by_uri(adapter))
+            return ResolvedAdapter(name=adapter.name, rank=rank, desired=_by_uri(adapter, has_files))
         checkpoint = _choose(spec, adapter, adapter.fine_tune_ref.name, finetune)
     except _Blocked as blocked:
         # An adapter that can never be served must not decide how the server starts.
@@ -129,15 +136,25 @@ def _check_name(spec: ModelDeploymentSpec, adapter: AdapterSpec) -> None:
         raise _Blocked("Failed", "AdapterUnsupported", message)
 
 
-def _by_uri(adapter: AdapterSpec) -> DesiredAdapter:
-    path = store_path(adapter.uri or "")
+def _by_uri(adapter: AdapterSpec, has_files: bool) -> DesiredAdapter:
+    """An adapter from elsewhere. Raises: _Blocked."""
+    uri = adapter.uri or ""
+    is_file = uri.startswith(_FILE)
+    path = uri.removeprefix(_FILE) if is_file else store_path(uri)
+    if is_file and not has_files:
+        message = (
+            f"uri {uri!r} is a file URI, and this operator has no `fileRoot`: only a local cluster has. Copy the "
+            "adapter into the artifact store and write pvc://codetune-artifacts/PATH."
+        )
+        raise _Blocked("Failed", "AdapterUnsupported", message)
     if not path or ".." in path.split("/"):
         message = (
             f"uri {adapter.uri!r} is not in the namespace's artifact store: copy the adapter there and write "
             "pvc://codetune-artifacts/PATH."
         )
         raise _Blocked("Failed", "AdapterUnsupported", message)
-    return DesiredAdapter(name=adapter.name, digest=adapter.digest, path=path.strip("/"))
+    root: Literal["Files"] | None = "Files" if is_file else None
+    return DesiredAdapter(name=adapter.name, digest=adapter.digest, path=path.strip("/"), root=root)
 
 
 def _choose(spec: ModelDeploymentSpec, adapter: AdapterSpec, name: str, finetune: FineTune | None) -> CheckpointStatus:
@@ -168,12 +185,7 @@ def _is_purged(finetune: FineTune) -> bool:
 def _find_checkpoint(wanted: str, finetune: FineTune) -> CheckpointStatus:
     """The one that is meant now: best and latest move while the run goes on. Raises: _Blocked."""
     status, name = finetune.status, finetune.metadata.name
-    if wanted in {"best", "latest"}:
-        label = status.best_checkpoint if wanted == "best" else status.latest_checkpoint
-        found = next((entry for entry in status.checkpoints if entry.name == label), None)
-    else:
-        step = int(wanted.removeprefix("step-"))
-        found = next((entry for entry in status.checkpoints if entry.step == step), None)
+    found = find_checkpoint(finetune, wanted)
     if found is not None:
         return found
     if status.phase != "Succeeded" and (status.phase != "Failed" or wanted == "best"):

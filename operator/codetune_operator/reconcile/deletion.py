@@ -1,8 +1,8 @@
 """Deletion of what has artifacts in the store: stop its Jobs, purge, let go. Pure, for Projects and FineTunes alike.
 
 The finalizer can't hang a namespace: it goes when the purge is done, when it failed for good, when there is no store,
-and when nothing can be made any more because the namespace itself goes away. What a ModelDeployment serves stays until
-that lets go of it.
+and when nothing can be made any more because the namespace itself goes away. What a ModelDeployment serves, or another
+run has started from, stays until that lets go of it.
 """
 
 from datetime import datetime
@@ -68,17 +68,17 @@ def _has_nothing_to_purge(resource: Project | FineTune, view: _View) -> bool:
 
 
 def _find_holders(view: ProjectView | FineTuneView) -> tuple[str, ...]:
-    """Who serves what lies in the store; nobody where that goes away in any case."""
+    """Who uses what lies in the store, and how; nobody where that goes away in any case."""
     if isinstance(view, ProjectView) or view.namespace_terminating or view.claim is None:
         return ()
-    return view.held_by
+    served = ", ".join(f"ModelDeployment {name!r}" for name in view.held_by)
+    resumed = ", ".join(f"FineTune {name!r}" for name in view.resumed_by)
+    told = (f"is served by {served}" if served else "", f"is where {resumed} started, not over yet" if resumed else "")
+    return tuple(text for text in told if text)
 
 
 def _wait_for_holders(resource: Project | FineTune, held_by: tuple[str, ...], now: datetime) -> Plan:
-    message = (
-        f"Its adapter is served by {', '.join(f'ModelDeployment {name!r}' for name in held_by)}: it goes when that no "
-        "longer refers to it, or is deleted."
-    )
+    message = f"Its adapter {' and '.join(held_by)}: it goes when that is over, no longer refers to it, or is deleted."
     told = conditions.find(resource.status.conditions, "Ready")
     news = told is None or (told.reason, told.message) != (IN_USE, message)
     events = (EventSpec("Normal", IN_USE, message),) if news else ()

@@ -4,11 +4,11 @@ Read `_decide` top to bottom: it is the life of a run. What the run says about i
 evaluation) is added by `runstatus`; here it is decided which Job there should be, and which phase that means.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from codetune_api.common import Failure
-from codetune_api.finetune import DatasetStatus, FineTunePhase
+from codetune_api.finetune import DatasetStatus, FineTune, FineTunePhase, ResumedFrom
 from codetune_api.metadata import FINALIZER
 from codetune_api.project import Project
 
@@ -16,8 +16,10 @@ from codetune_operator.reconcile.datasets import is_current
 from codetune_operator.reconcile.deletion import reconcile_deletion
 from codetune_operator.reconcile.durations import seconds_until
 from codetune_operator.reconcile.failures import classify
+from codetune_operator.reconcile.merging import reconcile_merge
 from codetune_operator.reconcile.observed import FineTuneView
 from codetune_operator.reconcile.plan import ChildRef, Follow, Obj, Plan
+from codetune_operator.reconcile.resuming import find_start
 from codetune_operator.reconcile.runstatus import Decision, build_events, build_status
 from codetune_operator.reconcile.workloads import (
     JobState,
@@ -48,17 +50,31 @@ read to its end first, however long ago that was: the operator may have been dow
 _LOADING_STAGES = frozenset({"", "Fetching", "LoadingModel", "Tokenizing"})
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What a run is made of."""
+
+    dataset: DatasetStatus
+    start: ResumedFrom | None
+    model: ModelSource
+
+    def build(self, finetune: FineTune, settings: Settings) -> tuple[Obj, Obj]:
+        """Configuration and Job."""
+        return build_training(finetune, self.dataset, self.model, settings, self.start)
+
+
 def reconcile(view: FineTuneView, settings: Settings, now: datetime) -> Plan:
     """What to do about a FineTune now."""
     finetune = view.finetune
     if finetune.metadata.deletion_timestamp:
         return reconcile_deletion(view, settings, now)
     decision = _decide(view, settings, now)
-    status = build_status(view, decision, now)
+    merge = reconcile_merge(view, settings)
+    status = build_status(view, decision, now).model_copy(update={"merged": merge.status})
     return Plan(
         status=status,
-        apply=decision.apply,
-        delete=decision.delete,
+        apply=(*decision.apply, *merge.apply),
+        delete=(*decision.delete, *merge.delete),
         follow=_follow(view, decision),
         events=build_events(finetune.status, status),
         finalizer="Keep" if FINALIZER in finetune.metadata.finalizers else "Add",
@@ -73,26 +89,34 @@ def _decide(view: FineTuneView, settings: Settings, now: datetime) -> Decision:
     model = locate_model(finetune.spec.base_model, file_root=settings.file_root)
     if isinstance(model, Failure):
         return Decision("Failed", model.reason, model.message, failure=model)
+    start = find_start(finetune, view.start)
+    if isinstance(start, Decision):
+        return start
     dataset = status.dataset or _find_dataset(view)
     if isinstance(dataset, Decision):
         return dataset
-    name = training_job_name(finetune, dataset)
+    source = _Source(dataset, start, model)
+    return replace(_decide_run(view, source, settings, now), dataset=dataset, start=start)
+
+
+def _decide_run(view: FineTuneView, source: _Source, settings: Settings, now: datetime) -> Decision:
+    """With everything there that the run is made of."""
+    status = view.finetune.status
+    name = training_job_name(view.finetune, source.dataset)
     if status.phase == "Failed" and status.job_name == name:
         return _rest(view, "Failed", now)
     waiting = _leave_former_runs(view, name)
     if waiting is not None:
-        return replace(waiting, dataset=dataset, job_name=name)
+        return replace(waiting, job_name=name)
     job = next((job for job in view.jobs if job["metadata"]["name"] == name), None)
     if job is not None and job["metadata"].get("deletionTimestamp"):
         going = Decision("Starting", "ReplacingJob", f"Job {name} is being removed; a new one follows.")
-        return replace(going, dataset=dataset, job_name=name)
-    decision = (
-        _begin(view, dataset, model, settings) if job is None else _watch(view, job, dataset, model, settings, now)
-    )
+        return replace(going, job_name=name)
     if job is None:
-        return replace(decision, dataset=dataset, job_name=name)
+        return replace(_begin(view, source, settings), job_name=name)
+    decision = _watch(view, job, source, settings, now)
     restarts = _count_restarts(read_job(job), pods_of(name, view.pods))
-    return replace(decision, dataset=dataset, job_name=name, job=read_job(job), restarts=restarts)
+    return replace(decision, job_name=name, job=read_job(job), restarts=restarts)
 
 
 def _count_restarts(state: JobState, pods: list[Obj]) -> int:
@@ -167,20 +191,18 @@ def _leave_former_runs(view: FineTuneView, name: str) -> Decision | None:
     return Decision("Starting", "ReplacingJob", message, delete=delete)
 
 
-def _begin(view: FineTuneView, dataset: DatasetStatus, model: ModelSource, settings: Settings) -> Decision:
+def _begin(view: FineTuneView, source: _Source, settings: Settings) -> Decision:
     spec = view.finetune.spec
     if spec.suspend:
         return Decision("Suspended", "Suspended", "Set spec.suspend to false to let the run go on.")
     claim = () if view.claim is not None else (build_claim(view.finetune.metadata.namespace, settings),)
-    children = (*claim, *build_training(view.finetune, dataset, model, settings))
+    children = (*claim, *source.build(view.finetune, settings))
     if spec.scheduling.queue_name:
         return Decision("Queued", "QueuedByKueue", _say_queue(spec.scheduling.queue_name), apply=children)
     return Decision("Starting", "JobCreated", "The training Job is being created.", apply=children)
 
 
-def _watch(
-    view: FineTuneView, job: Obj, dataset: DatasetStatus, model: ModelSource, settings: Settings, now: datetime
-) -> Decision:
+def _watch(view: FineTuneView, job: Obj, source: _Source, settings: Settings, now: datetime) -> Decision:
     """What a Job that exists means."""
     spec, state = view.finetune.spec, read_job(job)
     pods = pods_of(job["metadata"]["name"], view.pods)
@@ -189,11 +211,11 @@ def _watch(
     if state.finished == "Failed":
         return _fail(view, job, pods)
     if spec.suspend:
-        return _suspend(view, job, pods, dataset, model, settings)
+        return _suspend(view, job, pods, source, settings)
     if state.suspended and spec.scheduling.queue_name:
         return Decision("Queued", "QueuedByKueue", _say_queue(spec.scheduling.queue_name))
     if state.suspended:
-        config, built = build_training(view.finetune, dataset, model, settings)
+        config, built = source.build(view.finetune, settings)
         resumed = (config, switch_training(built, job, suspend=False))
         return Decision("Starting", "Resuming", "The run goes on from its last checkpoint.", apply=resumed)
     pod = current_pod(pods)
@@ -237,9 +259,7 @@ def _fail(view: FineTuneView, job: Obj, pods: list[Obj]) -> Decision:
     return Decision("Failed", failure.reason, failure.message, failure=failure)
 
 
-def _suspend(
-    view: FineTuneView, job: Obj, pods: list[Obj], dataset: DatasetStatus, model: ModelSource, settings: Settings
-) -> Decision:
+def _suspend(view: FineTuneView, job: Obj, pods: list[Obj], source: _Source, settings: Settings) -> Decision:
     message = "Set spec.suspend to false to let the run go on."
     if living_pods(pods):
         message = f"The run writes its checkpoint and stops. {message}"
@@ -248,7 +268,7 @@ def _suspend(
         return Decision("Suspended", "Suspended", message, delete=_remove(job))
     if read_job(job).suspended:
         return Decision("Suspended", "Suspended", message)
-    config, built = build_training(view.finetune, dataset, model, settings)
+    config, built = source.build(view.finetune, settings)
     return Decision("Suspended", "Suspended", message, apply=(config, switch_training(built, job, suspend=True)))
 
 

@@ -5,6 +5,7 @@ ModelDeployment not Ready, with that adapter's reason, while the base model and 
 condition Available tells whether anything is served. An adapter that its own `minImprovement` holds back is as asked.
 """
 
+from dataclasses import replace
 from datetime import datetime
 
 from codetune_api.common import Failure
@@ -45,7 +46,8 @@ def reconcile(view: ModelDeploymentView, settings: Settings, now: datetime) -> P
         # Nothing of it lies in the store, and its children go with it.
         return Plan()
     model = locate_model(deployment.spec.base_model, file_root=settings.file_root)
-    resolved = learn_ranks(resolve_adapters(deployment.spec, view.finetunes), view.server_reports)
+    found = resolve_adapters(deployment.spec, view.finetunes, has_files=settings.file_root is not None)
+    resolved = learn_ranks(found, view.server_reports)
     refusal = model if isinstance(model, Failure) else _refuse_arguments(deployment)
     failure = refusal or classify(view.pods, owner=view.deployment, nodes=view.nodes)
     status = build_serving_status(Serving(view, resolved, failure, is_refused=refusal is not None), settings, now)
@@ -76,9 +78,24 @@ def _children(
     deployment = view.modeldeployment
     claim = () if view.claim is not None else (build_claim(deployment.metadata.namespace, settings),)
     serving = build_serving(
-        deployment, desired_set(resolved), model, settings, operator_key=view.operator_key, max_rank=rank
+        deployment,
+        desired_set(resolved),
+        _pin(view, model, resolved),
+        settings,
+        operator_key=view.operator_key,
+        max_rank=rank,
     )
     return (*claim, *serving)
+
+
+def _pin(view: ModelDeploymentView, model: ModelSource, resolved: tuple[ResolvedAdapter, ...]) -> ModelSource:
+    """A hub model at the commit that its pods have; before there are any, at that which its adapters were made on."""
+    if model.hub is None:
+        return model
+    served = [view.finetunes[adapter.fine_tune] for adapter in resolved if adapter.fine_tune and adapter.desired]
+    trained = next((finetune.status.base_model for finetune in served if finetune.status.base_model), None)
+    pinned = view.modeldeployment.status.base_model or trained
+    return replace(model, hub=replace(model.hub, revision=pinned.commit)) if pinned is not None else model
 
 
 def _unwanted(view: ModelDeploymentView, children: tuple[Obj, ...]) -> tuple[ChildRef, ...]:

@@ -44,8 +44,12 @@ class FineTuneView:
     """Pod and container of the logs that nothing more is to be expected from."""
     project: Project | None = None
     """The Project that `projectRef` names, when it exists."""
+    start: FineTune | None = None
+    """The FineTune that `resumeFrom` names, when it exists."""
     held_by: tuple[str, ...] = ()
     """ModelDeployments that serve it."""
+    resumed_by: tuple[str, ...] = ()
+    """FineTunes that are not over and started from it."""
     jobs: tuple[Obj, ...] = ()
     pods: tuple[Obj, ...] = ()
     claim: Obj | None = None

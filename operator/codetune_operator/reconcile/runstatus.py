@@ -6,7 +6,7 @@ from typing import Any
 
 from codetune_api.common import Condition, Failure
 from codetune_api.contracts import TrainResult
-from codetune_api.finetune import AdapterStatus, DatasetStatus, FineTunePhase, FineTuneStatus, Progress
+from codetune_api.finetune import AdapterStatus, DatasetStatus, FineTunePhase, FineTuneStatus, Progress, ResumedFrom
 
 from codetune_operator.reconcile import conditions
 from codetune_operator.reconcile.durations import format_time, parse_time, say_duration
@@ -29,6 +29,8 @@ class Decision:
     failure: Failure | None = None
     dataset: DatasetStatus | None = None
     """The pinned dataset, as soon as there is one."""
+    start: ResumedFrom | None = None
+    """The adapter that the run begins with, as soon as it is chosen."""
     job_name: str | None = None
     job: JobState | None = None
     restarts: int = 0
@@ -54,6 +56,7 @@ def build_status(view: FineTuneView, decision: Decision, now: datetime) -> FineT
         "phase": decision.phase,
         "observed_generation": finetune.metadata.generation,
         "conditions": _build_conditions(view, decision, now),
+        "resumed_from": decision.start or before.resumed_from,
         "job_name": decision.job_name or before.job_name,
         # Never fewer than before: a Job that was replaced takes its count along.
         "restarts": max(before.restarts or 0, view.report.resumed, decision.restarts),
@@ -119,6 +122,7 @@ def _tell_run(report: RunReport, before: FineTuneStatus, decision: Decision) -> 
         "loss_history": list(result.loss_history if result else report.loss_history),
         "evaluation": result.evaluation if result else before.evaluation,
         "parameters": parameters,
+        "base_model": report.base_model or before.base_model,
         "dataset": _tell_dataset(report, decision),
         "adapter": adapter,
     }
@@ -142,4 +146,4 @@ def _tell_dataset(report: RunReport, decision: Decision) -> DatasetStatus | None
     pinned, counted = decision.dataset, report.dataset
     if pinned is None or counted is None or counted.revision != pinned.revision:
         return pinned
-    return pinned.model_copy(update={"files": counted.files, "tokens": counted.tokens})
+    return pinned.model_copy(update={"files": counted.files, "tokens": counted.tokens, "sources": counted.sources})

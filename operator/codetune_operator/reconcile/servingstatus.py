@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
-from codetune_api.common import Failure
+from codetune_api.common import Failure, ModelPin
 from codetune_api.contracts import ServerReport
 from codetune_api.modeldeployment import AdapterState, ModelDeploymentStatus
 
@@ -16,12 +16,23 @@ from codetune_operator.reconcile.adapterstates import adapter_states
 from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import EventSpec, Obj
 from codetune_operator.reconcile.workloads import container_entry
+from codetune_operator.resources.models import hub_repository, pin_model
 from codetune_operator.resources.servingnames import CONTAINER, pod_selector
 from codetune_operator.settings import Settings
 
 ServingPhase = Literal["Pending", "Starting", "Ready", "Updating", "Stopped", "Failed"]
 
-_HOPELESS = frozenset({"GatedModel", "ModelNotFound", "UnsupportedModel", "InvalidParameters", "AuthenticationFailed"})
+_HOPELESS = frozenset(
+    {
+        "GatedModel",
+        "ModelNotFound",
+        "RevisionNotFound",
+        "UnsupportedModel",
+        "PickledWeights",
+        "InvalidParameters",
+        "AuthenticationFailed",
+    }
+)
 """Failures that no further attempt mends."""
 _CRASHES = frozenset({"CrashLoop", "OutOfMemory", "DiskFull", "InternalError"})
 """Failures that count as lasting once the server has come back a few times in vain."""
@@ -101,6 +112,7 @@ def build_serving_status(serving: Serving, settings: Settings, now: datetime) ->
         replicas=serving.count("replicas"),
         ready_replicas=serving.count("readyReplicas"),
         selector=",".join(f"{key}={value}" for key, value in sorted(pod_selector(deployment).items())),
+        base_model=before.base_model or _pin_model(serving),
         models=_models(serving),
         adapters=serving.adapters,
         failure=serving.failure,
@@ -173,6 +185,15 @@ def _judge_adapters(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
     served = len(serving.adapters) - len(waiting)
     message = f"{serving.wanted} replicas serve the base model and {served} adapters."
     return "Ready", conditions.ready("Serving", " ".join([message, *(state.message for state in waiting[:_TOLD])]))
+
+
+def _pin_model(serving: Serving) -> ModelPin | None:
+    """The commit of a hub model that the first pods came up with."""
+    spec = serving.view.modeldeployment.spec
+    commits = [report.model_commit for report in serving.reports.values() if isinstance(report, ServerReport)]
+    commit = next((commit for commit in commits if commit), None)
+    repository = hub_repository(spec.base_model)
+    return pin_model(repository, commit) if commit and repository else None
 
 
 def _models(serving: Serving) -> list[str]:

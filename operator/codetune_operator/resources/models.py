@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from codetune_api.common import Failure, Resources, SecretRef
+from codetune_api.common import Failure, ModelPin, Resources, SecretRef
 from codetune_api.contracts import ENV_CONFIG, ENV_HUB_TOKEN, ENV_MODEL, FetchConfig
 from codetune_operator.resources.pods import container
 from codetune_operator.settings import Settings
@@ -101,11 +101,30 @@ def count_threads(resources: Resources) -> list[Obj]:
     return [{"name": "OMP_NUM_THREADS", "valueFrom": asked}] if resources.cpu else []
 
 
-def build_fetch_config(model: HubModel, *, nonce: str, namespace: str, name: str) -> FetchConfig:
+def hub_repository(uri: str) -> str | None:
+    """`org/name` of a hub model's URI; None for another URI."""
+    scheme, _, rest = uri.partition("://")
+    return _read_hub(rest).repository if scheme == "hf" else None
+
+
+def build_fetch_config(
+    model: HubModel, *, nonce: str, namespace: str, name: str, pin: str | None = None, training: bool = False
+) -> FetchConfig:
     """What the init container `fetch` gets as its configuration."""
     return FetchConfig(
-        nonce=nonce, namespace=namespace, name=name, repository=model.repository, revision=model.revision
+        nonce=nonce,
+        namespace=namespace,
+        name=name,
+        repository=model.repository,
+        revision=model.revision,
+        pin=pin,
+        training=training,
     )
+
+
+def pin_model(repository: str, commit: str) -> ModelPin:
+    """A hub model at a commit, as it stands in status."""
+    return ModelPin(uri=f"hf://{repository}@{commit}", commit=commit)
 
 
 def build_fetch_container(secret: SecretRef | None, config_mount: Obj, settings: Settings) -> Obj:

@@ -158,7 +158,9 @@ def _build_fetch(project: Project, settings: Settings, model: ModelSource | None
 def _fetch_configs(config: ScanConfig, model: ModelSource | None) -> dict[str, RunConfig]:
     if model is None or model.hub is None:
         return {}
-    fetch = build_fetch_config(model.hub, nonce=config.nonce, namespace=config.namespace, name=config.name)
+    fetch = build_fetch_config(
+        model.hub, nonce=config.nonce, namespace=config.namespace, name=config.name, training=True
+    )
     return {FETCH_CONFIG_KEY: fetch}
 
 

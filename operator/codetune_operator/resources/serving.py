@@ -63,7 +63,7 @@ def _build_fetch_config(deployment: ModelDeployment, model: ModelSource) -> Obj:
     nonce = hashlib.sha256(f"fetch/{metadata.uid}".encode()).hexdigest()[:32]
     config = build_fetch_config(model.hub, nonce=nonce, namespace=metadata.namespace, name=metadata.name)
     built = build_object(deployment, "v1", "ConfigMap", fetch_config_name(deployment))
-    return {**built, "data": {FETCH_CONFIG_KEY: config.model_dump_json(by_alias=True, indent=2)}}
+    return {**built, "data": {FETCH_CONFIG_KEY: config.model_dump_json(by_alias=True, exclude_none=True, indent=2)}}
 
 
 def _deployment_spec(deployment: ModelDeployment, model: ModelSource, settings: Settings, max_rank: int) -> Obj:

@@ -1,12 +1,13 @@
 """The training Job of a FineTune and its configuration, as whole objects. Pure."""
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
-from codetune_api.artifacts import dataset_folder, finetune_folder, store_uri
-from codetune_api.contracts import TrainConfig
+from codetune_api.artifacts import dataset_folder, finetune_folder, model_pin, store_path, store_uri
+from codetune_api.contracts import StartAdapter, TrainConfig
 from codetune_api.digests import canonical, digest_value
-from codetune_api.finetune import DatasetStatus, FineTune
+from codetune_api.finetune import DatasetStatus, FineTune, ResumedFrom
 from codetune_api.metadata import LABEL_FINETUNE, LABEL_KUEUE_QUEUE, labels
 from codetune_operator.resources.models import (
     FETCH_CONFIG_KEY,
@@ -59,7 +60,9 @@ def pin_dataset(finetune: FineTune, revision: str) -> DatasetStatus:
     return DatasetStatus(revision=revision, uri=store_uri(folder))
 
 
-def build_train_config(finetune: FineTune, dataset: DatasetStatus, job_name: str) -> TrainConfig:
+def build_train_config(
+    finetune: FineTune, dataset: DatasetStatus, job_name: str, start: ResumedFrom | None = None
+) -> TrainConfig:
     """Everything that the trainer is told."""
     metadata, spec = finetune.metadata, finetune.spec
     return TrainConfig(
@@ -76,21 +79,40 @@ def build_train_config(finetune: FineTune, dataset: DatasetStatus, job_name: str
         lora=spec.lora,
         training=spec.training,
         checkpoints=spec.checkpoints,
+        start=_build_start(start),
     )
 
 
+def _build_start(start: ResumedFrom | None) -> StartAdapter | None:
+    if start is None:
+        return None
+    path = store_path(start.uri) or start.uri
+    return StartAdapter(fine_tune=start.fine_tune, checkpoint=start.checkpoint, path=path, digest=start.digest)
+
+
 def build_training(
-    finetune: FineTune, dataset: DatasetStatus, model: ModelSource, settings: Settings
+    finetune: FineTune,
+    dataset: DatasetStatus,
+    model: ModelSource,
+    settings: Settings,
+    start: ResumedFrom | None = None,
 ) -> tuple[Obj, Obj]:
     """The ConfigMap and the Job of a run, in the order in which they are applied."""
     name = training_job_name(finetune, dataset)
-    config = build_train_config(finetune, dataset, name)
+    config = build_train_config(finetune, dataset, name, start)
     data = {CONFIG_KEY: config.model_dump_json(by_alias=True, exclude_none=True, indent=2)}
     if model.hub is not None:
+        # An adapter goes on with the very base that it was made on, whatever the branch has become since.
+        pinned = start.base_model if start is not None else None
         fetch = build_fetch_config(
-            model.hub, nonce=config.nonce, namespace=config.namespace, name=finetune.metadata.name
+            replace(model.hub, revision=pinned.commit) if pinned is not None else model.hub,
+            nonce=config.nonce,
+            namespace=config.namespace,
+            name=finetune.metadata.name,
+            pin=model_pin(config.output),
+            training=True,
         )
-        data[FETCH_CONFIG_KEY] = fetch.model_dump_json(by_alias=True, indent=2)
+        data[FETCH_CONFIG_KEY] = fetch.model_dump_json(by_alias=True, exclude_none=True, indent=2)
     metadata: Obj = {
         "name": name,
         "namespace": finetune.metadata.namespace,

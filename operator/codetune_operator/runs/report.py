@@ -7,17 +7,21 @@ line twice changes nothing, and a line from before the last one that counted is 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from codetune_api.common import ModelPin
 from codetune_api.finetune import CheckpointStatus, DatasetStatus, FineTuneStatus, LossPoint, Parameters, Progress
 from codetune_api.protocol import (
     CheckpointEvent,
     DatasetEvent,
     Event,
+    ModelEvent,
     ParametersEvent,
     ProgressEvent,
     ResultEvent,
     ResumedEvent,
     StageEvent,
 )
+
+from codetune_operator.resources.models import pin_model
 
 LOSS_POINTS = 100
 """Most points of the loss chart."""
@@ -32,6 +36,7 @@ class RunReport:
     remaining: float | None = None
     """Seconds to the end, counted from `progress.updated_at`."""
     parameters: Parameters | None = None
+    base_model: ModelPin | None = None
     dataset: DatasetStatus | None = None
     checkpoints: tuple[CheckpointStatus, ...] = ()
     """Those that are in the store, by step."""
@@ -64,6 +69,7 @@ def from_status(status: FineTuneStatus) -> RunReport:
         stage=progress.stage if progress else "",
         progress=progress,
         parameters=status.parameters,
+        base_model=status.base_model,
         dataset=status.dataset,
         checkpoints=tuple(sorted(status.checkpoints, key=lambda entry: entry.step)),
         loss_history=tuple(status.loss_history),
@@ -102,6 +108,8 @@ def _fold(report: RunReport, event: Event, again: bool) -> RunReport:
             return _fold_progress(report, event)
         case ParametersEvent():
             return replace(report, parameters=event.parameters)
+        case ModelEvent():
+            return replace(report, base_model=pin_model(event.repository, event.commit))
         case DatasetEvent():
             return replace(report, dataset=event.dataset)
         case CheckpointEvent():

@@ -207,13 +207,16 @@ def make_run(desk: "Desk", weights: bytes = WEIGHTS, **changes: Any) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("wanted", [[], ["--checkpoint", "latest"], ["--checkpoint", "step-000010"]], ids=str)
+@pytest.mark.parametrize(
+    "wanted", [[], *(["--checkpoint", name] for name in ("latest", "step-000010", "step-10"))], ids=str
+)
 def test_an_adapter_is_downloaded_whole(wanted: list[str], desk: "Desk", run: Any, tmp_path: Path) -> None:
     folder = make_run(desk)
     code, told, said = run("download", "coder", *wanted, "-o", str(tmp_path / "out"))
     assert (code, said) == (0, "")
     assert "step-000010" in told
-    assert {path.name for path in (tmp_path / "out").iterdir()} == set(ADAPTER_FILES)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*ADAPTER_FILES, "README.md"}
+    assert "library_name: peft" in (tmp_path / "out" / "README.md").read_text()
     for name in ADAPTER_FILES:
         assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()
         assert stat.S_ISREG((tmp_path / "out" / name).lstat().st_mode)

@@ -114,6 +114,14 @@ def test_the_pinned_dataset_is_told_with_what_the_run_counted() -> None:
     assert status_after(RUNNING, heard(*SAID)).dataset == PINNED.model_copy(update={"files": 12, "tokens": 4096})
 
 
+def test_the_commits_that_the_dataset_is_made_of_are_told() -> None:
+    sources = [{"name": "backend", "commit": "0123abc"}]
+    counted = DatasetEvent.model_validate({"dataset": {"revision": REVISION, "sources": sources}})
+    told = status_after(RUNNING, heard(counted)).dataset
+    assert told is not None
+    assert [source.to_wire() for source in told.sources] == sources
+
+
 def test_a_dataset_of_another_revision_does_not_count() -> None:
     other = DatasetEvent.model_validate({"dataset": {"revision": "sha256:" + "b" * 64, "files": 99}})
     assert status_after(RUNNING, heard(other)).dataset == PINNED

@@ -214,6 +214,14 @@ BLOCKED = [
     pytest.param(
         "Failed",
         "AdapterUnsupported",
+        ["no `fileRoot`", "pvc://codetune-artifacts/PATH"],
+        {"name": "mine", "uri": "file:///adapters/mine"},
+        None,
+        id="a file on a real cluster",
+    ),
+    pytest.param(
+        "Failed",
+        "AdapterUnsupported",
         ["base model's own name"],
         {"name": "base", "fineTuneRef": {"name": "backend"}},
         make_finetune(),
@@ -399,3 +407,20 @@ def test_the_rank_of_an_adapter_by_uri_is_learnt_from_the_pods(
     expected: int, reports: dict[str, ServerReport | str]
 ) -> None:
     assert max_lora_rank(learn_ranks([ONE], reports)) == expected
+
+
+@pytest.mark.parametrize(
+    ("expected", "uri"),
+    [
+        pytest.param(
+            DesiredAdapter(name="mine", path="adapters/mine", root="Files"), "file:///adapters/mine/", id="a file"
+        ),
+        pytest.param(
+            DesiredAdapter(name="mine", path="ns/mine"), "pvc://codetune-artifacts/ns/mine", id="in the store"
+        ),
+        pytest.param(None, "file:///../etc", id="out of the file root"),
+    ],
+)
+def test_a_local_cluster_serves_adapters_from_files_too(expected: DesiredAdapter | None, uri: str) -> None:
+    (resolved,) = resolve_adapters(make_spec({"name": "mine", "uri": uri}), {}, has_files=True)
+    assert resolved.desired == expected

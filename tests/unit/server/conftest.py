@@ -242,6 +242,8 @@ def settings(tmp_path: Path) -> ServerSettings:
         adapters_file=None,
         token_file=tmp_path / "token",
         base_model="hf://org/base@main",
+        model=tmp_path / "model",
+        files=tmp_path / "files",
     )
 
 

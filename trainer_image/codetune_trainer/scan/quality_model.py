@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from transformers.utils import logging as transformers_logging
 
+from codetune_trainer.architectures import load_model_config
 from codetune_trainer.errors import OutOfMemory
 from codetune_trainer.scan.quality import MOST_TOKENS
 from codetune_trainer.scan.quality_cache import Measured
@@ -76,7 +77,7 @@ def load_meter(folder: Path, uri: str, device: Literal["cpu", "cuda"]) -> ModelM
     transformers_logging.disable_progress_bar()
     place = machine.find_device(device)
     torch.set_num_threads(machine.count_threads())
-    config = modelling.load_model_config(folder, uri)
+    config = load_model_config(folder, uri)
     encoder = build_encoder(modelling.load_tokenizer(folder, uri))
     length = min(MOST_TOKENS, getattr(config.get_text_config(), "max_position_embeddings", None) or MOST_TOKENS)
     precision: Literal["BFloat16", "Float32"] = "BFloat16" if machine.has_fast_bf16(place) else "Float32"

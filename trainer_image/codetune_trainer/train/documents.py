@@ -1,10 +1,11 @@
 """Reads a dataset folder: the accepted files with their text."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from codetune_api.contracts import DatasetFile, DatasetManifest
+from codetune_api.finetune import DatasetSource
 from codetune_api.infilling import Origin
 from pydantic import ValidationError
 
@@ -18,6 +19,8 @@ class Dataset:
 
     train: list[DatasetFile]
     holdout: list[DatasetFile]
+    sources: list[DatasetSource] = field(default_factory=list)
+    """Where they are from."""
 
 
 def load_dataset(folder: Path, revision: str) -> Dataset:
@@ -38,7 +41,8 @@ def load_dataset(folder: Path, revision: str) -> Dataset:
         [file for file in entries if file.split == "train"], [file for file in entries if file.split != "train"]
     )
     check_apart(dataset)
-    return Dataset(dataset.train, choose_unseen(dataset))
+    sources = [DatasetSource(name=found.name, commit=found.commit, digest=found.digest) for found in manifest.sources]
+    return Dataset(dataset.train, choose_unseen(dataset), sources)
 
 
 def choose_unseen(dataset: Dataset) -> list[DatasetFile]:

@@ -1,55 +1,22 @@
 """The base model and its adapter: loading with clear refusals, and where LoRA goes."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from codetune_api.finetune import Parameters
-from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from codetune_trainer.errors import ModelNotFound, UnsupportedModel
+from codetune_trainer.errors import UnsupportedModel
 from codetune_trainer.train.kernels import installing
 
 DTYPES = {"BFloat16": torch.bfloat16, "Float16": torch.float16, "Float32": torch.float32}
 Model = Any
 """transformers and peft publish their model classes without types."""
-
-
-def load_model_config(folder: Path, uri: str) -> Any:
-    """The configuration of the base model. Raises: ModelNotFound, UnsupportedModel."""
-    if not (folder / "config.json").is_file():
-        text = f"There is no model at {uri}: its folder has no config.json."
-        raise ModelNotFound(text, "Correct its baseModel.")
-    if not list(folder.glob("*.safetensors")):
-        text = f"{uri} has no *.safetensors file; other weight formats can run code when they are loaded."
-        raise UnsupportedModel(text, "Choose a model with safetensors weights, or convert it.")
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, OSError, StrictDataclassError) as error:
-        raise _refuse_config(folder, uri, error) from error
-    # Encoders have a causal class too, which nobody ever trained.
-    is_encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or is_encoder:
-        text = f"{uri} is a {config.model_type} model, which is not a causal language model."
-        raise UnsupportedModel(text, "Choose a causal language model.")
-    return config
-
-
-def _refuse_config(folder: Path, uri: str, error: Exception) -> UnsupportedModel:
-    try:
-        brings_code = "auto_map" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError:
-        brings_code = False
-    if brings_code:
-        text = f"{uri} brings its own Python code, which Codetune does not run."
-        return UnsupportedModel(text, "Choose a model that transformers supports itself.")
-    return UnsupportedModel(f"The configuration of {uri} can't be read: {error}", "Check the files of the base model.")
 
 
 def load_tokenizer(folder: Path, uri: str) -> Any:
@@ -69,11 +36,11 @@ def load_tokenizer(folder: Path, uri: str) -> Any:
 
 
 def load_base(folder: Path, uri: str, precision: str, device: torch.device) -> Model:
-    """The frozen base model. Raises: UnsupportedModel."""
+    """The frozen base model; `Auto` keeps the precision of its weights. Raises: UnsupportedModel."""
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=DTYPES[precision],
+            dtype=DTYPES.get(precision, "auto"),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,

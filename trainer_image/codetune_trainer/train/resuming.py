@@ -3,7 +3,7 @@
 from codetune_api.contracts import CheckpointManifest
 from codetune_api.protocol import ResumedEvent
 
-from codetune_trainer.train import checkpoints, milestones
+from codetune_trainer.train import checkpoints, milestones, starting
 from codetune_trainer.train.running import Run
 
 
@@ -20,6 +20,7 @@ def resume(run: Run) -> None:
     if not whole:
         if skipped:
             run.reporter.stage("Training", f"Starting anew: {skipped}")
+        starting.load(run)
         return
     newest = whole[-1]
     run.state = checkpoints.restore(run.checkpoints / newest.name, run.model, run.optimizer)

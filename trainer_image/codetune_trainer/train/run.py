@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from codetune_api.artifacts import store_uri
 from codetune_api.contracts import ENV_MODEL, DatasetFile, TrainConfig
-from codetune_api.finetune import DatasetStatus, Parameters
+from codetune_api.finetune import DatasetSource, DatasetStatus, Parameters
 from codetune_api.presets import BETAS, Facts, InvalidParametersError, resolve
 from codetune_api.protocol import DatasetEvent, ParametersEvent, ResultEvent
 from transformers.utils import logging as transformers_logging
 
+from codetune_trainer.architectures import load_model_config
 from codetune_trainer.config import inside, load_config, load_places
 from codetune_trainer.errors import InvalidParameters, ModelNotFound
 from codetune_trainer.reporting import Reporter
-from codetune_trainer.train import evaluating, machine, modelling
+from codetune_trainer.train import evaluating, machine, modelling, starting
 from codetune_trainer.train.concluding import conclude, score_base
 from codetune_trainer.train.documents import find_origin, load_dataset
 from codetune_trainer.train.encoding import Encoder, build_encoder
@@ -48,6 +49,7 @@ def main() -> int:
     stop = StopSignal()
     stop.listen()
     with keeping_log(folder / "train.log"):
+        starting.bring(config, places.store, folder)
         return train(config, inside(places.store, config.dataset, "dataset"), places.model, folder, stop)
 
 
@@ -84,7 +86,8 @@ def set_up(
     device = machine.find_device(config.device)
     machine.keep_freed_memory()
     torch.set_num_threads(machine.count_threads())
-    model_config = modelling.load_model_config(model_folder, config.base_model)
+    model_config = load_model_config(model_folder, config.base_model)
+    config = starting.take_over(config, folder)
     encoder = build_encoder(modelling.load_tokenizer(model_folder, config.base_model))
     reporter.stage("Tokenizing")
     files = load_dataset(dataset, config.dataset_revision)
@@ -94,7 +97,7 @@ def set_up(
     parameters = _resolve(config, encoder, model_config, sum(map(len, plain)), device)
     corpus = _build_corpus(files.train, plain, encoder, parameters, model_config)
     held_out = _prepare(files.holdout, encoder, corpus, parameters, config)
-    _announce(config, parameters, corpus, reporter, folder)
+    _announce(config, parameters, corpus, files.sources, reporter, folder)
     torch.manual_seed(parameters.seed)
     model = modelling.load_base(model_folder, config.base_model, parameters.precision, device)
     speed_up_base(model, shared=corpus.shared)
@@ -149,7 +152,7 @@ def _resolve(config: TrainConfig, encoder: Encoder, model: Any, tokens: int, dev
         has_bf16=machine.has_fast_bf16(device),
         max_positions=getattr(model.get_text_config(), "max_position_embeddings", None) or 2**31,
         linear_modules=targets.modules,
-        notes=targets.notes,
+        notes=[*targets.notes, *starting.describe_start(config)],
     )
     try:
         return resolve(config.preset, config.lora, config.training, config.checkpoints, facts)
@@ -157,7 +160,14 @@ def _resolve(config: TrainConfig, encoder: Encoder, model: Any, tokens: int, dev
         raise InvalidParameters(str(error), "Make a new FineTune with other parameters.") from error
 
 
-def _announce(config: TrainConfig, parameters: Parameters, corpus: Corpus, reporter: Reporter, folder: Path) -> None:
+def _announce(
+    config: TrainConfig,
+    parameters: Parameters,
+    corpus: Corpus,
+    sources: list[DatasetSource],
+    reporter: Reporter,
+    folder: Path,
+) -> None:
     """Say and write down what is going to be done."""
     told = config.model_dump_json(by_alias=True, exclude={"nonce"}, exclude_none=True)
     (folder / "config.json").write_text(told, encoding="utf-8")
@@ -169,6 +179,7 @@ def _announce(config: TrainConfig, parameters: Parameters, corpus: Corpus, repor
                 files=len(corpus.texts),
                 tokens=corpus.tokens,
                 uri=store_uri(config.dataset),
+                sources=sources,
             )
         )
     )
