@@ -26,6 +26,9 @@ MOST_TOKENS = 2048
 """Tokens of a file that are measured."""
 _SECONDS_BETWEEN_EVENTS = 2.0
 
+Text = tuple[bytes, Callable[[], str]]
+"""SHA-256 of a text in UTF-8, and what reads it."""
+
 
 class Meter(Protocol):
     """Measures texts under a model."""
@@ -39,7 +42,7 @@ class Meter(Protocol):
 
 
 def find_low_quality(
-    config: ScanConfig, places: Places, cache: Path, texts: Iterator[tuple[bytes, bytes]], reporter: Reporter
+    config: ScanConfig, places: Places, cache: Path, texts: Iterable[Text], reporter: Reporter
 ) -> dict[bytes, str]:
     """Digest and what the rule saw, of each text above the limit of `files.quality`; nothing without that rule.
 
@@ -47,7 +50,7 @@ def find_low_quality(
         config: The scan's configuration.
         places: The pod's folders.
         cache: The Project's cache folder.
-        texts: (SHA-256, text in UTF-8) of the files that are accepted so far; copies may be among them.
+        texts: Of the files that are accepted so far; copies may be among them.
         reporter: Gets stage events.
 
     Raises:
@@ -78,7 +81,7 @@ def find_low_quality(
 
 
 def measure(
-    texts: Iterable[tuple[bytes, bytes]],
+    texts: Iterable[Text],
     losses: LossCache,
     load: Callable[[], Meter],
     tell: Callable[[int], None] = lambda number: None,
@@ -86,7 +89,7 @@ def measure(
     """The loss of each text, each content once, in the order in which it becomes known.
 
     Args:
-        texts: (SHA-256, text in UTF-8).
+        texts: To be measured; one whose loss is known is not read.
         losses: What was measured before; gets what is measured now, group by group, so that no kill takes it away.
         load: Loads the model; called once something has to be measured.
         tell: Gets the number of texts that were measured, after each group.
@@ -94,14 +97,14 @@ def measure(
     meter: Meter | None = None
     group: dict[bytes, str] = {}
     done = 0
-    for digest, text in texts:
+    for digest, read in texts:
         if digest in group or losses.was_asked(digest):
             continue
         known = losses.find(digest)
         if known is not None:
             yield digest, known
             continue
-        group[digest] = text.decode()[:HEAD_CHARACTERS]
+        group[digest] = read()[:HEAD_CHARACTERS]
         meter = meter or load()
         if len(group) < meter.group_texts:
             continue

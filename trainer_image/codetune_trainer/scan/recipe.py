@@ -1,6 +1,5 @@
 """`python -m codetune_trainer scan`, top to bottom: fetch the sources, judge their files, write the dataset, report."""
 
-import hashlib
 import sys
 import time
 from collections.abc import Iterator
@@ -21,8 +20,8 @@ from codetune_trainer.purge import prune_datasets
 from codetune_trainer.reporting import Reporter
 from codetune_trainer.scan.deciding import Copies, choose_sides, find_copies, reject_low_quality
 from codetune_trainer.scan.judging import Task
-from codetune_trainer.scan.ledger import Ledger
-from codetune_trainer.scan.quality import find_low_quality
+from codetune_trainer.scan.ledger import DIGEST_BYTES, Ledger
+from codetune_trainer.scan.quality import Text, find_low_quality
 from codetune_trainer.scan.reading import find_licences, judge_all
 from codetune_trainer.scan.remembering import FOLDER as MEMORY
 from codetune_trainer.scan.remembering import digest_rules, load_memory, save_memory
@@ -94,11 +93,15 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
     )
 
 
-def _read_accepted(ledger: Ledger, copies: Copies) -> Iterator[tuple[bytes, bytes]]:
-    """(digest, text) of the files that are accepted so far."""
+def _read_accepted(ledger: Ledger, copies: Copies) -> Iterator[Text]:
+    """Digests of the files that are accepted so far, and what reads their texts."""
     for index in np.flatnonzero(copies.reasons == 0).tolist():
-        text = orjson.loads(ledger.line(index))["text"].encode()
-        yield hashlib.sha256(text).digest(), text
+        yield bytes(ledger.records["digest"][index]).ljust(DIGEST_BYTES, b"\0"), partial(_read_text, ledger, index)
+
+
+def _read_text(ledger: Ledger, index: int) -> str:
+    text: str = orjson.loads(ledger.line(index))["text"]
+    return text
 
 
 def _set_task(config: ScanConfig, sources: list[Readable], work: Path) -> Task:

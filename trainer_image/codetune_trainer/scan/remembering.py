@@ -28,7 +28,7 @@ from codetune_trainer.scan.writing import FILES
 
 FOLDER = "verdicts"
 _META, _RECORDS, _ROWS, _LINES, _SIGNATURES = "meta.json", "records", "rows", "lines", "signatures"
-_LIBRARIES = ("pygments", "identify", "rensa", "numpy", "orjson", "pathspec")
+_LIBRARIES = ("pygments", "identify", "rensa", "numpy", "orjson", "pathspec", "google-re2")
 """Other releases of these may judge otherwise."""
 _LINES_OF_DATASET, _LINES_APART, _ROWS_KEPT = 0, 1, 2
 """Numbers of the stores that remembered records lie in."""

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ class CountingMeter:
     measured: list[str] = field(default_factory=list)
     fails_at: str = "-"
     loads: int = 0
+    was_read: list[str] = field(default_factory=list)
     group_texts: int = 2
 
     def measure(self, texts: Sequence[str]) -> list[Measured]:
@@ -27,21 +29,26 @@ class CountingMeter:
         self.measured += texts
         return [Measured(len(text) / 8, 100) for text in texts]
 
+    def read(self, text: str) -> str:
+        self.was_read.append(text)
+        return text
+
     def load(self) -> "CountingMeter":
         self.loads += 1
         return self
 
 
-def digests(*texts: str) -> list[tuple[bytes, bytes]]:
-    """What a scan hands over."""
-    return [(hashlib.sha256(text.encode()).digest(), text.encode()) for text in texts]
+def digest(text: str) -> bytes:
+    """SHA-256."""
+    return hashlib.sha256(text.encode()).digest()
 
 
 def measure_all(folder: Path, meter: CountingMeter, *texts: str, model: str = "m") -> dict[str, float]:
-    """Text → loss, as a scan that comes to its end."""
-    named = dict(digests(*texts))
+    """Text → loss, as a scan that comes to its end. Notes in the meter which texts were read."""
+    named = {digest(text): text for text in texts}
     with LossCache(folder, model) as losses:
-        found = {named[digest].decode(): entry.loss for digest, entry in measure(digests(*texts), losses, meter.load)}
+        asked = ((digest(text), partial(meter.read, text)) for text in texts)
+        found = {named[key]: entry.loss for key, entry in measure(asked, losses, meter.load)}
         losses.keep_asked()
     prune_losses(folder, model)
     return found
@@ -55,6 +62,7 @@ def test_a_text_is_measured_once_and_the_model_loaded_only_for_new_ones(tmp_path
     assert again == first
     assert measure_all(tmp_path, meter, "ccc", "new") == {"ccc": 0.375, "new": 0.375}
     assert (meter.measured[3:], meter.loads) == (["new"], 2)
+    assert meter.was_read == ["a", "bb", "ccc", "new"]
 
 
 def test_what_was_measured_before_a_kill_stays(tmp_path: Path) -> None:
