@@ -181,8 +181,21 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
         result["additionalProperties"] = _structural(schema["additionalProperties"], definitions)
     if "items" in schema:
         result["items"] = _structural(schema["items"], definitions)
+    if "default" in result:
+        result["default"] = _shorten(result["default"], result)
     _add_format(result)
     return result
+
+
+def _shorten(default: Any, schema: Schema) -> Any:
+    """A default without what the defaults of its own fields say anyway, and without nulls: no field here takes one."""
+    if not isinstance(default, dict) or "properties" not in schema:
+        return default
+    fields = schema["properties"]
+    told = {key: _shorten(value, fields[key]) for key, value in default.items() if value is not None}
+    return {
+        key: value for key, value in told.items() if "default" not in fields[key] or value != fields[key]["default"]
+    }
 
 
 _COPIED = (

@@ -46,6 +46,28 @@ def test_a_schema_is_structural(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
+def test_a_default_says_no_more_than_the_defaults_of_its_fields_leave_open_and_has_no_null(name: str) -> None:
+    for path, schema in walk(SCHEMAS[name]):
+        for key, value in (schema.get("default") or {}).items() if schema["type"] == "object" else ():
+            assert value is not None, f"{path}.{key}"
+            assert value != schema["properties"][key].get("default"), f"{path}.{key}"
+
+
+@pytest.mark.parametrize(
+    ("expected", "default"),
+    [
+        pytest.param({}, {"gpus": 1, "cpu": None}, id="what-the-fields-say-anyway"),
+        pytest.param({"gpus": 2}, {"gpus": 2, "cpu": None}, id="what-is-other"),
+        pytest.param({"cpu": "4"}, {"gpus": 1, "cpu": "4"}, id="what-has-no-default"),
+    ],
+)
+def test_a_default_of_an_object_is_shortened(expected: dict[str, Any], default: dict[str, Any]) -> None:
+    fields = {"gpus": {"type": "integer", "default": 1}, "cpu": {"type": "string"}}
+    schema = {"type": "object", "properties": fields, "default": default}
+    assert crd._structural(schema, {})["default"] == expected
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
 def test_what_a_user_writes_is_bounded_so_that_rules_stay_cheap(name: str) -> None:
     for path, schema in walk(SCHEMAS[name]["properties"]["spec"]):
         if schema["type"] == "array":
