@@ -11,6 +11,7 @@
     ├── ModelUnavailable         the hub can't be reached; the same reason as SourceUnavailable
     ├── IncompatibleCheckpoint, DivergedLoss, OutOfMemory
     ├── DeviceMissing            the pod has no GPU although it asked for one
+    ├── PeerLost                 another process of the run is gone, which alone says why
     └── DiskFull                 a volume has no space left
 
 A container that fails writes `{reason, message, hint}` to its termination log, where the operator reads it.
@@ -31,6 +32,10 @@ EXIT_RETRY = 1
 """Another attempt may succeed."""
 EXIT_PERMANENT = 64
 """Another attempt ends the same way: the Job's podFailurePolicy fails the Job at once."""
+EXIT_STOPPED = 143
+"""Stopped by SIGTERM with nothing lost: the Job does not count it as a failure."""
+EXIT_PEER_LOST = 75
+"""Only another process of the run has failed: the Job does not count this pod besides that one."""
 TERMINATION_LOG_BYTES = 4096
 """The kubelet keeps no more than this of a termination log."""
 
@@ -42,6 +47,8 @@ _PERMANENT: frozenset[FailureReason] = frozenset(
         "UnsupportedModel",
         "InvalidParameters",
         "IncompatibleCheckpoint",
+        "OutOfMemory",
+        "DivergedLoss",
         "RevisionNotFound",
         "AuthenticationFailed",
         "EmptyRepository",
@@ -193,6 +200,17 @@ class DeviceMissing(TrainerError):
     reason = "StartError"
 
 
+class PeerLost(TrainerError):
+    """Another process of the run is gone."""
+
+    reason = "CrashLoop"
+
+    @property
+    def exit_code(self) -> int:
+        """One of its own."""
+        return EXIT_PEER_LOST
+
+
 class DiskFull(TrainerError):
     """A volume has no space left."""
 
@@ -207,7 +225,8 @@ def run_to_exit_code(run: Callable[[], int], termination_log: Path | None) -> in
         failure = translate(error)
         if failure is not error:
             traceback.print_exception(error, file=sys.stderr)
-        tell_failure(failure, termination_log)
+        # Last words are those of the process that failed first.
+        tell_failure(failure, None if isinstance(failure, PeerLost) else termination_log)
         return failure.exit_code
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from codetune_api.infilling import Format
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from codetune_trainer.train.encoding import Encoder
+from codetune_trainer.train.group import ALONE, Group
 from codetune_trainer.train.modelling import Model
 from codetune_trainer.train.questions import Question
 
@@ -34,22 +35,27 @@ class Mark:
 
 
 def answer_lines(
-    model: Model, encoder: Encoder, questions: Sequence[Question], between: Callable[[], None]
+    model: Model, encoder: Encoder, questions: Sequence[Question], between: Callable[[], None], group: Group = ALONE
 ) -> list[Mark]:
     """Complete next lines: the first line of the answer that holds anything counts."""
     prompts = [_nearest(encoder, question.before) for question in questions]
-    answers = _generate(model, encoder, prompts, LINE_TOKENS, [encoder.end], between, by_line=True)
+    answers = _generate(model, encoder, prompts, LINE_TOKENS, [encoder.end], between, group, by_line=True)
     return [
         _mark(question, _first_line(answer)) for question, answer in zip(questions, answers, strict=True)
     ]  # fmt: skip
 
 
 def answer_middles(
-    model: Model, encoder: Encoder, found: Format, questions: Sequence[Question], between: Callable[[], None]
+    model: Model,
+    encoder: Encoder,
+    found: Format,
+    questions: Sequence[Question],
+    between: Callable[[], None],
+    group: Group = ALONE,
 ) -> list[Mark]:
     """Fill middles in, asked as the family is served."""
     prompts = [_ask_middle(encoder, found, question) for question in questions]
-    answers = _generate(model, encoder, prompts, MIDDLE_TOKENS, list(found.stops), between, by_line=False)
+    answers = _generate(model, encoder, prompts, MIDDLE_TOKENS, list(found.stops), between, group, by_line=False)
     return [_mark(question, answer) for question, answer in zip(questions, answers, strict=True)]
 
 
@@ -75,6 +81,17 @@ class _LineDone(StoppingCriteria):
         return torch.tensor(["\n" in text.lstrip() for text in texts], device=input_ids.device)
 
 
+class _Together(LogitsProcessor):
+    """All processes take the leader's token: a chance rounding must not let one of them be done before the others."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+
+    def __call__(self, _input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        best = self._group.spread(scores.argmax(dim=-1, keepdim=True))
+        return torch.full_like(scores, -torch.inf).scatter_(1, best, 0.0)
+
+
 @torch.no_grad()
 def _generate(
     model: Model,
@@ -83,6 +100,7 @@ def _generate(
     most: int,
     ends: list[int],
     between: Callable[[], None],
+    group: Group,
     *,
     by_line: bool,
 ) -> list[str]:
@@ -107,6 +125,7 @@ def _generate(
                 pad_token_id=encoder.padding,
                 eos_token_id=ends,
                 stopping_criteria=StoppingCriteriaList([_LineDone(encoder, longest)] if by_line else []),
+                logits_processor=LogitsProcessorList([_Together(group)] if group.size > 1 else []),
                 temperature=None,
                 top_p=None,
                 top_k=None,

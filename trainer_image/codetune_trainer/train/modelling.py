@@ -8,6 +8,7 @@ import torch
 from codetune_api.finetune import Parameters
 from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -134,6 +135,15 @@ def add_adapter(base: Model, parameters: Parameters, uri: str) -> Model:
     if parameters.gradient_checkpointing:
         enable_checkpointing(model)
     return model
+
+
+def begin_adapter_anew(model: Model, seed: int) -> None:
+    """Forget what an adapter has learned: it is the identity again."""
+    torch.manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            for name in module.active_adapters:
+                module.reset_lora_parameters(name, init_lora_weights=True)
 
 
 def enable_checkpointing(model: Model) -> None:
