@@ -56,7 +56,9 @@ def leave_code(code: int) -> int:
     folder = os.environ.get(_ENV_CODES)
     if folder is None:
         return code
-    (Path(folder) / os.environ["LOCAL_RANK"]).write_text(str(code))
+    path = Path(folder) / os.environ["LOCAL_RANK"]
+    path.with_suffix(".part").write_text(str(code))
+    path.with_suffix(".part").rename(path)
     return 0 if code == EXIT_STOPPED else code
 
 
@@ -77,9 +79,27 @@ def launch(config: TrainConfig) -> int:
         command = build_command(config)
         # A session of its own: a signal for this process's group reaches torchrun once, from here.
         torchrun = subprocess.Popen(command, env={**os.environ, _ENV_CODES: codes}, start_new_session=True)
-        status = torchrun.wait()
-        said = [int(path.read_text()) for path in Path(codes).iterdir()]
-    return judge(said, max(1, config.gpus), status, stopped=stopped)
+        processes = max(1, config.gpus)
+        status = _wait(torchrun, Path(codes), processes)
+        said = [int(path.read_text()) for path in _list_codes(Path(codes))]
+    return judge(said, processes, status, stopped=stopped)
+
+
+def _wait(torchrun: "subprocess.Popen[bytes]", codes: Path, processes: int) -> int:
+    """torchrun's exit status; once its processes are done, it may only wait for a torchrun that was stopped."""
+    done = False
+    while True:
+        try:
+            return torchrun.wait(_LOOK_SECONDS)
+        except subprocess.TimeoutExpired:
+            if done:
+                torchrun.kill()
+            done = len(_list_codes(codes)) == processes
+
+
+def _list_codes(folder: Path) -> list[Path]:
+    """Whole files only: one is written beside and renamed."""
+    return [path for path in folder.iterdir() if path.name.isdecimal()]
 
 
 def judge(codes: Sequence[int], processes: int, status: int, *, stopped: bool) -> int:
