@@ -87,6 +87,8 @@ class TrainingOverrides(ApiModel):
     precision: Literal["Auto", "BFloat16", "Float16", "Float32"] | None = None
     """Auto: bf16 where the hardware has it."""
     gradient_checkpointing: Literal["Auto", "On", "Off"] | None = None
+    sharding: Literal["Auto", "On", "Off"] | None = None
+    """Whether several processes share the weights of the base model (FSDP); Auto: when they do not fit one GPU."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     early_stopping: EarlyStopping | None = None
 
@@ -105,6 +107,14 @@ class FineTuneScheduling(Scheduling):
 
     queue_name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=63)] | None = None
     """LocalQueue of Kueue; the run waits there until it is admitted."""
+
+
+class FineTuneResources(Resources):
+    """What each node of a run is asked for."""
+
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Pods that train together; each gets all that is said here. More than one needs a store that several nodes can
+    mount."""
 
 
 _ONE_RUN = "make a new FineTune: a run has one set of parameters"
@@ -141,7 +151,7 @@ class FineTuneSpec(ApiModel):
         TrainingOverrides()
     )
     checkpoints: Checkpoints = Checkpoints()
-    resources: Resources = Resources()
+    resources: FineTuneResources = FineTuneResources()
     scheduling: FineTuneScheduling = FineTuneScheduling()
     suspend: bool = False
     """Stops the run and frees its GPUs; it continues from its last checkpoint."""
@@ -296,6 +306,10 @@ class Parameters(ApiModel):
     """Longest gradient of a step; a longer one is shortened."""
     betas: list[float] = [0.9, 0.95]
     """AdamW's moments."""
+    processes: int = 1
+    """How many share each batch: one a GPU, or one a node without GPUs."""
+    sharded: bool = False
+    """Whether they share the weights of the base model too."""
     fim_format: str = ""
     """Model family in whose fill-in-the-middle format the run is trained; empty: none."""
     notes: list[str] = []

@@ -72,6 +72,8 @@ class Facts:
     """Family whose fill-in-the-middle tokens the tokenizer has."""
     notes: Sequence[str] = ()
     """What must be said of the model, e.g. that its experts are left alone."""
+    processes: int = 1
+    """How many share each batch."""
 
 
 def choose_preset(tokens: int) -> Preset:
@@ -94,6 +96,11 @@ def resolve(
     length = _sequence_length(training.sequence_length, facts)
     sequences = _sequences_a_step(training.batch_tokens, length, facts)
     steps = _steps(training, length, sequences, facts)
+    if sequences < facts.processes:
+        notes.append(
+            f"A step has {sequences} sequences for {facts.processes} processes: {facts.processes - sequences} of them "
+            "only help with the evaluation. Raise training.batchTokens, or take fewer GPUs or nodes."
+        )
     rank = lora.rank or shape.rank
     every_steps = min(checkpoints.every_steps or max(1, math.ceil(steps / 10)), steps)
     return Parameters(
@@ -120,6 +127,7 @@ def resolve(
         gradient_checkpointing=training.gradient_checkpointing == "On",
         seed=0 if training.seed is None else training.seed,
         every_steps=every_steps,
+        processes=facts.processes,
         early_stopping=training.early_stopping or _early_stopping(steps, every_steps),
         notes=notes,
     )

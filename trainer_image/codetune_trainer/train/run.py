@@ -99,7 +99,7 @@ def set_up(
         found = tokenize([file.text for file in files.train], encoder, dataset, config.dataset_revision)
     plain = [[*tokens, encoder.end] for tokens in found]
     stop.check()
-    parameters = _resolve(config, encoder, model_config, sum(map(len, plain)), device)
+    parameters = _resolve(config, encoder, model_config, sum(map(len, plain)), device, group)
     corpus = _build_corpus(files.train, plain, encoder, parameters, model_config)
     held_out = _prepare(files.holdout, encoder, corpus, parameters, config)
     if group.leads:
@@ -148,7 +148,9 @@ def _prepare(
     )
 
 
-def _resolve(config: TrainConfig, encoder: Encoder, model: Any, tokens: int, device: torch.device) -> Parameters:
+def _resolve(
+    config: TrainConfig, encoder: Encoder, model: Any, tokens: int, device: torch.device, group: Group
+) -> Parameters:
     fim, targets = find_fim_tokens(encoder.tokenizer), choose_targets(model, config.base_model)
     facts = Facts(
         dataset_tokens=tokens,
@@ -159,6 +161,7 @@ def _resolve(config: TrainConfig, encoder: Encoder, model: Any, tokens: int, dev
         max_positions=getattr(model.get_text_config(), "max_position_embeddings", None) or 2**31,
         linear_modules=targets.modules,
         notes=targets.notes,
+        processes=group.size,
     )
     try:
         return resolve(config.preset, config.lora, config.training, config.checkpoints, facts)
