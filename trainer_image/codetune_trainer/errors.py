@@ -9,7 +9,8 @@
     ├── InvalidParameters        the configuration can't be carried out as it stands
     ├── ModelNotFound, GatedModel, UnsupportedModel
     ├── ModelUnavailable         the hub can't be reached; the same reason as SourceUnavailable
-    ├── IncompatibleCheckpoint, DivergedLoss, OutOfMemory
+    ├── IncompatibleCheckpoint, DivergedLoss
+    ├── OutOfMemory              nothing is left to try; OutOfMemoryNow: the next attempt takes less at once
     ├── DeviceMissing            the pod has no GPU although it asked for one
     ├── PeerLost                 another process of the run is gone, which alone says why
     └── DiskFull                 a volume has no space left
@@ -192,6 +193,15 @@ class OutOfMemory(TrainerError):
     """The memory of the pod or of its GPU is not enough."""
 
     reason = "OutOfMemory"
+
+
+class OutOfMemoryNow(OutOfMemory):
+    """The next attempt takes less memory at once."""
+
+    @property
+    def exit_code(self) -> int:
+        """Another attempt may succeed."""
+        return EXIT_RETRY
 
 
 class DeviceMissing(TrainerError):

@@ -81,6 +81,23 @@ def test_a_batch_that_does_not_spread_evenly_has_the_same_losses(store: "Store")
     assert store.losses("group") == pytest.approx(store.losses("alone"), abs=1e-5)
 
 
+def test_a_base_model_whose_weights_are_spread_over_processes_has_the_same_losses_and_goes_on(store: "Store") -> None:
+    store.train(_config(store, "alone"))
+    config = _config(store, "spread", 2, training={"sharding": "On"})
+    process = store.start(config)
+    assert process.end() == 0, process.output
+    assert store.losses("spread") == pytest.approx(store.losses("alone"), abs=1e-5)
+    (result,) = [event.train for event in process.events if isinstance(event, ResultEvent)]
+    assert result is not None
+    assert (result.parameters.sharded, result.parameters.processes) == (True, 2)
+    assert result.evaluation is not None
+    assert result.evaluation.tuned.loss == pytest.approx(store.evaluation.tuned.loss, abs=1e-5)
+    # Plain files: whoever has the whole model goes on from them.
+    events = store.train(_config(store, "spread", training={"max_steps": 8}))
+    (resumed,) = [event for event in events if isinstance(event, ResumedEvent)]
+    assert resumed.step == 6
+
+
 def test_after_kill_9_of_one_process_all_end_and_the_next_attempt_goes_on_with_the_same_losses(store: "Store") -> None:
     config = _long(store, "run", 2)
     process = store.start(config)

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from codetune_trainer.errors import DivergedLoss, OutOfMemory
+from codetune_trainer.errors import DivergedLoss, OutOfMemory, OutOfMemoryNow
 from codetune_trainer.train import machine, milestones, recovering, resuming
 from codetune_trainer.train.charting import add_point
 from codetune_trainer.train.feeding import feed
@@ -118,6 +118,9 @@ def _accumulate_in_memory(run: Run, batch: Packed) -> float:
             with memory_errors():
                 return accumulate(run.model, batch, run.micro_batch, run.parameters.precision, run.breathe, run.group)
         except torch.OutOfMemoryError as error:
+            if run.parameters.sharded:
+                # The others wait for this process's part of a layer: only all of them together can begin again.
+                raise OutOfMemoryNow(out_of_memory(run.config.device).message) from error
             if not isinstance(error, PeerOutOfMemory):
                 run.stop.tell_memory()
             if not _use_less_memory(run):

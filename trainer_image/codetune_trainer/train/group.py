@@ -20,6 +20,9 @@ from codetune_trainer.errors import PeerLost
 _PATIENCE = timedelta(hours=1)
 """How long a process waits for the others: for a large dataset, the leader tokenizes while they do."""
 
+_SIGNS = ("by peer", "Broken pipe", "gloo")
+"""In what gloo says in a plain RuntimeError."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -117,9 +120,24 @@ def join(device: Literal["cpu", "cuda"]) -> Group:
 
 
 @contextmanager
+def peer_errors() -> Iterator[None]:
+    """What a process that is gone does to the work of a sharded model, which sends and receives. Raises: PeerLost."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and not any(sign in str(error) for sign in _SIGNS):
+            raise
+        raise _lose(error) from error
+
+
+@contextmanager
 def _losses() -> Iterator[None]:
     """The backends have no common error for a process that is gone. Raises: PeerLost."""
     try:
         yield
     except RuntimeError as error:
-        raise PeerLost(f"Another process of this run is gone: {error}", "The run starts again by itself.") from error
+        raise _lose(error) from error
+
+
+def _lose(error: RuntimeError) -> PeerLost:
+    return PeerLost(f"Another process of this run is gone: {error}", "The run starts again by itself.")

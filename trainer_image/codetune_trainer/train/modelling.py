@@ -107,6 +107,13 @@ def linear_modules(config: Any, uri: str) -> list[str]:
     return sorted(found)
 
 
+def count_weights(config: Any) -> int:
+    """How many weights a model has; none of them is loaded."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return sum(weight.numel() for weight in model.parameters())
+
+
 def can_share_sequences(config: Any, length: int) -> bool:
     """Whether an attention mask alone keeps the documents of one sequence apart.
 

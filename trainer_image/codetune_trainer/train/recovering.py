@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 from codetune_api.protocol import ParametersEvent
 
-from codetune_trainer.errors import DivergedLoss, OutOfMemory
+from codetune_trainer.errors import DivergedLoss, OutOfMemory, OutOfMemoryNow, PeerLost
 from codetune_trainer.train.modelling import enable_checkpointing
 from codetune_trainer.train.recovery import Recovery, learn, load, save
 from codetune_trainer.train.running import Run
@@ -28,8 +28,12 @@ def marking(run: Run) -> Iterator[None]:
     _keep(run, replace(run.recovery, is_trying=True, micro_batch=run.micro_batch))
     try:
         yield
-    finally:
+    except (PeerLost, OutOfMemoryNow):
+        raise  # the other process may have died for want of memory: the mark stays
+    except BaseException:
         end_first_steps(run)
+        raise
+    end_first_steps(run)
 
 
 def end_first_steps(run: Run) -> None:

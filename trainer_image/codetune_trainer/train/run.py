@@ -22,7 +22,7 @@ from codetune_trainer.train.documents import find_origin, load_dataset
 from codetune_trainer.train.encoding import Encoder, build_encoder
 from codetune_trainer.train.feeding import Corpus
 from codetune_trainer.train.fitting import fit, out_of_memory
-from codetune_trainer.train.group import ALONE, Group, join
+from codetune_trainer.train.group import ALONE, Group, join, peer_errors
 from codetune_trainer.train.infilling import find_fim_tokens
 from codetune_trainer.train.kernels.installing import speed_up_base
 from codetune_trainer.train.logbook import keeping_log
@@ -30,6 +30,7 @@ from codetune_trainer.train.pacing import SharedStopSignal, Stopped, StopSignal
 from codetune_trainer.train.recovering import marking
 from codetune_trainer.train.resuming import resume
 from codetune_trainer.train.running import Run
+from codetune_trainer.train.sharding import shard
 from codetune_trainer.train.sizing import choose_size
 from codetune_trainer.train.stepping import memory_errors
 from codetune_trainer.train.targets import choose_targets
@@ -57,7 +58,7 @@ def train(config: TrainConfig, dataset: Path, model: Path, folder: Path, stop: S
     try:
         with memory_errors():
             run = set_up(config, dataset, model, folder, reporter, stop, group)
-            with marking(run):
+            with marking(run), peer_errors():
                 resume(run)
                 base = score_base(run)
                 reporter.stage("Training")
@@ -105,9 +106,13 @@ def set_up(
     if group.leads:
         _announce(config, parameters, corpus, reporter, folder)
     torch.manual_seed(parameters.seed)
-    model = modelling.load_base(model_folder, config.base_model, parameters.precision, device)
-    speed_up_base(model, shared=corpus.shared)
+    place = torch.device("cpu") if parameters.sharded else device
+    model = modelling.load_base(model_folder, config.base_model, parameters.precision, place)
+    if device.type == "cpu":
+        speed_up_base(model, shared=corpus.shared)
     model = modelling.add_adapter(model, parameters, config.base_model)
+    if parameters.sharded:
+        shard(model, device, group)
     stop.check()
     optimizer = _build_optimizer(model, parameters)
     micro_batch = _choose_micro_batch(model, parameters, device, group)
@@ -152,6 +157,7 @@ def _resolve(
     config: TrainConfig, encoder: Encoder, model: Any, tokens: int, device: torch.device, group: Group
 ) -> Parameters:
     fim, targets = find_fim_tokens(encoder.tokenizer), choose_targets(model, config.base_model)
+    free = machine.free_memory(device) if device.type == "cuda" and group.size > 1 else None
     facts = Facts(
         dataset_tokens=tokens,
         has_fim=fim is not None,
@@ -162,6 +168,8 @@ def _resolve(
         linear_modules=targets.modules,
         notes=targets.notes,
         processes=group.size,
+        weights=modelling.count_weights(model) if group.size > 1 else 0,
+        free_bytes=None if free is None else -group.agree(-free),
     )
     try:
         return resolve(config.preset, config.lora, config.training, config.checkpoints, facts)
