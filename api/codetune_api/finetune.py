@@ -134,6 +134,12 @@ class FineTuneSpec(ApiModel):
                 "!has(self.training.precision) || self.training.precision != 'Float16' || self.resources.gpus > 0",
                 "training.precision is Float16, which needs a GPU: use BFloat16 or Float32 with resources.gpus: 0",
             ),
+            (
+                "!has(self.training.sharding) || self.training.sharding != 'On' || self.resources.gpus > 1 || "
+                "self.resources.nodes > 1",
+                "training.sharding is On, which takes several processes: set resources.gpus or resources.nodes to 2 or "
+                "more, or training.sharding to Auto",
+            ),
         )
     )
 

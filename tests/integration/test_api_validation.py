@@ -100,6 +100,12 @@ SOURCE = PROJECT["spec"]["sources"][0]
             change(FINETUNE, training={"precision": "Float16"}, resources={"gpus": 0}),
             id="half-precision-without-a-gpu",
         ),
+        pytest.param(
+            ["training.sharding is On, which takes several processes"],
+            change(FINETUNE, training={"sharding": "On"}, resources={"gpus": 1}),
+            id="sharing-weights-alone",
+        ),
+        pytest.param(["spec.resources.nodes"], change(FINETUNE, resources={"nodes": 0}), id="no-node"),
         pytest.param(["spec.holdout.fraction"], change(PROJECT, holdout={"fraction": 0.9}), id="out-of-range"),
         pytest.param(
             ["spec.adapters[0]", "exactly one of the two"],

@@ -184,12 +184,9 @@ def test_two_nodes_train_together_and_go_on_after_the_death_of_one(team: "Team",
         make_project(team), make_finetune(model, training=training, checkpoints=checkpoints, resources=resources)
     )
     team.wait_until(lambda: team.status("ft", "mine").get("checkpoints"), "there is a checkpoint", 180)
-    pods = {
-        pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]: pod
-        for pod in team.get("pods")["items"]
-        if "batch.kubernetes.io/job-completion-index" in pod["metadata"]["labels"]
-    }
-    (launcher,) = team.installation.cluster.processes_of(pods["1"]["metadata"]["uid"])
+    index = "batch.kubernetes.io/job-completion-index"
+    (second,) = [pod for pod in team.get("pods")["items"] if pod["metadata"]["labels"].get(index) == "1"]
+    (launcher,) = team.installation.cluster.processes_of(second["metadata"]["uid"])
 
     os.kill(launcher, signal.SIGKILL)
 

@@ -12,6 +12,7 @@
     ├── IncompatibleCheckpoint, DivergedLoss
     ├── OutOfMemory              nothing is left to try; OutOfMemoryNow: the next attempt takes less at once
     ├── DeviceMissing            the pod has no GPU although it asked for one
+    ├── PeerMissing              the nodes of a run do not find each other
     ├── PeerLost                 another process of the run is gone, which alone says why
     └── DiskFull                 a volume has no space left
 
@@ -206,6 +207,12 @@ class OutOfMemoryNow(OutOfMemory):
 
 class DeviceMissing(TrainerError):
     """The pod has no GPU although it asked for one."""
+
+    reason = "StartError"
+
+
+class PeerMissing(TrainerError):
+    """The pod at which the nodes of a run meet does not come."""
 
     reason = "StartError"
 

@@ -24,7 +24,7 @@ from codetune_trainer.errors import (
     EXIT_RETRY,
     EXIT_STOPPED,
     InvalidParameters,
-    PeerLost,
+    PeerMissing,
 )
 
 _ENV_CODES = "CODETUNE_EXIT_CODES"
@@ -48,6 +48,12 @@ def needs_launcher(config: TrainConfig) -> bool:
     return config.nodes > 1 or config.gpus > 1
 
 
+def node_index() -> int:
+    """Which of the run's nodes this is."""
+    index = os.environ.get(_ENV_INDEX, "")
+    return int(index) if index.isdecimal() else 0
+
+
 def leave_code(code: int) -> int:
     """Tell the launcher, if there is one, how this process ends; returns the exit status.
 
@@ -63,26 +69,35 @@ def leave_code(code: int) -> int:
 
 
 def launch(config: TrainConfig) -> int:
-    """Run all processes of this node; returns the exit status of the pod. Raises: InvalidParameters, PeerLost."""
-    stopped = False
+    """Run all processes of this node; returns the exit status of the pod. Raises: InvalidParameters, PeerMissing."""
     torchrun: subprocess.Popen[bytes] | None = None
+    stopped = False
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         nonlocal stopped
         stopped = True
         if torchrun is None:
             sys.exit(EXIT_STOPPED)  # nothing has begun
-        torchrun.send_signal(signal.SIGTERM)
+        # While it waits for other nodes it hears nothing, and has nothing to end.
+        torchrun.send_signal(signal.SIGTERM if _has_children(torchrun.pid) else signal.SIGKILL)
 
     signal.signal(signal.SIGTERM, stop)
+    processes = max(1, config.gpus)
     with tempfile.TemporaryDirectory(prefix="codes-") as codes:
         command = build_command(config)
         # A session of its own: a signal for this process's group reaches torchrun once, from here.
         torchrun = subprocess.Popen(command, env={**os.environ, _ENV_CODES: codes}, start_new_session=True)
-        processes = max(1, config.gpus)
         status = _wait(torchrun, Path(codes), processes)
         said = [int(path.read_text()) for path in _list_codes(Path(codes))]
     return judge(said, processes, status, stopped=stopped)
+
+
+def _has_children(process: int) -> bool:
+    """Whether a process has started others; True where that can't be read."""
+    try:
+        return any(path.read_text().strip() for path in Path(f"/proc/{process}/task").glob("*/children"))
+    except OSError:
+        return True
 
 
 def _wait(torchrun: "subprocess.Popen[bytes]", codes: Path, processes: int) -> int:
@@ -121,7 +136,7 @@ def judge(codes: Sequence[int], processes: int, status: int, *, stopped: bool) -
 
 
 def build_command(config: TrainConfig) -> list[str]:
-    """torchrun's command line. Raises: InvalidParameters, PeerLost."""
+    """torchrun's command line. Raises: InvalidParameters, PeerMissing."""
     where = ["--standalone"]
     if config.nodes > 1:
         index, leader = os.environ.get(_ENV_INDEX, ""), os.environ.get(ENV_LEADER, "")
@@ -150,7 +165,7 @@ def find_address(host: str, until: float) -> str:
         until: When to give up, on the monotonic clock.
 
     Raises:
-        PeerLost: It has none in time.
+        PeerMissing: It has none in time.
     """
     while True:
         try:
@@ -158,7 +173,7 @@ def find_address(host: str, until: float) -> str:
         except OSError as error:
             if time.monotonic() >= until:
                 text = f"The pod {host} of this run has no address after {_MEETING_SECONDS} s: {error}"
-                raise PeerLost(text, "Look at the pod with index 0.") from error
+                raise PeerMissing(text, "Look at the pod with index 0.") from error
         time.sleep(_LOOK_SECONDS)
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def _is_checkpoint(event: Event) -> bool:
     return isinstance(event, CheckpointEvent)
 
 
-def test_one_two_and_four_processes_have_the_same_losses_and_the_same_evaluation(store: "Store") -> None:
+def test_one_two_and_four_processes_have_the_same_losses_and_say_and_write_the_same_once(store: "Store") -> None:
     store.train(_config(store, "alone"))
     alone = store.result
     for count in (2, 4):
@@ -59,19 +60,14 @@ def test_one_two_and_four_processes_have_the_same_losses_and_the_same_evaluation
         assert result.evaluation.tuned.loss == pytest.approx(alone.evaluation.tuned.loss, abs=1e-5)
         assert (result.steps, result.tokens) == (alone.steps, alone.tokens)
         assert store.checkpoints(f"group{count}") == store.checkpoints("alone")
-
-
-def test_only_the_leader_speaks_and_writes(store: "Store") -> None:
-    process = store.start(_config(store, "run", 2))
-    assert process.end() == 0
-    stages = [event.stage for event in process.events if isinstance(event, StageEvent)]
-    assert stages == ["Tokenizing", "LoadingModel", "Baseline", "Training", "Evaluating"]
-    steps = [event.step for event in process.events if isinstance(event, ProgressEvent)]
-    assert steps == sorted(steps)
-    assert steps[-1] == 6
-    rows = (store.root / "run" / "metrics.jsonl").read_text().splitlines()
-    assert len([row for row in rows if "learningRate" in row]) == 6
-    assert (store.root / "run" / "train.log").read_text().count("event=result") == 1
+        stages = [event.stage for event in process.events if isinstance(event, StageEvent)]
+        assert stages == ["Tokenizing", "LoadingModel", "Baseline", "Training", "Evaluating"]
+        steps = [event.step for event in process.events if isinstance(event, ProgressEvent)]
+        assert steps == sorted(steps)
+        assert steps[-1] == 6
+        rows = (store.root / f"group{count}" / "metrics.jsonl").read_text().splitlines()
+        assert len([row for row in rows if "learningRate" in row]) == 6
+        assert (store.root / f"group{count}" / "train.log").read_text().count("event=result") == 1
 
 
 def test_a_batch_that_does_not_spread_evenly_has_the_same_losses(store: "Store") -> None:
@@ -131,6 +127,24 @@ def test_what_all_processes_refuse_ends_the_pod_for_good_with_one_last_word(stor
     process = store.start(_config(store, "run", 2, training={"sequence_length": 512}))
     assert process.end() == 64
     assert "training.sequenceLength is 512" in process.termination.read_text()
+
+
+def test_a_pod_that_comes_again_after_the_end_meets_nobody_and_only_the_first_one_reports(store: "Store") -> None:
+    store.train(_config(store, "run"))
+    config = _config(store, "run", nodes=2)
+    leader = {ENV_LEADER: "nowhere:1"}
+    first, second = (store.start(config, **leader, JOB_COMPLETION_INDEX=str(index)) for index in (0, 1))
+    assert (first.end(), second.end()) == (0, 0)
+    assert [event.event for event in first.events][-1] == "result"
+    assert second.events == []
+
+
+def test_a_node_that_is_stopped_while_it_waits_for_the_others_ends_at_once(store: "Store") -> None:
+    told = {ENV_LEADER: f"localhost:{_free_port()}", "JOB_COMPLETION_INDEX": "1"}
+    node = store.start(_config(store, "run", nodes=2), **told)
+    while not _children(node.pid):  # its torchrun, which nobody answers
+        time.sleep(0.05)
+    assert node.end(signal.SIGTERM) == 143
 
 
 def _free_port() -> int:

@@ -171,7 +171,7 @@ def test_an_attempt_that_is_past_its_first_steps_or_ends_by_itself_leaves_no_mar
     assert store.status == 143
     assert not recovery.load(store.root / "run").is_trying
     store.train(store.config())
-    assert recovery.load(store.root / "run") == Recovery(micro_batch=4)
+    assert recovery.load(store.root / "run") == Recovery(micro_batch=4, is_finished=True)
 
 
 def test_a_mark_that_cannot_be_read_teaches_nothing(store: "Store") -> None:

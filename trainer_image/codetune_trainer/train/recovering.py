@@ -42,6 +42,11 @@ def end_first_steps(run: Run) -> None:
         _keep(run, replace(run.recovery, is_trying=False))
 
 
+def finish(run: Run) -> None:
+    """The run's result is known."""
+    _keep(run, replace(run.recovery, is_finished=True))
+
+
 def lower_rate(run: Run, error: DivergedLoss) -> str:
     """Halve the learning rate; returns what to say. Raises: the error when it was halved before."""
     if run.recovery.rate < 1:

@@ -31,6 +31,8 @@ class Recovery:
     """Whether activations must be computed twice."""
     rate: float = 1.0
     """Share of the learning rate that is left after the loss has diverged."""
+    is_finished: bool = False
+    """The run is evaluated; whoever comes again only reports."""
 
 
 def load(folder: Path) -> Recovery:

@@ -27,7 +27,7 @@ from codetune_trainer.train.infilling import find_fim_tokens
 from codetune_trainer.train.kernels.installing import speed_up_base
 from codetune_trainer.train.logbook import keeping_log
 from codetune_trainer.train.pacing import SharedStopSignal, Stopped, StopSignal
-from codetune_trainer.train.recovering import marking
+from codetune_trainer.train.recovering import finish, marking
 from codetune_trainer.train.resuming import resume
 from codetune_trainer.train.running import Run
 from codetune_trainer.train.sharding import shard
@@ -64,6 +64,7 @@ def train(config: TrainConfig, dataset: Path, model: Path, folder: Path, stop: S
                 reporter.stage("Training")
                 fit(run)
                 result = conclude(run, base)
+                finish(run)
     except Stopped as stopped:
         if group.leads:
             print(stopped, flush=True)
