@@ -33,6 +33,7 @@ from codetune_trainer.train.run import train
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+TRAIN = ("-m", "codetune_trainer", "train")
 NONCE = "0123456789abcdef"
 BASE_MODEL = "file:///tiny"
 STARCODER_FIM = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")
@@ -116,7 +117,7 @@ class StopAfter(StopSignal):
 class Process:
     """`python -m codetune_trainer train`, as a Job starts it."""
 
-    def __init__(self, store: "Store", config: TrainConfig, **environment: str) -> None:
+    def __init__(self, store: "Store", config: TrainConfig, arguments: Sequence[str], **environment: str) -> None:
         path = store.root / f"{config.output}.json"
         if not path.exists():
             path.write_text(config.model_dump_json(by_alias=True, exclude_none=True))
@@ -129,9 +130,12 @@ class Process:
             ENV_TERMINATION_LOG: self.termination,
         }
         told = {**{key: str(value) for key, value in places.items()}, "OMP_NUM_THREADS": "1", **environment}
-        command = [sys.executable, "-m", "codetune_trainer", "train"]
         self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **told}
+            [sys.executable, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **told},
         )
         self._nonce = config.nonce
         self.pid = self._process.pid
@@ -232,9 +236,9 @@ class Store:
         self.events = read_events(self.said())
         return self.events
 
-    def start(self, config: TrainConfig, **environment: str) -> Process:
+    def start(self, config: TrainConfig, arguments: Sequence[str] = TRAIN, **environment: str) -> Process:
         """Run it in a process of its own."""
-        return Process(self, config, **environment)
+        return Process(self, config, arguments, **environment)
 
     def losses(self, run: str = "run") -> dict[int, float]:
         """Step → loss, as `metrics.jsonl` has it; of a step that was repeated, the last."""

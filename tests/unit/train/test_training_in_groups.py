@@ -123,6 +123,41 @@ def test_sigterm_stops_all_at_the_same_step_with_a_checkpoint_of_it(store: "Stor
     assert resumed.step == last
 
 
+ONE_IS_SHORT = """
+import os, sys, torch
+from codetune_trainer.__main__ import main
+from codetune_trainer.train import fitting
+real, failures = fitting.accumulate, iter([os.environ["RANK"] == "1"])
+def accumulate(*arguments):
+    if next(failures, False):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    return real(*arguments)
+fitting.accumulate = accumulate
+sys.exit(main(["train"]))
+"""
+
+
+def test_where_the_memory_of_one_process_is_short_all_take_less_at_once(store: "Store", tmp_path: Path) -> None:
+    (tmp_path / "one_is_short.py").write_text(ONE_IS_SHORT)
+    (tmp_path / "codes").mkdir()
+    torchrun = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(tmp_path / "one_is_short.py"),
+    ]
+    process = store.start(_config(store, "group", 2), torchrun, CODETUNE_EXIT_CODES=str(tmp_path / "codes"))
+    assert process.end() == 0, process.output
+    stages = [event.message for event in process.events if isinstance(event, StageEvent)]
+    assert [message for message in stages if "going on with" in message] == [
+        "Memory is short: going on with 1 sequences at once"
+    ]
+    store.train(_config(store, "alone"))
+    assert store.losses("group") == pytest.approx(store.losses("alone"), abs=1e-5)
+
+
 def test_what_all_processes_refuse_ends_the_pod_for_good_with_one_last_word(store: "Store") -> None:
     process = store.start(_config(store, "run", 2, training={"sequence_length": 512}))
     assert process.end() == 64

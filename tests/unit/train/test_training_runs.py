@@ -5,6 +5,7 @@ Real processes that are killed are in test_training_interrupted.py; here SIGTERM
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,6 +214,8 @@ def _flip_state(folder: Path) -> None:
     [
         pytest.param(_cut_weights, "not those of its manifest", id="weights cut short"),
         pytest.param(_flip_state, "not those of its manifest", id="one bit of the state"),
+        pytest.param(lambda folder: (folder / "adapter_config.json").unlink(), "not those of its", id="a file is gone"),
+        pytest.param(lambda folder: shutil.rmtree(folder / "state"), "not those of its manifest", id="no state"),
         pytest.param(lambda folder: (folder / "MANIFEST.json").unlink(), "no readable manifest", id="no manifest"),
         pytest.param(lambda folder: (folder / "MANIFEST.json").write_text("{"), "no readable manifest", id="half one"),
     ],

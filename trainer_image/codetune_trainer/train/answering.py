@@ -39,7 +39,7 @@ def answer_lines(
 ) -> list[Mark]:
     """Complete next lines: the first line of the answer that holds anything counts."""
     prompts = [_nearest(encoder, question.before) for question in questions]
-    answers = _generate(model, encoder, prompts, LINE_TOKENS, [encoder.end], between, group, by_line=True)
+    answers = _generate(model, encoder, prompts, LINE_TOKENS, [encoder.end], between, by_line=True, group=group)
     return [
         _mark(question, _first_line(answer)) for question, answer in zip(questions, answers, strict=True)
     ]  # fmt: skip
@@ -55,7 +55,7 @@ def answer_middles(
 ) -> list[Mark]:
     """Fill middles in, asked as the family is served."""
     prompts = [_ask_middle(encoder, found, question) for question in questions]
-    answers = _generate(model, encoder, prompts, MIDDLE_TOKENS, list(found.stops), between, group, by_line=False)
+    answers = _generate(model, encoder, prompts, MIDDLE_TOKENS, list(found.stops), between, by_line=False, group=group)
     return [_mark(question, answer) for question, answer in zip(questions, answers, strict=True)]
 
 
@@ -100,9 +100,9 @@ def _generate(
     most: int,
     ends: list[int],
     between: Callable[[], None],
-    group: Group,
     *,
     by_line: bool,
+    group: Group = ALONE,
 ) -> list[str]:
     """Greedy continuations of at most so many tokens, several at once; what `between` raises ends it."""
     was_training = model.training
