@@ -15,7 +15,7 @@ def main() -> int:
     """Train in this process, or start the processes that do; returns the exit status. Raises: TrainerError."""
     config = load_config(TrainConfig)
     if launching.needs_launcher(config) and not launching.is_launched():
-        if not recovery.load(inside(load_places().store, config.output, "output")).is_finished:
+        if config.nodes == 1 or not recovery.load(inside(load_places().store, config.output, "output")).is_finished:
             return launching.launch(config)
         # A pod that died after its last step comes again alone. Only the report is left, which is the first one's.
         if launching.node_index() > 0:

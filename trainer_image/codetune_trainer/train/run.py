@@ -90,7 +90,7 @@ def set_up(
 
     Raises: TrainerError, Stopped.
     """
-    device = machine.find_device(config.device)
+    device = machine.find_device(config.device, group.local_size)
     machine.keep_freed_memory()
     torch.set_num_threads(max(1, machine.count_threads() // group.local_size))
     model_config = modelling.load_model_config(model_folder, config.base_model)
@@ -114,6 +114,8 @@ def set_up(
     model = modelling.add_adapter(model, parameters, config.base_model)
     if parameters.sharded:
         shard(model, device, group)
+    for weight in modelling.trainable_weights(model):
+        group.spread(weight.data)
     stop.check()
     optimizer = _build_optimizer(model, parameters)
     micro_batch = _choose_micro_batch(model, parameters, device, group)
