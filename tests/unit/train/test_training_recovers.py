@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from codetune_api.contracts import TrainConfig
 from codetune_api.protocol import ParametersEvent, ResumedEvent, StageEvent
-from codetune_trainer.errors import DivergedLoss, OutOfMemory
+from codetune_trainer.errors import DivergedLoss, OutOfMemory, OutOfMemoryNow, PeerLost
 from codetune_trainer.train import fitting, recovery
 from codetune_trainer.train.pacing import StopSignal
 from codetune_trainer.train.recovery import Recovery
@@ -172,6 +172,27 @@ def test_an_attempt_that_is_past_its_first_steps_or_ends_by_itself_leaves_no_mar
     assert not recovery.load(store.root / "run").is_trying
     store.train(store.config())
     assert recovery.load(store.root / "run") == Recovery(micro_batch=4, is_finished=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "stays"),
+    [
+        pytest.param(PeerLost("gone"), True, id="another process is gone, perhaps for want of memory"),
+        pytest.param(OutOfMemoryNow("short"), True, id="the next attempt takes less"),
+        pytest.param(ValueError("wrong"), False, id="a failure that says why"),
+        pytest.param(OutOfMemory("short"), False, id="nothing is left to try"),
+    ],
+)
+def test_the_mark_stays_where_the_cause_may_be_memory_and_nobody_has_said_so(
+    store: "Store", monkeypatch: pytest.MonkeyPatch, error: Exception, stays: bool
+) -> None:
+    def fail(_run: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("codetune_trainer.train.run.fit", fail)
+    with pytest.raises(type(error)):
+        store.train(store.config())
+    assert recovery.load(store.root / "run").is_trying is stays
 
 
 def test_a_mark_that_cannot_be_read_teaches_nothing(store: "Store") -> None:
