@@ -40,6 +40,10 @@ ENV_FILE_ROOT = "CODETUNE_FILE_ROOT"
 """`file:///x` means `x` below this folder; unset: file URLs are refused. Only a local cluster sets it."""
 ENV_TERMINATION_LOG = "CODETUNE_TERMINATION_LOG"
 """Where the last words of a failing container go."""
+ENV_LEADER = "CODETUNE_LEADER"
+"""`host:port` where the processes of a run on several nodes meet: at the pod with completion index 0."""
+ENV_HOSTS = "CODETUNE_HOSTS"
+"""File with the addresses of pods' names, as in /etc/hosts. Only a local cluster sets it: it has no DNS."""
 ENV_HUB_TOKEN = "HF_TOKEN"
 """The model hub's token; in the init container `fetch` only."""
 
@@ -149,6 +153,8 @@ class TrainConfig(RunConfig):
     """The base model's URI, recorded in the adapter."""
     device: Literal["cpu", "cuda"]
     gpus: int
+    """Of each node; every one gets a process."""
+    nodes: int = 1
     preset: Preset
     lora: LoraOverrides
     training: TrainingOverrides

@@ -89,6 +89,8 @@ class TrainingOverrides(ApiModel):
     precision: Literal["Auto", "BFloat16", "Float16", "Float32"] | None = None
     """Auto: bf16 where the hardware has it."""
     gradient_checkpointing: Literal["Auto", "On", "Off"] | None = None
+    sharding: Literal["Auto", "On", "Off"] | None = None
+    """Whether several processes share the weights of the base model (FSDP); Auto: when they do not fit one GPU."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     early_stopping: EarlyStopping | None = None
 
@@ -118,6 +120,14 @@ class ResumeFrom(ApiModel):
     """`best`, `latest` or `step-N`; chosen once, when the run starts."""
 
 
+class FineTuneResources(Resources):
+    """What each node of a run is asked for."""
+
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Pods that train together; each gets all that is said here. More than one needs a store that several nodes can
+    mount."""
+
+
 _ONE_RUN = "make a new FineTune: a run has one set of parameters"
 
 
@@ -140,6 +150,12 @@ class FineTuneSpec(ApiModel):
                 "!has(self.training.precision) || self.training.precision != 'Float16' || self.resources.gpus > 0",
                 "training.precision is Float16, which needs a GPU: use BFloat16 or Float32 with resources.gpus: 0",
             ),
+            (
+                "!has(self.training.sharding) || self.training.sharding != 'On' || self.resources.gpus > 1 || "
+                "self.resources.nodes > 1",
+                "training.sharding is On, which takes several processes: set resources.gpus or resources.nodes to 2 or "
+                "more, or training.sharding to Auto",
+            ),
         )
     )
 
@@ -159,7 +175,7 @@ class FineTuneSpec(ApiModel):
     checkpoints: Checkpoints = Checkpoints()
     resume_from: ResumeFrom | None = None
     """Begins with another FineTune's adapter; its rank, alpha and layers are taken over where `lora` says nothing."""
-    resources: Resources = Resources()
+    resources: FineTuneResources = FineTuneResources()
     scheduling: FineTuneScheduling = FineTuneScheduling()
     suspend: bool = False
     """Stops the run and frees its GPUs; it continues from its last checkpoint."""
@@ -353,6 +369,10 @@ class Parameters(ApiModel):
     """Longest gradient of a step; a longer one is shortened."""
     betas: list[float] = [0.9, 0.95]
     """AdamW's moments."""
+    processes: int = 1
+    """How many share each batch: one a GPU, or one a node without GPUs."""
+    sharded: bool = False
+    """Whether they share the weights of the base model too."""
     fim_format: str = ""
     """Model family in whose fill-in-the-middle format the run is trained; empty: none."""
     notes: list[str] = []

@@ -31,6 +31,8 @@ BETAS = (0.9, 0.95)
 """AdamW's moments."""
 CLIP_NORM = 0.5
 """Longest gradient of a step."""
+BASE_SHARE = 0.8
+"""Share of a GPU's free memory that the base model may take before several GPUs share its weights."""
 PATIENCE = 0.2
 """Share of the steps that may pass without a lower held-out loss."""
 LEAST_PATIENCE = 2
@@ -72,6 +74,12 @@ class Facts:
     """Family whose fill-in-the-middle tokens the tokenizer has."""
     notes: Sequence[str] = ()
     """What must be said of the model, e.g. that its experts are left alone."""
+    processes: int = 1
+    """How many share each batch."""
+    weights: int = 0
+    """Weights of the base model; only asked for with several processes."""
+    free_bytes: int | None = None
+    """Free memory of the smallest GPU; None on CPUs."""
 
 
 def choose_preset(tokens: int) -> Preset:
@@ -94,6 +102,13 @@ def resolve(
     length = _sequence_length(training.sequence_length, facts)
     sequences = _sequences_a_step(training.batch_tokens, length, facts)
     steps = _steps(training, length, sequences, facts)
+    if sequences < facts.processes:
+        notes.append(
+            f"A step has {sequences} sequences for {facts.processes} processes: {facts.processes - sequences} of them "
+            "only help with the evaluation. Raise training.batchTokens, or take fewer GPUs or nodes."
+        )
+    precision = _precision(training.precision or "Auto", facts)
+    sharded = _sharded(training.sharding, precision, facts, notes)
     rank = lora.rank or shape.rank
     every_steps = min(checkpoints.every_steps or max(1, math.ceil(steps / 10)), steps)
     return Parameters(
@@ -116,10 +131,12 @@ def resolve(
         betas=list(BETAS),
         fim_rate=_fim_rate(training.fim_rate, facts, notes),
         fim_format=facts.fim_format if facts.has_fim else "",
-        precision=_precision(training.precision or "Auto", facts),
-        gradient_checkpointing=training.gradient_checkpointing == "On",
+        precision=precision,
+        gradient_checkpointing=training.gradient_checkpointing == "On" or sharded,
+        sharded=sharded,
         seed=0 if training.seed is None else training.seed,
         every_steps=every_steps,
+        processes=facts.processes,
         early_stopping=training.early_stopping or _early_stopping(steps, every_steps),
         notes=notes,
     )
@@ -190,6 +207,24 @@ def _fim_rate(asked: float | None, facts: Facts, notes: list[str]) -> float:
     else:
         notes.append("Trained without fill-in-the-middle: this model has no tokens for it.")
     return 0.0
+
+
+def _sharded(asked: str | None, precision: str, facts: Facts, notes: list[str]) -> bool:
+    """Whether the processes share the base model's weights: when asked for, or when these would fill a GPU."""
+    if asked == "On" and facts.processes == 1:
+        raise InvalidParametersError(
+            "training.sharding is On, but there is one process to hold the weights: set resources.gpus or "
+            "resources.nodes to 2 or more, or training.sharding to Auto"
+        )
+    size = facts.weights * (4 if precision == "Float32" else 2)
+    fills = facts.processes > 1 and facts.free_bytes is not None and size > BASE_SHARE * facts.free_bytes
+    if asked == "Off" or not (asked == "On" or fills):
+        return False
+    notes.append(
+        f"The base model's weights, {size / 1e9:.1f} GB, are spread over {facts.processes} processes; "
+        "activations are computed twice."
+    )
+    return True
 
 
 def _precision(asked: str, facts: Facts) -> Literal["BFloat16", "Float16", "Float32"]:

@@ -84,8 +84,11 @@ class ResumedEvent(Event):
 
     event: Literal["resumed"] = "resumed"
     checkpoint: str
+    """Empty: it begins anew."""
     step: int
     message: str = ""
+    restarted: bool = True
+    """Whether this is another attempt; False: the same one went back."""
 
 
 class ResultEvent(Event):

@@ -133,6 +133,12 @@ SOURCE = PROJECT["spec"]["sources"][0]
             change(FINETUNE, resumeFrom={"fineTuneRef": {"name": "other"}, "checkpoint": "newest"}),
             id="no-such-kind-of-checkpoint",
         ),
+        pytest.param(
+            ["training.sharding is On, which takes several processes"],
+            change(FINETUNE, training={"sharding": "On"}, resources={"gpus": 1}),
+            id="sharing-weights-alone",
+        ),
+        pytest.param(["spec.resources.nodes"], change(FINETUNE, resources={"nodes": 0}), id="no-node"),
         pytest.param(["spec.holdout.fraction"], change(PROJECT, holdout={"fraction": 0.9}), id="out-of-range"),
         pytest.param(
             ["spec.adapters[0]", "exactly one of the two"],

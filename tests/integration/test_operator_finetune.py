@@ -155,6 +155,30 @@ def test_a_suspended_run_stops_keeps_its_checkpoint_and_goes_on(team: "Team", mo
     team.wait_until(lambda: not training_processes(team), "the trainer is gone")
 
 
+def test_two_nodes_train_together_and_go_on_after_the_death_of_one(team: "Team", model: str) -> None:
+    resources = {"gpus": 0, "nodes": 2, "cpu": "100m", "memory": "3Gi"}
+    training = {"maxSteps": 200, "earlyStopping": {"patience": 1000}}
+    checkpoints = {"everySteps": 25, "keep": 2}
+    team.apply(
+        make_project(team), make_finetune(model, training=training, checkpoints=checkpoints, resources=resources)
+    )
+    team.wait_until(lambda: team.status("ft", "mine").get("checkpoints"), "there is a checkpoint", 180)
+    index = "batch.kubernetes.io/job-completion-index"
+    (second,) = [pod for pod in team.get("pods")["items"] if pod["metadata"]["labels"].get(index) == "1"]
+    (launcher,) = team.installation.cluster.processes_of(second["metadata"]["uid"])
+
+    os.kill(launcher, signal.SIGKILL)
+
+    done = team.wait_for_phase("ft", "mine", "Succeeded", 180)["status"]
+    assert (done["progress"]["step"], done["progress"]["percent"]) == (200, 100)
+    assert done["parameters"]["processes"] == 2
+    assert done["restarts"] == 1
+    assert "went on from step-" in done["progress"]["message"]
+    steps = [point["step"] for point in done["lossHistory"]]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 200
+
+
 def test_a_base_model_that_does_not_exist_fails_at_once_and_says_so(team: "Team", model: str) -> None:
     team.apply(make_project(team), make_finetune(f"{model}-nowhere"))
 

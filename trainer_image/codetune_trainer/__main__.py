@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from codetune_trainer.config import termination_log
-from codetune_trainer.errors import run_to_exit_code
+from codetune_trainer.errors import EXIT_STOPPED, run_to_exit_code
+from codetune_trainer.launching import leave_code
 
 _PROGRAMS = {
     "scan": "fetch a Project's sources and write its dataset",
@@ -18,7 +19,6 @@ _PROGRAMS = {
     "merge": "merge an adapter into its base model",
     "purge": "remove what a deleted resource left in the store",
 }
-_EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Also while the libraries load: as the first process of a container it would not hear of SIGTERM otherwise.
     # `train` takes over from here to end with a checkpoint.
     signal.signal(signal.SIGTERM, _end)
-    return run_to_exit_code(lambda: _load(program)(), termination_log())
+    return leave_code(run_to_exit_code(lambda: _load(program)(), termination_log()))
 
 
 def _load(program: str) -> Callable[[], int]:
@@ -43,7 +43,7 @@ def _load(program: str) -> Callable[[], int]:
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
-    sys.exit(_EXIT_TERMINATED)  # unwinds, so that child processes end too
+    sys.exit(EXIT_STOPPED)  # unwinds, so that child processes end too
 
 
 if __name__ == "__main__":

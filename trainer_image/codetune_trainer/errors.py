@@ -12,8 +12,11 @@
     ├── UnsupportedModel         the base model can't be trained or served
     │   └── NotCausalModel, PickledWeights, RemoteCodeModel
     ├── ModelUnavailable         the hub can't be reached; the same reason as SourceUnavailable
-    ├── IncompatibleCheckpoint, DivergedLoss, OutOfMemory
+    ├── IncompatibleCheckpoint, DivergedLoss
+    ├── OutOfMemory              nothing is left to try; OutOfMemoryNow: the next attempt takes less at once
     ├── DeviceMissing            the pod has no GPU although it asked for one
+    ├── PeerMissing              the nodes of a run do not find each other
+    ├── PeerLost                 another process of the run is gone, which alone says why
     └── DiskFull                 a volume has no space left
 
 A container that fails writes `{reason, message, hint}` to its termination log, where the operator reads it.
@@ -34,6 +37,10 @@ EXIT_RETRY = 1
 """Another attempt may succeed."""
 EXIT_PERMANENT = 64
 """Another attempt ends the same way: the Job's podFailurePolicy fails the Job at once."""
+EXIT_STOPPED = 143
+"""Stopped by SIGTERM with nothing lost: the Job does not count it as a failure."""
+EXIT_PEER_LOST = 75
+"""Only another process of the run has failed: the Job does not count this pod besides that one."""
 TERMINATION_LOG_BYTES = 4096
 """The kubelet keeps no more than this of a termination log."""
 
@@ -48,6 +55,8 @@ _PERMANENT: frozenset[FailureReason] = frozenset(
         "RemoteCodeModel",
         "InvalidParameters",
         "IncompatibleCheckpoint",
+        "OutOfMemory",
+        "DivergedLoss",
         "RevisionNotFound",
         "AuthenticationFailed",
         "HostKeyUnknown",
@@ -232,10 +241,36 @@ class OutOfMemory(TrainerError):
     reason = "OutOfMemory"
 
 
+class OutOfMemoryNow(OutOfMemory):
+    """The next attempt takes less memory at once."""
+
+    @property
+    def exit_code(self) -> int:
+        """Another attempt may succeed."""
+        return EXIT_RETRY
+
+
 class DeviceMissing(TrainerError):
     """The pod has no GPU although it asked for one."""
 
     reason = "StartError"
+
+
+class PeerMissing(TrainerError):
+    """The pod at which the nodes of a run meet does not come."""
+
+    reason = "StartError"
+
+
+class PeerLost(TrainerError):
+    """Another process of the run is gone."""
+
+    reason = "CrashLoop"
+
+    @property
+    def exit_code(self) -> int:
+        """One of its own."""
+        return EXIT_PEER_LOST
 
 
 class DiskFull(TrainerError):
@@ -252,7 +287,8 @@ def run_to_exit_code(run: Callable[[], int], termination_log: Path | None) -> in
         failure = translate(error)
         if failure is not error:
             traceback.print_exception(error, file=sys.stderr)
-        tell_failure(failure, termination_log)
+        # Last words are those of the process that failed first.
+        tell_failure(failure, None if isinstance(failure, PeerLost) else termination_log)
         return failure.exit_code
 
 

@@ -30,3 +30,13 @@ class Reporter:
     def stage(self, stage: str, message: str = "") -> None:
         """Say that the run began something else."""
         self.emit(StageEvent(stage=stage, message=message))
+
+
+class Silence(Reporter):
+    """For processes of a run that leave speaking to another one."""
+
+    def __init__(self) -> None:
+        super().__init__(nonce="")
+
+    def emit(self, event: Event) -> None:
+        """Nothing."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from codetune_local.kubelet.addressing import POD_NETWORK, AddressPool, has_whole_loopback
 from codetune_local.kubelet.containerlogs import LogOptions, read_container_log
+from codetune_local.kubelet.hostnames import HostNames
 from codetune_local.kubelet.node import NodeKeeper, measure_capacity
 from codetune_local.kubelet.podfolders import PodFolder
 from codetune_local.kubelet.podworker import PodWorker
@@ -45,6 +46,7 @@ class Kubelet:
             addresses=AddressPool(POD_NETWORK, state / "pod-addresses.json", shared=not has_whole_loopback()),
             settings=settings,
             allocatable=measure_capacity(settings.gpus),
+            names=HostNames(state / "hosts"),
             clock=clock,
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from codetune_local.images import Image
 from codetune_local.images.catalog import PYTHON_NAMES
 from codetune_local.kubelet.environment import expand
+from codetune_local.kubelet.hostnames import ENV_HOSTS
 from codetune_local.kubelet.podfolders import PodFolder
 from codetune_local.kubelet.processes import Launch
 from codetune_local.kubelet.rewriting import PathRewriter
@@ -35,6 +36,8 @@ class Placement:
     pod_ip: str
     gpus: tuple[int, ...]
     cores: tuple[int, ...]
+    hosts: Path | None = None
+    """File with the names of pods; None for a pod without a name."""
 
 
 def build_launch(
@@ -72,6 +75,8 @@ def _base_environment(folder: PodFolder, placement: Placement) -> dict[str, str]
     values = {name: os.environ[name] for name in _FROM_HOST if name in os.environ}
     tools = str(Path(sys.executable).parent)
     scratch = str(folder.scratch)
+    if placement.hosts is not None:
+        values[ENV_HOSTS] = str(placement.hosts)
     return values | {
         "PATH": f"{tools}:{os.environ.get('PATH', _DEFAULT_PATH)}",
         "HOME": scratch,

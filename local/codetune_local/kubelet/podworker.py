@@ -9,10 +9,12 @@ import asyncio
 import json
 import logging
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from codetune_local.kubelet.container import ContainerRunner
 from codetune_local.kubelet.devices import choose_gpus
 from codetune_local.kubelet.errors import VolumeError
+from codetune_local.kubelet.hostnames import list_names
 from codetune_local.kubelet.launching import Placement
 from codetune_local.kubelet.planning import PodPlan, plan_pod
 from codetune_local.kubelet.services import NodeServices
@@ -173,7 +175,13 @@ class PodWorker:
             write_json(str(self._folder.meta), {**meta, "admitted_at": moment})
         self._node.addresses_in_use[self._uid] = address
         self._node.gpus_in_use[self._uid] = gpus
-        self._placement = Placement(self._folder, {}, address, gpus, ())
+        if (self.pod.get("status") or {}).get("phase") not in FINAL_PHASES:
+            self._node.names.add(self.pod, address)
+        self._placement = Placement(self._folder, {}, address, gpus, (), self._hosts)
+
+    @property
+    def _hosts(self) -> Path | None:
+        return self._node.names.path if list_names(self.pod) else None
 
     @property
     def _address(self) -> str:
@@ -197,7 +205,8 @@ class PodWorker:
                 return
             raise
         self._sources = sources
-        self._placement = Placement(self._folder, volumes, self._address, self._node.gpus_in_use[self._uid], ())
+        gpus = self._node.gpus_in_use[self._uid]
+        self._placement = Placement(self._folder, volumes, self._address, gpus, (), self._hosts)
 
     async def _adopt(self) -> None:
         if self._adopted:
@@ -251,6 +260,7 @@ class PodWorker:
 
     def _release(self) -> None:
         self._node.gpus_in_use.pop(self._uid, None)
+        self._node.names.remove(self.pod, self._node.addresses_in_use.get(self._uid, ""))
 
     async def _record(self, reason: str, message: str, kind: str = "Normal") -> None:
         await self._node.recorder.record(

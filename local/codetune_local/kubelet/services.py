@@ -6,6 +6,7 @@ from pathlib import Path
 
 from codetune_local.kubelet.addressing import AddressPool
 from codetune_local.kubelet.devices import CorePool
+from codetune_local.kubelet.hostnames import HostNames
 from codetune_local.kubelet.podfolders import PodFolder
 from codetune_local.kubelet.settings import KubeletSettings
 from codetune_local.machinery.client import Client
@@ -27,6 +28,7 @@ class NodeServices:
     addresses: AddressPool
     settings: KubeletSettings
     allocatable: Mapping[str, str]
+    names: HostNames
     cores: CorePool = field(default_factory=CorePool)
     clock: Clock = utc_now
     addresses_in_use: dict[str, str] = field(default_factory=dict)

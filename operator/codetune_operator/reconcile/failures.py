@@ -34,8 +34,8 @@ _START_REASONS = frozenset(
     }
 )
 _ADMISSION_REASONS = ("UnexpectedAdmissionError", "OutOf", "NodeAffinity", "NodePorts", "AppArmor", "Sysctl")
-_STOPPED_ON_REQUEST = frozenset({0, 143})
-"""Exit codes that are no failure by themselves: success, and a trainer that stopped on SIGTERM."""
+_STOPPED_ON_REQUEST = frozenset({0, 75, 143})
+"""Exit codes that are no failure by themselves: success, and a trainer that lost another pod or stopped on SIGTERM."""
 
 
 @dataclass(frozen=True)

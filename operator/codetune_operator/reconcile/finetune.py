@@ -4,6 +4,7 @@ Read `_decide` top to bottom: it is the life of a run. What the run says about i
 evaluation) is added by `runstatus`; here it is decided which Job there should be, and which phase that means.
 """
 
+import math
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -24,8 +25,9 @@ from codetune_operator.reconcile.runstatus import Decision, build_events, build_
 from codetune_operator.reconcile.workloads import (
     JobState,
     container_state,
-    current_pod,
+    current_pods,
     has_started,
+    index_of,
     is_unscheduled,
     job_of,
     living_pods,
@@ -36,11 +38,13 @@ from codetune_operator.resources.claims import build_claim
 from codetune_operator.resources.models import FETCH_CONTAINER, ModelSource, locate_model
 from codetune_operator.resources.training import (
     CONTAINER,
+    PEER_LOST_EXIT,
     build_training,
     pin_dataset,
     run_nonce,
     switch_training,
     training_job_name,
+    training_job_prefixes,
 )
 from codetune_operator.settings import Settings
 
@@ -58,8 +62,8 @@ class _Source:
     start: ResumedFrom | None
     model: ModelSource
 
-    def build(self, finetune: FineTune, settings: Settings) -> tuple[Obj, Obj]:
-        """Configuration and Job."""
+    def build(self, finetune: FineTune, settings: Settings) -> tuple[Obj, ...]:
+        """Its configuration and its Job, which is the last."""
         return build_training(finetune, self.dataset, self.model, settings, self.start)
 
 
@@ -115,14 +119,15 @@ def _decide_run(view: FineTuneView, source: _Source, settings: Settings, now: da
     if job is None:
         return replace(_begin(view, source, settings), job_name=name)
     decision = _watch(view, job, source, settings, now)
-    restarts = _count_restarts(read_job(job), pods_of(name, view.pods))
+    restarts = _count_restarts(read_job(job), pods_of(name, view.pods), view.finetune.spec.resources.nodes)
     return replace(decision, job_name=name, job=read_job(job), restarts=restarts)
 
 
-def _count_restarts(state: JobState, pods: list[Obj]) -> int:
-    """Attempts of this Job that failed and were followed by another."""
+def _count_restarts(state: JobState, pods: list[Obj], nodes: int) -> int:
+    """Attempts of this Job that failed and were followed by another; on several nodes there were at least so many."""
     followed = state.finished == "Complete" or bool(living_pods(pods))
-    return state.failed_pods if followed else max(0, state.failed_pods - 1)
+    failed = math.ceil(state.failed_pods / nodes)
+    return failed if followed else max(0, failed - 1)
 
 
 def _rest(view: FineTuneView, phase: FineTunePhase, now: datetime) -> Decision:
@@ -179,7 +184,7 @@ def _why_not_ready(project: Project) -> str:
 
 def _leave_former_runs(view: FineTuneView, name: str) -> Decision | None:
     """An edited run goes on in another Job, but never two at once on the same checkpoints."""
-    prefix = f"{view.finetune.metadata.name}-train-"
+    prefix = training_job_prefixes(view.finetune)
     jobs = {job["metadata"]["name"]: job for job in view.jobs if job["metadata"]["name"].startswith(prefix)}
     former = [job for job_name, job in jobs.items() if job_name != name]
     kept = {name} & jobs.keys()
@@ -215,13 +220,14 @@ def _watch(view: FineTuneView, job: Obj, source: _Source, settings: Settings, no
     if state.suspended and spec.scheduling.queue_name:
         return Decision("Queued", "QueuedByKueue", _say_queue(spec.scheduling.queue_name))
     if state.suspended:
-        config, built = source.build(view.finetune, settings)
-        resumed = (config, switch_training(built, job, suspend=False))
+        *others, built = source.build(view.finetune, settings)
+        resumed = (*others, switch_training(built, job, suspend=False))
         return Decision("Starting", "Resuming", "The run goes on from its last checkpoint.", apply=resumed)
-    pod = current_pod(pods)
-    if pod is None:
-        return Decision("Starting", "NoPod", "The training Job has no pod yet.")
-    return _watch_pod(view, pod, state)
+    current, nodes = current_pods(pods), spec.resources.nodes
+    if len(current) < nodes:
+        have = f"{len(current)} of {nodes} pods" if current else "no pod yet"
+        return Decision("Starting", "NoPod", f"The training Job has {have}.")
+    return _watch_pods(view, current, state)
 
 
 def _say_queue(name: str) -> str:
@@ -237,7 +243,7 @@ def _finish(view: FineTuneView, state: JobState, pods: list[Obj], now: datetime)
         )
         return Decision("Succeeded", "Succeeded", message)
     left = seconds_until(state.finished_at, RESULT_SECONDS, now) if state.finished_at else RESULT_SECONDS
-    logs = {(pod["metadata"]["name"], CONTAINER) for pod in pods if has_started(pod, CONTAINER)}
+    logs = {(pod["metadata"]["name"], CONTAINER) for pod in pods if _speaks(pod) and has_started(pod, CONTAINER)}
     if left > 0 or logs - view.read_logs:
         message = "The run is done; its result is being read from the log."
         return Decision("Running", "ReadingResult", message, requeue_after=left if left > 0 else None)
@@ -251,7 +257,9 @@ def _finish(view: FineTuneView, state: JobState, pods: list[Obj], now: datetime)
 
 
 def _fail(view: FineTuneView, job: Obj, pods: list[Obj]) -> Decision:
-    failure = classify(pods[-1:], owner=job, nodes=view.nodes) or Failure(
+    # A pod that only lost another one ends after it, but knows nothing of why.
+    telling = [pod for pod in pods if _exit_code(pod) != PEER_LOST_EXIT] or pods
+    failure = classify(telling[-1:], owner=job, nodes=view.nodes) or Failure(
         reason="InternalError",
         message="The training Job failed, and neither it nor its pod says why.",
         hint=f"See `kubectl describe job {job['metadata']['name']}`; raise spec.retries to try again.",
@@ -268,30 +276,40 @@ def _suspend(view: FineTuneView, job: Obj, pods: list[Obj], source: _Source, set
         return Decision("Suspended", "Suspended", message, delete=_remove(job))
     if read_job(job).suspended:
         return Decision("Suspended", "Suspended", message)
-    config, built = source.build(view.finetune, settings)
-    return Decision("Suspended", "Suspended", message, apply=(config, switch_training(built, job, suspend=True)))
+    *others, built = source.build(view.finetune, settings)
+    return Decision("Suspended", "Suspended", message, apply=(*others, switch_training(built, job, suspend=True)))
 
 
-def _watch_pod(view: FineTuneView, pod: Obj, state: JobState) -> Decision:
-    report, name = view.report, pod["metadata"]["name"]
-    failure = classify([pod], nodes=view.nodes)
-    if is_unscheduled(pod):
-        message = failure.message if failure else f"Pod {name} is held back by a scheduling gate."
-        return Decision("Queued", "Unschedulable", message, failure=failure)
-    ended = container_state(pod, CONTAINER).get("terminated")
-    if ended is not None and ended.get("exitCode") == 0:
+def _watch_pods(view: FineTuneView, pods: list[Obj], state: JobState) -> Decision:
+    """What the pods of one attempt are at: one of each node."""
+    failure, spec = classify(pods, nodes=view.nodes), view.finetune.spec
+    if waiting := [pod for pod in pods if is_unscheduled(pod)]:
+        held = f"Pod {waiting[0]['metadata']['name']} is held back by a scheduling gate."
+        return Decision("Queued", "Unschedulable", failure.message if failure else held, failure=failure)
+    if all(_exit_code(pod) == 0 for pod in pods):
         return Decision("Running", "Finishing", "The run is done; its Job ends.")
-    if ended is not None or pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}:
+    if any(_exit_code(pod) or pod.get("status", {}).get("phase") == "Failed" for pod in pods):
         why = f": {failure.reason}: {failure.message}" if failure else ""
-        message = f"The last attempt ended{why} ({state.failed_pods} of {view.finetune.spec.retries} retries used)."
-        return Decision("Starting", "Restarting", message)
+        used = f"{state.failed_pods} of {spec.retries * spec.resources.nodes} retries used"
+        return Decision("Starting", "Restarting", f"The last attempt ended{why} ({used}).")
     if failure:
         return Decision("Starting", failure.reason, failure.message, failure=failure)
-    if "running" not in container_state(pod, CONTAINER):
-        return Decision("Starting", "PodStarting", f"Pod {name} is starting.")
-    if report.stage in _LOADING_STAGES:
-        return Decision("Starting", "Loading", f"The run prepares itself: {report.stage or 'Starting'}.")
-    return Decision("Running", "Training", f"The run is at work: {report.stage}.")
+    if starting := [pod for pod in pods if not {"running", "terminated"} & container_state(pod, CONTAINER).keys()]:
+        return Decision("Starting", "PodStarting", f"Pod {starting[0]['metadata']['name']} is starting.")
+    if view.report.stage in _LOADING_STAGES:
+        return Decision("Starting", "Loading", f"The run prepares itself: {view.report.stage or 'Starting'}.")
+    return Decision("Running", "Training", f"The run is at work: {view.report.stage}.")
+
+
+def _exit_code(pod: Obj) -> int | None:
+    """How the trainer ended; None while it has not."""
+    code: int | None = container_state(pod, CONTAINER).get("terminated", {}).get("exitCode")
+    return code
+
+
+def _speaks(pod: Obj) -> bool:
+    """Whether a pod's log tells of the run: of several, only the first one's does."""
+    return index_of(pod) == 0
 
 
 def _follow(view: FineTuneView, decision: Decision) -> tuple[Follow, ...]:
@@ -306,7 +324,7 @@ def _follow(view: FineTuneView, decision: Decision) -> tuple[Follow, ...]:
             nonce=nonce,
             finished="terminated" in container_state(pod, container),
         )
-        for pod in pods_of(decision.job_name, view.pods)
+        for pod in filter(_speaks, pods_of(decision.job_name, view.pods))
         for container in (FETCH_CONTAINER, CONTAINER)
         if has_started(pod, container)
     )

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from codetune_operator.reconcile.plan import Obj
 
+_INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 _OWNER_LABELS = ("batch.kubernetes.io/job-name", "job-name")
 
 
@@ -53,6 +54,17 @@ def current_pod(pods: Sequence[Obj]) -> Obj | None:
     """The newest pod that is not going away."""
     staying = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     return staying[-1] if staying else None
+
+
+def current_pods(pods: Sequence[Obj]) -> list[Obj]:
+    """The newest pod of each completion index that is not going away, the first index first."""
+    staying = {index_of(pod): pod for pod in pods if not pod["metadata"].get("deletionTimestamp")}
+    return [staying[index] for index in sorted(staying)]
+
+
+def index_of(pod: Obj) -> int:
+    """A pod's completion index; 0 for a pod of a Job without any."""
+    return int(pod["metadata"].get("labels", {}).get(_INDEX_LABEL, 0))
 
 
 def container_entry(pod: Obj, container: str) -> dict[str, Any]:

@@ -105,6 +105,7 @@ def pod_template(
     restart_policy: Literal["Never", "Always"] = "Never",
     grace_seconds: int = 30,
     pull_secrets: Sequence[str] = (),
+    subdomain: str | None = None,
 ) -> Obj:
     """A pod template around containers that `container` made.
 
@@ -118,6 +119,7 @@ def pod_template(
         restart_policy: As in a pod.
         grace_seconds: Seconds between SIGTERM and SIGKILL.
         pull_secrets: Names of Secrets with registry credentials, besides those of the settings.
+        subdomain: The headless Service under which each pod has a name.
     """
     spec: Obj = {
         "automountServiceAccountToken": False,
@@ -141,6 +143,8 @@ def pod_template(
         ],
         **_scheduling_fields(scheduling),
     }
+    if subdomain is not None:
+        spec["subdomain"] = subdomain
     if init_containers:
         spec["initContainers"] = list(init_containers)
     if names := [*dict.fromkeys([*settings.images.pull_secrets, *pull_secrets])]:

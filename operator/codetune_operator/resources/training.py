@@ -9,6 +9,7 @@ from codetune_api.contracts import StartAdapter, TrainConfig
 from codetune_api.digests import canonical, digest_value
 from codetune_api.finetune import DatasetStatus, FineTune, ResumedFrom
 from codetune_api.metadata import LABEL_FINETUNE, LABEL_KUEUE_QUEUE, labels
+from codetune_operator.resources.meeting import build_meeting, meeting_env, meeting_name
 from codetune_operator.resources.models import (
     FETCH_CONFIG_KEY,
     ModelSource,
@@ -28,6 +29,8 @@ PERMANENT_EXIT = 64
 """The trainer's exit code when another attempt is pointless."""
 STOPPED_EXIT = 143
 """The trainer's exit code when it was stopped and has written its checkpoint."""
+PEER_LOST_EXIT = 75
+"""The trainer's exit code when only another pod of the run has failed, which counts alone."""
 GRACE_SECONDS = 90
 """Time to write a checkpoint after SIGTERM."""
 _COMPONENT = "train"
@@ -46,7 +49,15 @@ def training_job_name(finetune: FineTune, dataset: DatasetStatus) -> str:
         exclude={"suspend", "ttl_seconds_after_finished", "deletion_policy"},
     )
     digest = digest_value([finetune.metadata.uid, dataset.revision, spec])
-    return f"{finetune.metadata.name}-train-{digest.removeprefix('sha256:')[:8]}"
+    alone, together = training_job_prefixes(finetune)
+    return (alone if finetune.spec.resources.nodes == 1 else together) + digest.removeprefix("sha256:")[:8]
+
+
+def training_job_prefixes(finetune: FineTune) -> tuple[str, str]:
+    """What all names of a run's Jobs begin with, on one node and on several: there the pods have the Job's name with
+    their index as their own, and no name may be longer than 63 characters."""
+    name = finetune.metadata.name
+    return f"{name}-train-", f"{name[:45].rstrip('-')}-train-"
 
 
 def run_nonce(finetune: FineTune, job_name: str) -> str:
@@ -75,6 +86,7 @@ def build_train_config(
         base_model=canonical_model(spec.base_model),
         device="cuda" if spec.resources.gpus else "cpu",
         gpus=spec.resources.gpus,
+        nodes=spec.resources.nodes,
         preset=spec.preset,
         lora=spec.lora,
         training=spec.training,
@@ -96,8 +108,8 @@ def build_training(
     model: ModelSource,
     settings: Settings,
     start: ResumedFrom | None = None,
-) -> tuple[Obj, Obj]:
-    """The ConfigMap and the Job of a run, in the order in which they are applied."""
+) -> tuple[Obj, ...]:
+    """The ConfigMap and the Job of a run, and on several nodes what lets these meet, in the order of applying."""
     name = training_job_name(finetune, dataset)
     config = build_train_config(finetune, dataset, name, start)
     data = {CONFIG_KEY: config.model_dump_json(by_alias=True, exclude_none=True, indent=2)}
@@ -128,7 +140,7 @@ def build_training(
         "metadata": {**metadata, "labels": job_labels},
         "spec": _job_spec(finetune, name, model, settings),
     }
-    return config_map, job
+    return *build_meeting(finetune, training_labels(finetune)), config_map, job
 
 
 def training_labels(finetune: FineTune) -> dict[str, str]:
@@ -137,23 +149,26 @@ def training_labels(finetune: FineTune) -> dict[str, str]:
 
 
 def _job_spec(finetune: FineTune, name: str, model: ModelSource, settings: Settings) -> Obj:
-    spec = finetune.spec
+    spec, nodes = finetune.spec, finetune.spec.resources.nodes
     job: Obj = {
-        "backoffLimit": spec.retries,
-        "completions": 1,
-        "parallelism": 1,
+        # A cause that ends all pods at once, as a store that is away, counts once for each.
+        "backoffLimit": spec.retries * nodes,
+        "completions": nodes,
+        "parallelism": nodes,
         # A queued run is let in by Kueue, which alone lifts the suspension.
         "suspend": spec.suspend or spec.scheduling.queue_name is not None,
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {
             "rules": [
                 {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [STOPPED_EXIT]}},
+                {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [PEER_LOST_EXIT, STOPPED_EXIT]}},
                 {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [PERMANENT_EXIT]}},
             ]
         },
         "template": _pod_template(finetune, name, model, settings),
     }
+    if nodes > 1:
+        job["completionMode"] = "Indexed"
     if spec.active_deadline_seconds is not None:
         job["activeDeadlineSeconds"] = spec.active_deadline_seconds
     return job
@@ -165,7 +180,10 @@ def switch_training(built: Obj, live: Obj, *, suspend: bool) -> Obj:
     return {**built, "spec": {**built["spec"], **fixed, "suspend": suspend}}
 
 
-_FIXED_FIELDS = ("template", "completions", "parallelism", "podFailurePolicy", "podReplacementPolicy", "backoffLimit")
+_FIXED_FIELDS = (
+    *("template", "completions", "parallelism", "completionMode"),
+    *("podFailurePolicy", "podReplacementPolicy", "backoffLimit"),
+)
 
 
 def _pod_template(finetune: FineTune, name: str, model: ModelSource, settings: Settings) -> Obj:
@@ -181,7 +199,7 @@ def _pod_template(finetune: FineTune, name: str, model: ModelSource, settings: S
         image=settings.images.trainer,
         command=["python", "-m", "codetune_trainer", "train"],
         settings=settings,
-        env=model_environment(model),
+        env={**model_environment(model), **meeting_env(finetune, name)},
         more_env=count_threads(spec.resources),
         mounts=mounts,
         resources=spec.resources,
@@ -195,4 +213,5 @@ def _pod_template(finetune: FineTune, name: str, model: ModelSource, settings: S
         scheduling=spec.scheduling,
         settings=settings,
         grace_seconds=GRACE_SECONDS,
+        subdomain=meeting_name(finetune),
     )

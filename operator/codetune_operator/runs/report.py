@@ -115,8 +115,9 @@ def _fold(report: RunReport, event: Event, again: bool) -> RunReport:
         case CheckpointEvent():
             return _fold_checkpoint(report, event)
         case ResumedEvent():
-            went_back = _go_back(report, event.step, f"The run went on from {event.checkpoint}", event.message)
-            return replace(went_back, resumed=report.resumed + (0 if again else 1))
+            why = f"The run went on from {event.checkpoint}" if event.checkpoint else "The run began anew"
+            went_back = _go_back(report, event.step, why, event.message)
+            return replace(went_back, resumed=report.resumed + (1 if event.restarted and not again else 0))
         case ResultEvent():
             return replace(report, result=event, remaining=None)
     return report

@@ -155,3 +155,38 @@ def test_a_preset_is(preset: Preset, rank: int, alpha: float) -> None:
     assert (found.learning_rate, found.batch_tokens, found.sequence_length) == (3e-4, 128 * 2048, 2048)
     assert (found.warmup_steps, found.weight_decay, found.dropout) == (20, 0.1, 0.01)
     assert (found.clip_norm, found.betas) == (0.5, [0.9, 0.95])
+
+
+TWO = replace(GPU, processes=2, weights=30_000_000_000, free_bytes=80_000_000_000)
+
+
+@pytest.mark.parametrize(
+    ("expected", "facts", "training"),
+    [
+        pytest.param(False, TWO, {}, id="fits"),
+        pytest.param(True, replace(TWO, free_bytes=74_000_000_000), {}, id="fills the GPU"),
+        pytest.param(True, TWO, {"precision": "Float32"}, id="fills the GPU in single precision"),
+        pytest.param(False, replace(TWO, free_bytes=1), {"sharding": "Off"}, id="fills the GPU, switched off"),
+        pytest.param(True, TWO, {"sharding": "On"}, id="fits, asked for"),
+        pytest.param(False, replace(TWO, free_bytes=1, processes=1), {}, id="nobody to share with"),
+        pytest.param(False, replace(TWO, device="cpu", free_bytes=None), {}, id="CPU"),
+    ],
+)
+def test_processes_share_the_weights_of_a_base_model_that_fills_a_gpu(
+    expected: bool, facts: Facts, training: Any
+) -> None:
+    found = get(facts, training=training)
+    assert found.sharded is expected
+    assert found.gradient_checkpointing is expected
+    assert any("spread over 2 processes" in note for note in found.notes) is expected
+
+
+def test_sharing_weights_alone_is_refused() -> None:
+    with pytest.raises(InvalidParametersError, match=r"training\.sharding is On.* resources\.gpus"):
+        get(GPU, training={"sharding": "On"})
+
+
+def test_processes_that_get_no_sequence_are_told() -> None:
+    found = get(replace(GPU, processes=8), training={"batch_tokens": 4 * 2048})
+    assert found.processes == 8
+    assert any("4 sequences for 8 processes" in note for note in found.notes)

@@ -12,6 +12,8 @@ from codetune_api.protocol import (
     ResultEvent,
     ResumedEvent,
     StageEvent,
+    parse,
+    render,
 )
 from codetune_operator.runs.report import RunReport, fold, from_status, sort_key
 from hypothesis import given
@@ -131,6 +133,28 @@ def test_starting_over_is_said_too() -> None:
     assert report.progress.step == 5
     assert report.progress.message.startswith("The run began anew")
     assert "steps 6 to 60 are repeated" in report.progress.message
+
+
+def test_an_attempt_without_a_whole_checkpoint_says_which_were_damaged() -> None:
+    resumed = ResumedEvent(checkpoint="", step=0, message="step-000060 was removed: it has no readable manifest")
+    report = tell(resumed, report=tell(*RUN), start=60)
+
+    assert report.progress is not None
+    assert report.progress.message == (
+        "The run began anew; steps 1 to 60 are repeated. step-000060 was removed: it has no readable manifest"
+    )
+    assert (report.resumed, report.checkpoints) == (1, ())
+
+
+def test_going_back_within_an_attempt_is_no_restart() -> None:
+    line = render(ResumedEvent(checkpoint="step-000040", step=40, message="nan", restarted=False), "n" * 16)
+    event = parse(line, "n" * 16)
+    assert event is not None
+    report = tell(event, report=tell(*RUN), start=60)
+
+    assert report.progress is not None
+    assert (report.progress.step, report.resumed) == (40, 0)
+    assert report.progress.message == "The run went on from step-000040; steps 41 to 60 are repeated. nan"
 
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=20))

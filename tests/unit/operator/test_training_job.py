@@ -31,10 +31,15 @@ def make_finetune(uid: str = "u1", **spec: Any) -> FineTune:
     )
 
 
-def build(finetune: FineTune, settings: Settings = SETTINGS) -> tuple[Obj, Obj]:
+def build_all(finetune: FineTune, settings: Settings = SETTINGS) -> tuple[Obj, ...]:
     model = locate_model(finetune.spec.base_model, file_root=settings.file_root)
     assert isinstance(model, ModelSource), model
     return build_training(finetune, pin_dataset(finetune, REVISION), model, settings)
+
+
+def build(finetune: FineTune, settings: Settings = SETTINGS) -> tuple[Obj, Obj]:
+    *_, config_map, job = build_all(finetune, settings)
+    return config_map, job
 
 
 def name_of(finetune: FineTune, revision: str = REVISION) -> str:
@@ -58,12 +63,13 @@ VARIANTS = [
         {"scheduling": {"queueName": "team", "nodeSelector": {"a": "b"}, "priorityClassName": "low"}}, id="queue"
     ),
     pytest.param({"activeDeadlineSeconds": 60, "suspend": True, "retries": 0}, id="deadline, suspended"),
+    pytest.param({"resources": {"gpus": 8, "nodes": 2}, "scheduling": {"queueName": "team"}}, id="nodes in a queue"),
 ]
 
 
 @pytest.mark.parametrize("spec", VARIANTS)
-def test_both_objects_are_valid_kubernetes(spec: Obj) -> None:
-    for built in build(make_finetune(**spec)):
+def test_all_objects_are_valid_kubernetes(spec: Obj) -> None:
+    for built in build_all(make_finetune(**spec)):
         kubernetes_validate.validate(built, "1.37", strict=True)
 
 
@@ -86,7 +92,7 @@ def test_the_job_is_retried_but_not_for_disruptions_stops_and_hopeless_cases() -
     assert "ttlSecondsAfterFinished" not in job["spec"]
     assert job["spec"]["podFailurePolicy"]["rules"] == [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [143]}},
+        {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [75, 143]}},
         {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [64]}},
     ]
     assert pod_spec(job)["restartPolicy"] == "Never"
@@ -171,7 +177,9 @@ SAME_JOB = [
     pytest.param(True, {"deletionPolicy": "Retain"}, id="deletion policy"),
     pytest.param(True, {"retries": 3, "checkpoints": {"keep": 3}, "resources": {"gpus": 1}}, id="defaults spelled out"),
     pytest.param(False, {"retries": 4}, id="retries"),
+    pytest.param(True, {"resources": {"nodes": 1}}, id="one node spelled out"),
     pytest.param(False, {"resources": {"gpus": 2}}, id="resources"),
+    pytest.param(False, {"resources": {"nodes": 2}}, id="nodes"),
     pytest.param(False, {"scheduling": {"nodeSelector": {"a": "b"}}}, id="scheduling"),
     pytest.param(False, {"checkpoints": {"keep": 9}}, id="checkpoints"),
     pytest.param(False, {"activeDeadlineSeconds": 60}, id="deadline"),

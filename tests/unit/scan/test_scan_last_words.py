@@ -50,7 +50,7 @@ def fail_with(error: Exception) -> Callable[[], int]:
         pytest.param(1, "SourceUnavailable", ModelUnavailable("m"), id="hub"),
         pytest.param(1, "DiskFull", OSError(errno.ENOSPC, "no space", "/x"), id="disk-full"),
         pytest.param(1, "DiskFull", OSError(errno.EDQUOT, "quota"), id="quota"),
-        pytest.param(1, "OutOfMemory", MemoryError(), id="memory"),
+        pytest.param(64, "OutOfMemory", MemoryError(), id="memory"),
         pytest.param(1, "InternalError", ValueError("boo"), id="our-own-fault"),
     ],
 )

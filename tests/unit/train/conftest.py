@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +12,17 @@ from typing import Any
 
 import pytest
 import torch
-from codetune_api.contracts import DatasetFile, DatasetManifest, TrainConfig, TrainResult
+from codetune_api.contracts import (
+    ENV_CONFIG,
+    ENV_MODEL,
+    ENV_SCRATCH,
+    ENV_STORE,
+    ENV_TERMINATION_LOG,
+    DatasetFile,
+    DatasetManifest,
+    TrainConfig,
+    TrainResult,
+)
 from codetune_api.digests import FileEntry, digest_value
 from codetune_api.finetune import Checkpoints, Evaluation, LoraOverrides, TrainingOverrides
 from codetune_api.project import FileCounts
@@ -20,6 +33,7 @@ from codetune_trainer.train.run import train
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+TRAIN = ("-m", "codetune_trainer", "train")
 NONCE = "0123456789abcdef"
 BASE_MODEL = "file:///tiny"
 STARCODER_FIM = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")
@@ -100,6 +114,56 @@ class StopAfter(StopSignal):
         super().check()
 
 
+class Process:
+    """`python -m codetune_trainer train`, as a Job starts it."""
+
+    def __init__(self, store: "Store", config: TrainConfig, arguments: Sequence[str], **environment: str) -> None:
+        path = store.root / f"{config.output}.json"
+        if not path.exists():
+            path.write_text(config.model_dump_json(by_alias=True, exclude_none=True))
+        self.termination = store.root / "termination"
+        places = {
+            ENV_CONFIG: path,
+            ENV_STORE: store.root,
+            ENV_SCRATCH: store.root,
+            ENV_MODEL: store.model,
+            ENV_TERMINATION_LOG: self.termination,
+        }
+        told = {**{key: str(value) for key, value in places.items()}, "OMP_NUM_THREADS": "1", **environment}
+        self._process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **told},
+        )
+        self._nonce = config.nonce
+        self.pid = self._process.pid
+        self.output: list[str] = []
+
+    def wait_for(self, is_wanted: Callable[[Event], bool]) -> None:
+        """Read on until an event comes."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.output.append(line)
+            event = parse(line, self._nonce)
+            if event is not None and is_wanted(event):
+                return
+        raise AssertionError("the run ended before that:\n" + "".join(self.output)[-3000:])
+
+    def end(self, number: int | None = None) -> int:
+        """Send a signal where one is given, and wait; returns the exit status."""
+        if number is not None:
+            self._process.send_signal(number)
+        self.output.append(self._process.communicate(timeout=100)[0])
+        return self._process.returncode
+
+    @property
+    def events(self) -> list[Event]:
+        """What it has said so far."""
+        return read_events("".join(self.output))
+
+
 @dataclass
 class Store:
     """An artifact store with a dataset and the folders of runs."""
@@ -171,6 +235,10 @@ class Store:
         self.status = train(config, self.root / config.dataset, self.model, folder, stop or StopSignal())
         self.events = read_events(self.said())
         return self.events
+
+    def start(self, config: TrainConfig, arguments: Sequence[str] = TRAIN, **environment: str) -> Process:
+        """Run it in a process of its own."""
+        return Process(self, config, arguments, **environment)
 
     def losses(self, run: str = "run") -> dict[int, float]:
         """Step → loss, as `metrics.jsonl` has it; of a step that was repeated, the last."""

@@ -38,6 +38,11 @@ def test_with_memory_to_spare_a_pass_is_what_fills_the_device(model: Any, rows: 
     assert choose_size(model, _parameters(sequences), None) == sizing.Sizing(rows, False)
 
 
+@pytest.mark.parametrize(("processes", "rows"), [(1, 8), (2, 4), (3, 3), (8, 1), (9, 1)])
+def test_processes_that_share_a_step_take_as_few_passes_as_they_can(model: Any, processes: int, rows: int) -> None:
+    assert choose_size(model, _parameters(8), 2**40, processes).rows == rows
+
+
 def test_with_less_memory_fewer_sequences_go_at_once_and_at_last_activations_are_computed_twice(model: Any) -> None:
     row = kept_bytes_a_token(model, "Float32") * 64
     found = [choose_size(model, _parameters(8), int(free * row + 2**20)) for free in (20, 8, 4, 0)]

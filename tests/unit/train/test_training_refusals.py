@@ -21,7 +21,7 @@ from codetune_trainer.errors import (
     TrainerError,
     UnsupportedModel,
 )
-from codetune_trainer.train import fitting, modelling, stepping
+from codetune_trainer.train import fitting, machine, modelling, stepping
 from transformers import BertConfig, GPT2Config, LlamaConfig, MambaConfig, Starcoder2Config
 
 if TYPE_CHECKING:
@@ -142,7 +142,6 @@ def test_a_dataset_that_teaches_nothing_or_cheats_is_refused(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        pytest.param({"gpus": 2}, "resources.gpus is 2", id="more GPUs than one"),
         pytest.param({"training": {"sequence_length": 512}}, "training.sequenceLength is 512", id="too long"),
         pytest.param({"lora": LoraOverrides(target_modules=["nowhere"])}, "nowhere", id="a layer that is not there"),
         pytest.param({"lora": LoraOverrides(train_embeddings=True)}, "trainEmbeddings", id="what vLLM can't serve"),
@@ -159,6 +158,14 @@ def test_a_pod_without_the_gpu_that_it_asked_for_says_so(store: "Store", monkeyp
     with pytest.raises(DeviceMissing, match="sees none") as caught:
         store.train(store.config(device="cuda"))
     assert caught.value.reason == "StartError"
+
+
+def test_a_pod_with_fewer_gpus_than_it_asked_for_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert machine.find_device("cuda", 2) == torch.device("cuda")
+    with pytest.raises(DeviceMissing, match="asked for 4 GPUs, but PyTorch sees 2"):
+        machine.find_device("cuda", 4)
 
 
 def test_short_memory_halves_the_micro_batch_then_saves_activations_then_fails(

@@ -1,5 +1,25 @@
 """The training recipe: dataset → tokens → packed sequences → base model with LoRA → loop → evaluation → result."""
 
-from codetune_trainer.train.run import main
+import importlib
+
+from codetune_api.contracts import TrainConfig
+
+from codetune_trainer import launching
+from codetune_trainer.config import inside, load_config, load_places
+from codetune_trainer.train import recovery
 
 __all__ = ["main"]
+
+
+def main() -> int:
+    """Train in this process, or start the processes that do; returns the exit status. Raises: TrainerError."""
+    config = load_config(TrainConfig)
+    if launching.needs_launcher(config) and not launching.is_launched():
+        if config.nodes == 1 or not recovery.load(inside(load_places().store, config.output, "output")).is_finished:
+            return launching.launch(config)
+        # A pod that died after its last step comes again alone. Only the report is left, which is the first one's.
+        if launching.node_index() > 0:
+            return 0
+    # Not at the top: the launcher has no use for torch.
+    status: int = importlib.import_module("codetune_trainer.train.run").main(config)
+    return status

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from codetune_api.infilling import Format
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from codetune_trainer.train.encoding import Encoder
+from codetune_trainer.train.group import ALONE, Group
 from codetune_trainer.train.modelling import Model
 from codetune_trainer.train.questions import Question
 
@@ -34,22 +35,27 @@ class Mark:
 
 
 def answer_lines(
-    model: Model, encoder: Encoder, questions: Sequence[Question], between: Callable[[], None]
+    model: Model, encoder: Encoder, questions: Sequence[Question], between: Callable[[], None], group: Group = ALONE
 ) -> list[Mark]:
     """Complete next lines: the first line of the answer that holds anything counts."""
     prompts = [_nearest(encoder, question.before) for question in questions]
-    answers = _generate(model, encoder, prompts, LINE_TOKENS, [encoder.end], between, by_line=True)
+    answers = _generate(model, encoder, prompts, LINE_TOKENS, [encoder.end], between, by_line=True, group=group)
     return [
         _mark(question, _first_line(answer)) for question, answer in zip(questions, answers, strict=True)
     ]  # fmt: skip
 
 
 def answer_middles(
-    model: Model, encoder: Encoder, found: Format, questions: Sequence[Question], between: Callable[[], None]
+    model: Model,
+    encoder: Encoder,
+    found: Format,
+    questions: Sequence[Question],
+    between: Callable[[], None],
+    group: Group = ALONE,
 ) -> list[Mark]:
     """Fill middles in, asked as the family is served."""
     prompts = [_ask_middle(encoder, found, question) for question in questions]
-    answers = _generate(model, encoder, prompts, MIDDLE_TOKENS, list(found.stops), between, by_line=False)
+    answers = _generate(model, encoder, prompts, MIDDLE_TOKENS, list(found.stops), between, by_line=False, group=group)
     return [_mark(question, answer) for question, answer in zip(questions, answers, strict=True)]
 
 
@@ -75,6 +81,17 @@ class _LineDone(StoppingCriteria):
         return torch.tensor(["\n" in text.lstrip() for text in texts], device=input_ids.device)
 
 
+class _Together(LogitsProcessor):
+    """All processes take the leader's token: a chance rounding must not let one of them be done before the others."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+
+    def __call__(self, _input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        best = self._group.spread(scores.argmax(dim=-1, keepdim=True))
+        return torch.full_like(scores, -torch.inf).scatter_(1, best, 0.0)
+
+
 @torch.no_grad()
 def _generate(
     model: Model,
@@ -85,6 +102,7 @@ def _generate(
     between: Callable[[], None],
     *,
     by_line: bool,
+    group: Group = ALONE,
 ) -> list[str]:
     """Greedy continuations of at most so many tokens, several at once; what `between` raises ends it."""
     was_training = model.training
@@ -107,6 +125,7 @@ def _generate(
                 pad_token_id=encoder.padding,
                 eos_token_id=ends,
                 stopping_criteria=StoppingCriteriaList([_LineDone(encoder, longest)] if by_line else []),
+                logits_processor=LogitsProcessorList([_Together(group)] if group.size > 1 else []),
                 temperature=None,
                 top_p=None,
                 top_k=None,

@@ -22,7 +22,7 @@ def score_base(run: Run) -> Baseline | None:
     if held_out is None:
         return None
     found = baselines.load(run.folder, held_out.digest())
-    if found is None:
+    if run.group.agree(found is None) or found is None:
         asked = f"{held_out.tokens} held-out tokens, {len(held_out.lines)} lines, {len(held_out.middles)} middles"
         run.reporter.stage("Baseline", f"Measuring the base model on {asked}")
         with run.model.disable_adapter():
@@ -31,7 +31,8 @@ def score_base(run: Run) -> Baseline | None:
             measured = time.monotonic()
             scored = _score(run, held_out, loss)
         found = Baseline(scored, measured - began, time.monotonic() - measured)
-        baselines.save(run.folder, held_out.digest(), found)
+        if run.group.leads:
+            baselines.save(run.folder, held_out.digest(), found)
     run.pace.note_checkpoint(found.measuring_seconds)
     run.pace.note_end(found.answering_seconds)
     return found
@@ -62,16 +63,17 @@ def _evaluate(run: Run, base: Baseline | None, best: str) -> Evaluation | None:
         checkpoints.load_adapter(run.checkpoints / best, run.model)
     loss = run.state.best_loss if run.state.best_loss is not None else milestones.measure(run)
     tuned = _score(run, run.held_out, loss or 0.0)
-    baselines.save_answers(run.folder, {"base": asdict(base.scored), "tuned": asdict(tuned)})
+    if run.group.leads:
+        baselines.save_answers(run.folder, {"base": asdict(base.scored), "tuned": asdict(tuned)})
     return compare(base.scored, tuned)
 
 
 def _score(run: Run, held_out: HeldOut, loss: float) -> Scored:
     """Losses by file and answers of the model as it is."""
     rows, precision = run.micro_batch, run.parameters.precision
-    files = evaluating.file_losses(run.model, held_out, rows, precision, run.breathe)
-    lines = answer_lines(run.model, run.encoder, held_out.lines, run.breathe)
+    files = evaluating.file_losses(run.model, held_out, rows, precision, run.breathe, run.group)
+    lines = answer_lines(run.model, run.encoder, held_out.lines, run.breathe, run.group)
     middles = []
     if held_out.fim is not None:
-        middles = answer_middles(run.model, run.encoder, held_out.fim, held_out.middles, run.breathe)
+        middles = answer_middles(run.model, run.encoder, held_out.fim, held_out.middles, run.breathe, run.group)
     return Scored(loss, files, lines, middles)

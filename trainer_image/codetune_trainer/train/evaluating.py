@@ -13,6 +13,7 @@ from codetune_api.infilling import Format
 
 from codetune_trainer.train.answering import LINE_TOKENS, MIDDLE_TOKENS, PROMPT_TOKENS
 from codetune_trainer.train.encoding import Encoder
+from codetune_trainer.train.group import ALONE, Group
 from codetune_trainer.train.losses import sum_loss
 from codetune_trainer.train.modelling import Model
 from codetune_trainer.train.packing import IGNORED, Packed, cut_pieces, pack
@@ -122,14 +123,16 @@ def _choose_pieces(
 
 
 @torch.no_grad()
-def mean_loss(model: Model, held_out: HeldOut, rows: int, precision: str, between: Callable[[], None]) -> float:
+def mean_loss(
+    model: Model, held_out: HeldOut, rows: int, precision: str, between: Callable[[], None], group: Group = ALONE
+) -> float:
     """Mean cross-entropy over the held-out targets, in nats per token; `rows` sequences at once."""
-    return _sum(model, held_out.packed, rows, precision, between) / held_out.tokens
+    return _sum(model, held_out.packed, rows, precision, between, group) / held_out.tokens
 
 
 @torch.no_grad()
 def file_losses(
-    model: Model, held_out: HeldOut, rows: int, precision: str, between: Callable[[], None]
+    model: Model, held_out: HeldOut, rows: int, precision: str, between: Callable[[], None], group: Group = ALONE
 ) -> list[tuple[float, int]]:
     """(sum of the cross-entropies, targets) of each file, in the order of `names`."""
     found = []
@@ -139,20 +142,21 @@ def file_losses(
         part = held_out.packed.choose(holding.nonzero()[:, 0].tolist())
         labels = part.labels.masked_fill(~of_file[holding], IGNORED)
         masked = Packed(part.tokens, labels, part.positions, part.segments)
-        found.append((_sum(model, masked, rows, precision, between) if masked.targets else 0.0, masked.targets))
+        found.append((_sum(model, masked, rows, precision, between, group) if masked.targets else 0.0, masked.targets))
     return found
 
 
-def _sum(model: Model, packed: Packed, rows: int, precision: str, between: Callable[[], None]) -> float:
+def _sum(model: Model, packed: Packed, rows: int, precision: str, between: Callable[[], None], group: Group) -> float:
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
     total = 0.0
     try:
-        for start in range(0, len(packed), rows):
+        for mine, counts in group.take_turns(len(packed), rows):
             between()
             with autocast(precision, device):
-                total += sum_loss(model, packed.choose(slice(start, start + rows)).to(device)).item()
+                loss = sum_loss(model, packed.choose(mine).to(device)).item()
+            total += loss if counts else 0.0
     finally:
         model.train(was_training)
-    return total
+    return group.add(total)

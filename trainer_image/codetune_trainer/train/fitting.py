@@ -1,16 +1,17 @@
 """The loop: batches in, optimizer steps and checkpoints out."""
 
+import hashlib
 import math
 import time
 
 import torch
 
-from codetune_trainer.errors import DivergedLoss, OutOfMemory
-from codetune_trainer.train import machine, milestones
+from codetune_trainer.errors import DivergedLoss, OutOfMemory, OutOfMemoryNow
+from codetune_trainer.train import machine, milestones, recovering, resuming
 from codetune_trainer.train.charting import add_point
 from codetune_trainer.train.feeding import feed
 from codetune_trainer.train.modelling import enable_checkpointing
-from codetune_trainer.train.pacing import Stopped, learning_rate
+from codetune_trainer.train.pacing import PeerOutOfMemory, Stopped, learning_rate
 from codetune_trainer.train.packing import Packed
 from codetune_trainer.train.running import Run, record, report_progress
 from codetune_trainer.train.stepping import RandomState, accumulate, apply_gradients, memory_errors
@@ -19,8 +20,19 @@ from codetune_trainer.train.stepping import RandomState, accumulate, apply_gradi
 def fit(run: Run) -> None:
     """Train until the last step, or until the held-out loss no longer falls.
 
+    A loss that is no number sends the run back to its last checkpoint with a lower learning rate, once.
+
     Raises: Stopped after SIGTERM with the state saved; DivergedLoss; OutOfMemory.
     """
+    while True:
+        try:
+            return _fit_on(run)
+        except DivergedLoss as error:
+            resuming.go_back(run, f"{error.message} {recovering.lower_rate(run, error)}")
+
+
+def _fit_on(run: Run) -> None:
+    """From where the run is. Raises: as `fit`."""
     position = run.state.position
     batches = feed(run.corpus, position, run.sequences)
     run.model.train()
@@ -40,6 +52,8 @@ def fit(run: Run) -> None:
         run.state.epoch, run.state.sequence = position.epoch, position.sequence
         if run.state.step == first:
             _tell_start(run)
+        if run.state.step == first + recovering.FIRST_STEPS - 1:
+            recovering.end_first_steps(run)
         if is_milestone(run):
             milestones.mark(run)
         if run.progress.is_due() or run.is_done:
@@ -48,6 +62,8 @@ def fit(run: Run) -> None:
 
 def _tell_start(run: Run) -> None:
     """How long it took from the start of the process to the end of the first step."""
+    if not run.group.leads:
+        return
     seconds = round(machine.seconds_since_start(), 1)
     record(run, {"step": run.state.step, "secondsToFirstStep": seconds})
     print(f"The first step ended {seconds:g} s after the start of the process.", flush=True)
@@ -68,14 +84,12 @@ def _step(run: Run, batch: Packed) -> None:
     """One optimizer step. Raises: Stopped with nothing changed, DivergedLoss, OutOfMemory."""
     state, parameters = run.state, run.parameters
     began = time.monotonic()
+    _part_random(run)
     loss = _accumulate_in_memory(run, batch)
     rate = learning_rate(state.step + 1, parameters)
     norm = apply_gradients(run.model, run.optimizer, rate)
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise DivergedLoss(
-            f"In step {state.step + 1} the loss was {loss:g} and its gradient {norm:g}.",
-            f"Lower training.learningRate (now {parameters.learning_rate:g}) or raise training.warmupSteps.",
-        )
+        raise milestones.diverged(run, f"In step {state.step + 1} the loss was {loss:g} and its gradient {norm:g}.")
     tokens = batch.targets
     state.step += 1
     state.tokens += tokens
@@ -88,14 +102,27 @@ def _step(run: Run, batch: Packed) -> None:
     record(run, {"step": state.step, "loss": loss, "learningRate": rate, "tokensPerSecond": round(speed, 1)})
 
 
+def _part_random(run: Run) -> None:
+    """Each process drops out other values: the leader's generator goes on as its checkpoints have it, and the others
+    begin anew with each step, so that they need none."""
+    if not run.group.leads:
+        seed = hashlib.sha256(f"{run.parameters.seed}/{run.state.step}/{run.group.rank}".encode()).digest()[:7]
+        torch.manual_seed(int.from_bytes(seed))
+
+
 def _accumulate_in_memory(run: Run, batch: Packed) -> float:
     """Gradients of a step, with smaller micro-batches where memory is short. Raises: Stopped, OutOfMemory."""
     random = RandomState.take()
     while True:
         try:
             with memory_errors():
-                return accumulate(run.model, batch, run.micro_batch, run.parameters.precision, run.breathe)
+                return accumulate(run.model, batch, run.micro_batch, run.parameters.precision, run.breathe, run.group)
         except torch.OutOfMemoryError as error:
+            if run.parameters.sharded:
+                # The others wait for this process's part of a layer: only all of them together can begin again.
+                raise OutOfMemoryNow(out_of_memory(run.config.device).message) from error
+            if not isinstance(error, PeerOutOfMemory):
+                run.stop.tell_memory()
             if not _use_less_memory(run):
                 raise out_of_memory(run.config.device) from error
         # Out of the handler, so that the failed attempt's tensors are gone before the next one.

@@ -22,12 +22,17 @@ _STARTED = time.monotonic()
 _ALLOCATION = ((-1, -1), (-2, 64 << 20), (-4, 0))  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX
 
 
-def find_device(kind: Literal["cpu", "cuda"]) -> torch.device:
-    """The device to train on. Raises: DeviceMissing."""
+def find_device(kind: Literal["cpu", "cuda"], processes: int = 1) -> torch.device:
+    """The device to train on, one for each of the processes of this machine. Raises: DeviceMissing."""
     if kind == "cuda" and not torch.cuda.is_available():
         raise DeviceMissing(
             "The run asked for a GPU, but PyTorch sees none in its pod.",
             "Check the GPU driver of the node and the trainer image, or set resources.gpus to 0.",
+        )
+    if kind == "cuda" and torch.cuda.device_count() < processes:
+        raise DeviceMissing(
+            f"The run asked for {processes} GPUs, but PyTorch sees {torch.cuda.device_count()} in its pod.",
+            "Check the device plugin of the node, or set resources.gpus to what a node has.",
         )
     return torch.device(kind)
 

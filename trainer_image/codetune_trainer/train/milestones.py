@@ -1,5 +1,6 @@
 """What happens at a checkpoint: measure, remember the best, save, prune, tell."""
 
+import math
 import time
 
 from codetune_api.artifacts import checkpoint_folder, checkpoint_name, store_uri
@@ -7,6 +8,7 @@ from codetune_api.contracts import CheckpointManifest
 from codetune_api.finetune import CheckpointStatus
 from codetune_api.protocol import CheckpointEvent
 
+from codetune_trainer.errors import DivergedLoss
 from codetune_trainer.train import checkpoints, evaluating
 from codetune_trainer.train.charting import add_point
 from codetune_trainer.train.pacing import Stopped
@@ -14,13 +16,18 @@ from codetune_trainer.train.running import Run, record
 
 
 def mark(run: Run) -> None:
-    """Measure the model and save a checkpoint. Raises: Stopped, with the checkpoint saved all the same."""
+    """Measure the model and save a checkpoint.
+
+    Raises: Stopped, with the checkpoint saved all the same; DivergedLoss, with none saved that nobody can use.
+    """
     began = time.monotonic()
     try:
         held_out = measure(run)
     except Stopped as stopped:
         save(run, None)
         raise _safe(run) from stopped
+    if held_out is not None and not math.isfinite(held_out):
+        raise diverged(run, f"After step {run.state.step} the held-out loss was {held_out:g}.")
     _remember_best(run, held_out)
     save(run, held_out)
     run.pace.note_checkpoint(time.monotonic() - began)
@@ -31,6 +38,13 @@ def mark_stop(run: Run) -> Stopped:
     if run.state.step and (not run.saved or run.saved[-1].step < run.state.step):
         save(run, None)
     return _safe(run)
+
+
+def diverged(run: Run, what: str) -> DivergedLoss:
+    """What a loss that is no number means."""
+    now = run.parameters.learning_rate
+    hint = f"Lower training.learningRate (now {now:g}) or raise training.warmupSteps in a new FineTune."
+    return DivergedLoss(what, hint)
 
 
 def _safe(run: Run) -> Stopped:
@@ -44,7 +58,7 @@ def measure(run: Run) -> float | None:
     if run.held_out is None:
         return None
     precision = run.parameters.precision
-    return evaluating.mean_loss(run.model, run.held_out, run.micro_batch, precision, run.breathe)
+    return evaluating.mean_loss(run.model, run.held_out, run.micro_batch, precision, run.breathe, run.group)
 
 
 def _remember_best(run: Run, held_out: float | None) -> None:
@@ -64,14 +78,20 @@ def save(run: Run, held_out: float | None) -> None:
     """Write a checkpoint of the state as it is, and remove those that need not be kept."""
     state, name = run.state, checkpoint_name(run.state.step)
     state.history = add_point(state.history, (state.step, state.loss, held_out), run.parameters.max_steps)
-    manifest = checkpoints.save(run.checkpoints, run.model, run.optimizer, state, run.identity, held_out)
+    manifest = CheckpointManifest.model_validate_json(run.group.lead(lambda: _write(run, held_out)))
     names = {found.name for found in run.saved} | {name}
     removed = checkpoints.choose_to_remove(names, run.config.checkpoints.keep, state.best_checkpoint)
-    checkpoints.remove(run.checkpoints, removed)
+    if run.group.leads:
+        checkpoints.remove(run.checkpoints, removed)
     status = describe(run, manifest)
     run.saved = [found for found in run.saved if found.name not in (*removed, name)] + [status]
     run.reporter.emit(CheckpointEvent(checkpoint=status, removed=removed))
     record(run, {"step": state.step, "loss": state.loss, "holdoutLoss": held_out, "tokens": state.tokens})
+
+
+def _write(run: Run, held_out: float | None) -> str:
+    manifest = checkpoints.save(run.checkpoints, run.model, run.optimizer, run.state, run.identity, held_out)
+    return manifest.model_dump_json(by_alias=True, exclude_none=True)
 
 
 def describe(run: Run, manifest: CheckpointManifest) -> CheckpointStatus:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from codetune_api.finetune import Parameters
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -73,6 +74,13 @@ def linear_modules(config: Any, uri: str) -> list[str]:
     return sorted(found)
 
 
+def count_weights(config: Any) -> int:
+    """How many weights a model has; none of them is loaded."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return sum(weight.numel() for weight in model.parameters())
+
+
 def can_share_sequences(config: Any, length: int) -> bool:
     """Whether an attention mask alone keeps the documents of one sequence apart.
 
@@ -101,6 +109,15 @@ def add_adapter(base: Model, parameters: Parameters, uri: str) -> Model:
     if parameters.gradient_checkpointing:
         enable_checkpointing(model)
     return model
+
+
+def begin_adapter_anew(model: Model, seed: int) -> None:
+    """Forget what an adapter has learned: it is the identity again."""
+    torch.manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            for name in module.active_adapters:
+                module.reset_lora_parameters(name, init_lora_weights=True)
 
 
 def enable_checkpointing(model: Model) -> None:

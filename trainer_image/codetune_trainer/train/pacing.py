@@ -7,7 +7,10 @@ from collections import deque
 from collections.abc import Callable
 from types import FrameType
 
+import torch
 from codetune_api.finetune import Parameters
+
+from codetune_trainer.train.group import Group
 
 _STEPS = 20
 """Steps whose mean is the pace: enough to even out noise, few enough to follow a machine that gets busy."""
@@ -95,10 +98,43 @@ class StopSignal:
     def check(self) -> None:
         """Raises: Stopped once SIGTERM has come."""
         if self.is_set:
-            raise Stopped("SIGTERM came before the first step was done.")
+            raise Stopped("SIGTERM came; nothing that a checkpoint holds is lost.")
+
+    def tell_memory(self) -> None:
+        """This process is short of memory: nobody else has to know."""
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self.is_set = True
+
+
+class SharedStopSignal(StopSignal):
+    """SIGTERM that came to any process of a group stops all of them at the same place.
+
+    Every process looks equally often. A process whose memory is short says so in place of a look.
+    """
+
+    _STOP, _MEMORY = 1, 2
+
+    def __init__(self, group: Group) -> None:
+        super().__init__()
+        self._group = group
+
+    def check(self) -> None:
+        """Raises: Stopped; torch.OutOfMemoryError when another process has said that its memory is short."""
+        word = self._group.agree(self._STOP if self.is_set else 0)
+        if word == self._MEMORY:
+            raise PeerOutOfMemory("The memory of another process is short.")
+        if word == self._STOP:
+            self.is_set = True
+            super().check()
+
+    def tell_memory(self) -> None:
+        """The others raise at the look that they are at, or come to next."""
+        self._group.agree(self._MEMORY)
+
+
+class PeerOutOfMemory(torch.OutOfMemoryError):
+    """Another process of the group ran out of memory."""
 
 
 class Throttle:

@@ -1,9 +1,13 @@
 """Finds where a run that was interrupted goes on."""
 
+import json
+
 from codetune_api.contracts import CheckpointManifest
 from codetune_api.protocol import ResumedEvent
 
 from codetune_trainer.train import checkpoints, milestones, starting
+from codetune_trainer.train.checkpoints import State
+from codetune_trainer.train.modelling import begin_adapter_anew
 from codetune_trainer.train.running import Run
 
 
@@ -12,33 +16,58 @@ def resume(run: Run) -> None:
 
     Raises: IncompatibleCheckpoint.
     """
-    checkpoints.remove(run.checkpoints, [])
+    if run.group.leads:
+        checkpoints.remove(run.checkpoints, [])
     whole, damaged = _sort_out(run)
     # They are of steps that come again; a name that is taken by a damaged one would count as kept.
-    checkpoints.remove(run.checkpoints, damaged)
+    if run.group.leads:
+        checkpoints.remove(run.checkpoints, damaged)
     skipped = "; ".join(f"{name} was removed: {why}" for name, why in damaged.items())
-    if not whole:
-        if skipped:
-            run.reporter.stage("Training", f"Starting anew: {skipped}")
-        starting.load(run)
+    if whole:
+        _take(run, whole)
+        run.reporter.emit(ResumedEvent(checkpoint=whole[-1].name, step=run.state.step, message=skipped))
         return
-    newest = whole[-1]
-    run.state = checkpoints.restore(run.checkpoints / newest.name, run.model, run.optimizer)
+    if skipped:
+        run.reporter.emit(ResumedEvent(checkpoint="", step=0, message=skipped))
+    starting.load(run)
+
+
+def go_back(run: Run, why: str) -> None:
+    """Go back to the newest whole checkpoint in the middle of an attempt; without one, to the start."""
+    whole, _ = _sort_out(run)
+    if whole:
+        _take(run, whole)
+    else:
+        begin_adapter_anew(run.model, run.parameters.seed)
+        starting.load(run)
+        run.optimizer.state.clear()
+        run.state, run.saved = State(), []
+    run.optimizer.zero_grad(set_to_none=True)
+    name = whole[-1].name if whole else ""
+    run.reporter.emit(ResumedEvent(checkpoint=name, step=run.state.step, message=why, restarted=False))
+
+
+def _take(run: Run, whole: list[CheckpointManifest]) -> None:
+    run.state = checkpoints.restore(run.checkpoints / whole[-1].name, run.model, run.optimizer)
     run.saved = [milestones.describe(run, manifest) for manifest in whole]
     _forget_lost_best(run)
-    run.reporter.emit(ResumedEvent(checkpoint=newest.name, step=newest.step, message=skipped))
 
 
 def _sort_out(run: Run) -> tuple[list[CheckpointManifest], dict[str, str]]:
-    """Whole checkpoints by step, and names of damaged ones with what is wrong."""
+    """Whole checkpoints by step, and names of damaged ones with what is wrong, as the leader finds them."""
+    told = json.loads(run.group.lead(lambda: _look_at_all(run)))
+    return [CheckpointManifest.model_validate(entry) for entry in told["whole"]], told["damaged"]
+
+
+def _look_at_all(run: Run) -> str:
     whole, damaged = [], {}
     for path in checkpoints.list_checkpoints(run.checkpoints):
         found = checkpoints.verify(path, run.identity)
         if isinstance(found, str):
             damaged[path.name] = found
         else:
-            whole.append(found)
-    return whole[::-1], damaged
+            whole.append(found.to_wire())
+    return json.dumps({"whole": whole[::-1], "damaged": damaged})
 
 
 def _forget_lost_best(run: Run) -> None:

@@ -1,6 +1,7 @@
 """`python -m codetune_trainer train`: the recipe, to be read from top to bottom."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,102 +14,118 @@ from codetune_api.protocol import DatasetEvent, ParametersEvent, ResultEvent
 from transformers.utils import logging as transformers_logging
 
 from codetune_trainer.architectures import load_model_config
-from codetune_trainer.config import inside, load_config, load_places
-from codetune_trainer.errors import InvalidParameters, ModelNotFound
-from codetune_trainer.reporting import Reporter
+from codetune_trainer.config import inside, load_places
+from codetune_trainer.errors import EXIT_STOPPED, InvalidParameters, ModelNotFound
+from codetune_trainer.reporting import Reporter, Silence
 from codetune_trainer.train import evaluating, machine, modelling, starting
 from codetune_trainer.train.concluding import conclude, score_base
 from codetune_trainer.train.documents import find_origin, load_dataset
 from codetune_trainer.train.encoding import Encoder, build_encoder
 from codetune_trainer.train.feeding import Corpus
 from codetune_trainer.train.fitting import fit, out_of_memory
+from codetune_trainer.train.group import ALONE, Group, join, peer_errors
 from codetune_trainer.train.infilling import find_fim_tokens
 from codetune_trainer.train.kernels.installing import speed_up_base
 from codetune_trainer.train.logbook import keeping_log
-from codetune_trainer.train.pacing import Stopped, StopSignal
+from codetune_trainer.train.pacing import SharedStopSignal, Stopped, StopSignal
+from codetune_trainer.train.recovering import finish, marking
 from codetune_trainer.train.resuming import resume
 from codetune_trainer.train.running import Run
+from codetune_trainer.train.sharding import shard
 from codetune_trainer.train.sizing import choose_size
 from codetune_trainer.train.stepping import memory_errors
 from codetune_trainer.train.targets import choose_targets
 from codetune_trainer.train.tokens import tokenize
 
-EXIT_STOPPED = 143
-"""Stopped by SIGTERM with a checkpoint written: the Job does not count it as a failure."""
 
-
-def main() -> int:
+def main(config: TrainConfig) -> int:
     """Set up, train, evaluate, report; returns the exit status. Raises: TrainerError."""
     transformers_logging.disable_progress_bar()
-    config = load_config(TrainConfig)
     places = load_places()
     if places.model is None:
         raise ModelNotFound(f"The environment variable {ENV_MODEL} is not set.", "The operator sets it in every Job.")
     folder = inside(places.store, config.output, "output")
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    stop = StopSignal()
+    group = join(config.device)
+    stop = StopSignal() if group.size == 1 else SharedStopSignal(group)
     stop.listen()
-    with keeping_log(folder / "train.log"):
+    with keeping_log(folder / "train.log") if group.leads else nullcontext():
         starting.bring(config, places.store, folder)
-        return train(config, inside(places.store, config.dataset, "dataset"), places.model, folder, stop)
+        return train(config, inside(places.store, config.dataset, "dataset"), places.model, folder, stop, group)
 
 
-def train(config: TrainConfig, dataset: Path, model: Path, folder: Path, stop: StopSignal) -> int:
+def train(config: TrainConfig, dataset: Path, model: Path, folder: Path, stop: StopSignal, group: Group = ALONE) -> int:
     """The recipe between a dataset folder and a run folder; returns the exit status. Raises: TrainerError."""
-    reporter = Reporter(config.nonce)
+    reporter = Reporter(config.nonce) if group.leads else Silence()
     try:
         with memory_errors():
-            run = set_up(config, dataset, model, folder, reporter, stop)
-            resume(run)
-            base = score_base(run)
-            reporter.stage("Training")
-            fit(run)
-            result = conclude(run, base)
+            run = set_up(config, dataset, model, folder, reporter, stop, group)
+            with marking(run), peer_errors():
+                resume(run)
+                base = score_base(run)
+                reporter.stage("Training")
+                fit(run)
+                result = conclude(run, base)
+                finish(run)
     except Stopped as stopped:
-        print(stopped, flush=True)
+        if group.leads:
+            print(stopped, flush=True)
+        group.agree(0)
         return EXIT_STOPPED
     except torch.OutOfMemoryError as error:
         raise out_of_memory(config.device) from error
     reporter.emit(ResultEvent(train=result))
+    group.agree(0)  # nobody leaves before the result is told: a pod that is done is not started again
     return 0
 
 
 def set_up(
-    config: TrainConfig, dataset: Path, model_folder: Path, folder: Path, reporter: Reporter, stop: StopSignal
+    config: TrainConfig,
+    dataset: Path,
+    model_folder: Path,
+    folder: Path,
+    reporter: Reporter,
+    stop: StopSignal,
+    group: Group,
 ) -> Run:
     """Everything before the first step; every problem with the inputs is said before any weight is loaded.
 
     Raises: TrainerError, Stopped.
     """
-    if config.gpus > 1:
-        text = f"resources.gpus is {config.gpus}, but this version trains on one GPU."
-        raise InvalidParameters(text, "Set resources.gpus to 1.")
-    device = machine.find_device(config.device)
+    device = machine.find_device(config.device, group.local_size)
     machine.keep_freed_memory()
-    torch.set_num_threads(machine.count_threads())
+    torch.set_num_threads(max(1, machine.count_threads() // group.local_size))
     model_config = load_model_config(model_folder, config.base_model)
     config = starting.take_over(config, folder)
     encoder = build_encoder(modelling.load_tokenizer(model_folder, config.base_model))
     reporter.stage("Tokenizing")
     files = load_dataset(dataset, config.dataset_revision)
-    found = tokenize([file.text for file in files.train], encoder, dataset, config.dataset_revision)
+    with group.leader_first():
+        found = tokenize([file.text for file in files.train], encoder, dataset, config.dataset_revision)
     plain = [[*tokens, encoder.end] for tokens in found]
     stop.check()
-    parameters = _resolve(config, encoder, model_config, sum(map(len, plain)), device)
+    parameters = _resolve(config, encoder, model_config, sum(map(len, plain)), device, group)
     corpus = _build_corpus(files.train, plain, encoder, parameters, model_config)
     held_out = _prepare(files.holdout, encoder, corpus, parameters, config)
-    _announce(config, parameters, corpus, files.sources, reporter, folder)
+    if group.leads:
+        _announce(config, parameters, corpus, files.sources, reporter, folder)
     torch.manual_seed(parameters.seed)
-    model = modelling.load_base(model_folder, config.base_model, parameters.precision, device)
-    speed_up_base(model, shared=corpus.shared)
+    place = torch.device("cpu") if parameters.sharded else device
+    model = modelling.load_base(model_folder, config.base_model, parameters.precision, place)
+    if device.type == "cpu":
+        speed_up_base(model, shared=corpus.shared)
     model = modelling.add_adapter(model, parameters, config.base_model)
+    if parameters.sharded:
+        shard(model, device, group)
+    for weight in modelling.trainable_weights(model):
+        group.spread(weight.data)
     stop.check()
     optimizer = _build_optimizer(model, parameters)
-    micro_batch = _choose_micro_batch(model, parameters, device)
+    micro_batch = _choose_micro_batch(model, parameters, device, group)
     recomputing = bool(model.get_base_model().is_gradient_checkpointing)
     parameters = parameters.model_copy(update={"gradient_checkpointing": recomputing})
     return Run(
-        config, parameters, encoder, model, optimizer, corpus, held_out, folder, reporter, stop, micro_batch
+        config, parameters, encoder, model, optimizer, corpus, held_out, folder, reporter, stop, micro_batch, group
     )  # fmt: skip
 
 
@@ -142,8 +159,11 @@ def _prepare(
     )
 
 
-def _resolve(config: TrainConfig, encoder: Encoder, model: Any, tokens: int, device: torch.device) -> Parameters:
+def _resolve(
+    config: TrainConfig, encoder: Encoder, model: Any, tokens: int, device: torch.device, group: Group
+) -> Parameters:
     fim, targets = find_fim_tokens(encoder.tokenizer), choose_targets(model, config.base_model)
+    free = machine.free_memory(device) if device.type == "cuda" and group.size > 1 else None
     facts = Facts(
         dataset_tokens=tokens,
         has_fim=fim is not None,
@@ -153,6 +173,9 @@ def _resolve(config: TrainConfig, encoder: Encoder, model: Any, tokens: int, dev
         max_positions=getattr(model.get_text_config(), "max_position_embeddings", None) or 2**31,
         linear_modules=targets.modules,
         notes=[*targets.notes, *starting.describe_start(config)],
+        processes=group.size,
+        weights=modelling.count_weights(model) if group.size > 1 else 0,
+        free_bytes=None if free is None else -group.agree(-free),
     )
     try:
         return resolve(config.preset, config.lora, config.training, config.checkpoints, facts)
@@ -197,9 +220,12 @@ def _build_optimizer(model: modelling.Model, parameters: Parameters) -> torch.op
     )
 
 
-def _choose_micro_batch(model: modelling.Model, parameters: Parameters, device: torch.device) -> int:
-    """Sequences at once, as measured; with activations computed twice when not even one fits otherwise."""
-    sizing = choose_size(model, parameters, machine.free_memory(device))
-    if sizing.checkpointing and not parameters.gradient_checkpointing:
+def _choose_micro_batch(model: modelling.Model, parameters: Parameters, device: torch.device, group: Group) -> int:
+    """Sequences at once, as measured; with activations computed twice when not even one fits otherwise.
+
+    What fits in every process is what all of them do.
+    """
+    sizing = choose_size(model, parameters, machine.free_memory(device), group.size)
+    if group.agree(sizing.checkpointing) and not parameters.gradient_checkpointing:
         modelling.enable_checkpointing(model)
-    return sizing.rows
+    return -group.agree(-sizing.rows)

@@ -15,8 +15,10 @@ from codetune_trainer.train.checkpoints import Identity, State
 from codetune_trainer.train.encoding import Encoder
 from codetune_trainer.train.evaluating import HeldOut
 from codetune_trainer.train.feeding import Corpus
+from codetune_trainer.train.group import ALONE, Group
 from codetune_trainer.train.modelling import Model
 from codetune_trainer.train.pacing import Pace, StopSignal, Throttle, learning_rate
+from codetune_trainer.train.recovery import Recovery
 
 PROGRESS_SECONDS = 2.0
 HEARTBEAT_SECONDS = 20.0
@@ -37,7 +39,11 @@ class Run:
     reporter: Reporter
     stop: StopSignal
     micro_batch: int
-    """Sequences in one forward pass."""
+    """Sequences in one forward pass of one process."""
+    group: Group = ALONE
+    """The processes that share the batches."""
+    recovery: Recovery = field(default_factory=Recovery)
+    """What earlier attempts have taught."""
     state: State = field(default_factory=State)
     saved: list[CheckpointStatus] = field(default_factory=list)
     """Checkpoints in the store, by step."""
@@ -105,5 +111,7 @@ def report_progress(run: Run) -> None:
 
 def record(run: Run, row: dict[str, float | int | None]) -> None:
     """One line of `metrics.jsonl`; a run that was killed says the steps after its checkpoint twice."""
+    if not run.group.leads:
+        return
     with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")

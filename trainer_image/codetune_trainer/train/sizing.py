@@ -34,16 +34,17 @@ class Sizing:
     """Whether not even one fits, unless activations are computed twice."""
 
 
-def choose_size(model: Model, parameters: Parameters, free_bytes: int | None) -> Sizing:
+def choose_size(model: Model, parameters: Parameters, free_bytes: int | None, processes: int = 1) -> Sizing:
     """The sequences that go through a PEFT model at once, spread evenly over the passes of a step.
 
     Args:
         model: As it will be trained.
         parameters: Of the run.
         free_bytes: Memory that is left on its device; None when nobody knows.
+        processes: How many share a step.
     """
     device = next(model.parameters()).device
-    sequences = parameters.batch_tokens // parameters.sequence_length
+    sequences = math.ceil(parameters.batch_tokens // parameters.sequence_length / processes)
     enough = max(1, ENOUGH_TOKENS[device.type] // parameters.sequence_length)
     if free_bytes is None or parameters.gradient_checkpointing:
         return Sizing(_spread(sequences, enough), parameters.gradient_checkpointing)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from codetune_api.presets import CLIP_NORM
 
+from codetune_trainer.train.group import ALONE, Group
 from codetune_trainer.train.losses import sum_loss
 from codetune_trainer.train.modelling import DTYPES, Model, trainable_weights
 from codetune_trainer.train.packing import Packed
@@ -40,32 +41,38 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=DTYPES[precision] if enabled else torch.bfloat16, enabled=enabled)
 
 
-def accumulate(model: Model, batch: Packed, rows: int, precision: str, between: Callable[[], None]) -> float:
+def accumulate(
+    model: Model, batch: Packed, rows: int, precision: str, between: Callable[[], None], group: Group = ALONE
+) -> float:
     """Leave the gradients of the batch's mean loss in the weights; returns that loss, in nats per token.
 
     Args:
         model: A PEFT model in training mode, its gradients cleared.
-        batch: Sequences of one optimizer step.
+        batch: Sequences of one optimizer step, of all processes together.
         rows: Sequences in one forward pass.
         precision: As in `Parameters`.
-        between: Called before each forward pass; what it raises ends the step.
+        between: Called before each forward pass, and in a group before the sums; what it raises ends the step.
+        group: Who shares the batch.
     """
     weights = trainable_weights(model)
     device = weights[0].device
     targets = max(batch.targets, 1)
     total = torch.zeros((), device=device)
-    for start in range(0, len(batch), rows):
+    for mine, counts in group.take_turns(len(batch), rows):
         between()
         with autocast(precision, device):
-            loss = sum_loss(model, batch.choose(slice(start, start + rows)).to(device))
+            loss = sum_loss(model, batch.choose(mine).to(device)) * (1 if counts else 0)
         loss.backward()
         total += loss.detach()
+    if group.size > 1:
+        between()
+    group.add_gradients(weights)
     # Sums are divided once, here and in float32: exact however the targets spread over the micro-batches, and no small
     # factor meets half precision on the way.
     for weight in weights:
         if weight.grad is not None:
             weight.grad.div_(targets)
-    return total.item() / targets
+    return group.add(total.item()) / targets
 
 
 def apply_gradients(model: Model, optimizer: torch.optim.Optimizer, rate: float) -> float:

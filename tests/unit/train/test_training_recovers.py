@@ -1,0 +1,202 @@
+"""What a run learns from attempts that ended badly: less memory after a death without a word, a lower learning rate
+after a loss that is no number; each once."""
+
+import json
+import math
+import os
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from codetune_api.contracts import TrainConfig
+from codetune_api.protocol import ParametersEvent, ResumedEvent, StageEvent
+from codetune_trainer.errors import DivergedLoss, OutOfMemory, OutOfMemoryNow, PeerLost
+from codetune_trainer.train import fitting, recovery
+from codetune_trainer.train.pacing import StopSignal
+from codetune_trainer.train.recovery import Recovery
+
+if TYPE_CHECKING:
+    from unit.train.conftest import Store
+
+NAN = math.nan
+
+
+def _diverge(monkeypatch: pytest.MonkeyPatch, *steps: int, stop: tuple[int, StopSignal] | None = None) -> None:
+    """Let the n-th steps that are done have a loss that is no number; they count on over all attempts.
+
+    SIGTERM comes with one of them, where that is asked for.
+    """
+    real, done = fitting._accumulate_in_memory, iter(range(1, 1000))
+
+    def accumulate(*arguments: Any) -> float:
+        loss, number = real(*arguments), next(done)
+        if stop is not None and stop[0] == number:
+            stop[1].is_set = True
+        return NAN if number in steps else loss
+
+    monkeypatch.setattr(fitting, "_accumulate_in_memory", accumulate)
+
+
+def _without_dropout(store: "Store", run: str = "run") -> TrainConfig:
+    return store.config(run, lora=store.config().lora.model_copy(update={"dropout": 0.0}))
+
+
+def _parameters(events: list[Any]) -> Any:
+    return [event.parameters for event in events if isinstance(event, ParametersEvent)][-1]
+
+
+def test_a_loss_that_is_no_number_sends_the_run_back_with_half_the_learning_rate(
+    store: "Store", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _diverge(monkeypatch, 4)
+    events = store.train(store.config())
+    (back,) = [event for event in events if isinstance(event, ResumedEvent)]
+    assert (back.checkpoint, back.step, back.restarted) == ("step-000002", 2, False)
+    assert "In step 4 the loss was nan" in back.message
+    assert "0.005 instead of 0.01" in back.message
+    assert store.result.steps == 6
+    assert store.result.parameters.learning_rate == _parameters(events).learning_rate == 0.005
+    assert any("diverged" in note for note in store.result.parameters.notes)
+
+
+def test_without_a_checkpoint_it_goes_back_to_the_very_start(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
+    slower = store.config("slower", training={"learning_rate": 0.005}, lora=_without_dropout(store).lora)
+    store.train(slower)
+    _diverge(monkeypatch, 2)
+    events = store.train(_without_dropout(store))
+    (back,) = [event for event in events if isinstance(event, ResumedEvent)]
+    assert (back.checkpoint, back.step) == ("", 0)
+    assert store.result.steps == 6
+    # The adapter is drawn anew, by the same seed but at another moment.
+    assert store.losses()[1] == pytest.approx(store.losses("slower")[1], abs=1e-6)
+    assert store.losses()[6] == pytest.approx(store.losses("slower")[6], abs=0.05)
+
+
+@pytest.mark.parametrize("in_one_attempt", [True, False], ids=["in the same attempt", "in a later attempt"])
+def test_a_second_time_ends_the_run_for_good_with_what_to_change(
+    store: "Store", monkeypatch: pytest.MonkeyPatch, in_one_attempt: bool
+) -> None:
+    stop = StopSignal()
+    _diverge(monkeypatch, *((4, 5) if in_one_attempt else (4, 6)), stop=None if in_one_attempt else (5, stop))
+    if not in_one_attempt:
+        store.train(store.config(), stop)
+        assert store.status == 143
+        assert recovery.load(store.root / "run").rate == 0.5
+    with pytest.raises(DivergedLoss, match="the loss was nan") as caught:
+        store.train(store.config())
+    assert "training.learningRate (now 0.005)" in caught.value.hint
+    assert caught.value.exit_code == 64
+
+
+def test_a_held_out_loss_that_is_no_number_makes_no_checkpoint(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([5.0, 4.0, NAN, 3.0, 2.0])  # base, steps 2 and 4, and these once more
+    monkeypatch.setattr("codetune_trainer.train.evaluating.mean_loss", lambda *_: next(losses))
+    events = store.train(store.config())
+    (back,) = [event for event in events if isinstance(event, ResumedEvent)]
+    assert (back.step, "held-out loss was nan" in back.message) == (2, True)
+    assert store.result.best_checkpoint == "step-000006"
+
+
+def test_a_lower_rate_stays_with_the_run(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
+    _diverge(monkeypatch, 3)
+    store.train(store.config())
+    store.train(store.config())
+    assert store.result.parameters.learning_rate == 0.005
+
+
+LEARNED = [
+    pytest.param(Recovery(), Recovery(), id="nothing has happened"),
+    pytest.param(Recovery(deaths=1, most_rows=2), Recovery(deaths=0, most_rows=2), id="half was enough"),
+    pytest.param(
+        Recovery(is_trying=True, micro_batch=5),
+        Recovery(is_trying=True, micro_batch=5, deaths=1, most_rows=3),
+        id="died at full size",
+    ),
+    pytest.param(
+        Recovery(is_trying=True, micro_batch=1),
+        Recovery(is_trying=True, micro_batch=1, deaths=1, most_rows=1, checkpointing=True),
+        id="died at one sequence",
+    ),
+]
+
+
+@pytest.mark.parametrize(("left", "learned"), LEARNED)
+def test_who_finds_the_mark_of_the_attempt_before_takes_half(left: Recovery, learned: Recovery) -> None:
+    assert recovery.learn(left) == learned
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param(Recovery(is_trying=True, micro_batch=2, deaths=1, most_rows=2), id="half was too much too"),
+        pytest.param(Recovery(is_trying=True, micro_batch=1, checkpointing=True), id="nothing is left to try"),
+    ],
+)
+def test_who_finds_a_second_mark_gives_up_and_says_what_to_change(left: Recovery) -> None:
+    with pytest.raises(OutOfMemory, match="first steps") as caught:
+        recovery.learn(left)
+    assert "resources.memory" in caught.value.hint
+    assert caught.value.exit_code == 64
+
+
+def test_a_process_that_is_killed_in_its_first_step_is_followed_by_one_with_half_the_micro_batch_and_then_by_a_failure(
+    store: "Store",
+) -> None:
+    config = _without_dropout(store)
+    store.train(_without_dropout(store, "whole"))
+    for rows in (4, 2):
+        _kill_at(store, config, lambda event: isinstance(event, StageEvent) and event.stage == "Training")
+        left = json.loads((store.root / "run" / "recovery.json").read_text())
+        assert (left["is_trying"], left["micro_batch"]) == (True, rows)
+    process = store.start(config)
+    assert process.end() == 64
+    said = json.loads(process.termination.read_text())
+    assert (said["reason"], "resources.memory" in said["hint"]) == ("OutOfMemory", True)
+    # With more memory it is started again, and must not be refused for what was before.
+    store.train(config)
+    assert any("2 sequences at once" in note for note in store.result.parameters.notes)
+    assert store.losses() == pytest.approx(store.losses("whole"), abs=1e-5)
+
+
+def _kill_at(store: "Store", config: TrainConfig, is_wanted: Callable[[Any], bool]) -> None:
+    """Stopped where it says a line, so that it is surely killed before it does the next thing."""
+    process = store.start(config)
+    process.wait_for(is_wanted)
+    assert process.end(signal.SIGKILL) == -signal.SIGKILL
+
+
+def test_an_attempt_that_is_past_its_first_steps_or_ends_by_itself_leaves_no_mark(store: "Store") -> None:
+    store.train(store.config(), store.stop_after(6))
+    assert store.status == 143
+    assert not recovery.load(store.root / "run").is_trying
+    store.train(store.config())
+    assert recovery.load(store.root / "run") == Recovery(micro_batch=4, is_finished=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "stays"),
+    [
+        pytest.param(PeerLost("gone"), True, id="another process is gone, perhaps for want of memory"),
+        pytest.param(OutOfMemoryNow("short"), True, id="the next attempt takes less"),
+        pytest.param(ValueError("wrong"), False, id="a failure that says why"),
+        pytest.param(OutOfMemory("short"), False, id="nothing is left to try"),
+    ],
+)
+def test_the_mark_stays_where_the_cause_may_be_memory_and_nobody_has_said_so(
+    store: "Store", monkeypatch: pytest.MonkeyPatch, error: Exception, stays: bool
+) -> None:
+    def fail(_run: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("codetune_trainer.train.run.fit", fail)
+    with pytest.raises(type(error)):
+        store.train(store.config())
+    assert recovery.load(store.root / "run").is_trying is stays
+
+
+def test_a_mark_that_cannot_be_read_teaches_nothing(store: "Store") -> None:
+    os.makedirs(store.root / "run")
+    (store.root / "run" / "recovery.json").write_text("{")
+    store.train(store.config())
+    assert store.result.parameters.notes == store.result.parameters.notes[:1]

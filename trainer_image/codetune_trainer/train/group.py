@@ -1,0 +1,143 @@
+"""The processes that train one model together, in lockstep: each does every step on its share of the batch.
+
+All of them hold the same adapter, optimizer and position, so that any number of processes can go on from a checkpoint.
+Whatever decides what comes next is agreed upon here; only the first process, the leader, writes and speaks.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import torch
+from torch import distributed
+
+from codetune_trainer.errors import PeerLost
+
+_PATIENCE = timedelta(hours=1)
+"""How long a process waits for the others: for a large dataset, the leader tokenizes while they do."""
+
+_SIGNS = ("by peer", "Broken pipe", "gloo")
+"""In what gloo says in a plain RuntimeError."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One process among those of its run; alone, none of this costs anything."""
+
+    rank: int = 0
+    size: int = 1
+    local_size: int = 1
+    """Processes on this machine."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and speaks."""
+        return self.rank == 0
+
+    def agree(self, word: int) -> int:
+        """The greatest word of all processes. Raises: PeerLost, as everything below."""
+        if self.size == 1:
+            return word
+        words = torch.tensor(word, dtype=torch.int64)
+        with _losses():
+            distributed.all_reduce(words, distributed.ReduceOp.MAX)
+        return int(words)
+
+    def add(self, number: float) -> float:
+        """The sum over all processes."""
+        if self.size == 1:
+            return number
+        numbers = torch.tensor(number, dtype=torch.float64)
+        with _losses():
+            distributed.all_reduce(numbers)
+        return numbers.item()
+
+    def add_gradients(self, weights: Sequence[torch.nn.Parameter]) -> None:
+        """Every gradient becomes the sum over all processes."""
+        if self.size == 1:
+            return
+        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])  # one message is faster than hundreds
+        with _losses():
+            distributed.all_reduce(flat)
+        for weight, part in zip(weights, flat.split([weight.numel() for weight in weights]), strict=True):
+            weight.grad = part.view_as(weight)
+
+    def spread(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The leader's tensor in place of everybody's own."""
+        if self.size > 1:
+            with _losses():
+                distributed.broadcast(tensor, 0)
+        return tensor
+
+    def lead(self, work: Callable[[], str]) -> str:
+        """What the leader's work gives; the others wait for it and do none."""
+        if self.size == 1:
+            return work()
+        said = torch.tensor(list(json.dumps(work()).encode()) if self.leads else [], dtype=torch.uint8)
+        length = self.spread(torch.tensor(len(said)))
+        told = self.spread(said if self.leads else torch.empty(int(length), dtype=torch.uint8))
+        return str(json.loads(bytes(told.tolist())))
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """The others begin when the leader is done, and find in the store what it left there."""
+        if not self.leads:
+            self.agree(0)
+        yield
+        if self.leads:
+            self.agree(0)
+
+    def take_turns(self, rows: int, at_once: int) -> Iterator[tuple[slice, bool]]:
+        """Which of so many rows are this process's in each pass, and whether they count.
+
+        All processes make the same number of passes, because some models exchange weights in each; who has nothing left
+        repeats the first row for nothing.
+        """
+        for start in range(0, rows, at_once * self.size):
+            first = start + at_once * self.rank
+            yield (slice(first, first + at_once), True) if first < rows else (slice(0, 1), False)
+
+
+ALONE = Group()
+
+
+def join(device: Literal["cpu", "cuda"]) -> Group:
+    """The group that torchrun started this process in. Raises: PeerLost."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return ALONE
+    local = int(os.environ["LOCAL_RANK"])
+    if device == "cuda" and local < torch.cuda.device_count():
+        torch.cuda.set_device(local)
+    with _losses():
+        distributed.init_process_group("cpu:gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=_PATIENCE)
+    return Group(int(os.environ["RANK"]), size, int(os.environ["LOCAL_WORLD_SIZE"]))
+
+
+@contextmanager
+def peer_errors() -> Iterator[None]:
+    """What a process that is gone does to the work of a sharded model, which sends and receives. Raises: PeerLost."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and not any(sign in str(error) for sign in _SIGNS):
+            raise
+        raise _lose(error) from error
+
+
+@contextmanager
+def _losses() -> Iterator[None]:
+    """The backends have no common error for a process that is gone. Raises: PeerLost."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise _lose(error) from error
+
+
+def _lose(error: RuntimeError) -> PeerLost:
+    return PeerLost(f"Another process of this run is gone: {error}", "The run starts again by itself.")

@@ -1,0 +1,64 @@
+"""What a run has learned from attempts that ended badly, kept in its folder. Pure but for reading and writing it.
+
+A process that the kernel ends for memory leaves no word. So each attempt leaves a mark before its first step, and takes
+it away after a few steps, or when it ends in any other way. Who finds the mark halves the micro-batch, once.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from codetune_trainer.errors import OutOfMemory
+
+_FILE = "recovery.json"
+_HINT = "Raise resources.memory, or lower training.sequenceLength or lora.rank in a new FineTune."
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What later attempts have to know."""
+
+    is_trying: bool = False
+    """The mark: an attempt is in its first steps."""
+    deaths: int = 0
+    """Attempts in a row that ended without a word in their first steps."""
+    micro_batch: int | None = None
+    """Of the last attempt that left the mark."""
+    most_rows: int | None = None
+    """Most sequences at once; None: as many as fit."""
+    checkpointing: bool = False
+    """Whether activations must be computed twice."""
+    rate: float = 1.0
+    """Share of the learning rate that is left after the loss has diverged."""
+    is_finished: bool = False
+    """The run is evaluated; whoever comes again only reports."""
+
+
+def load(folder: Path) -> Recovery:
+    """What was learned so far; nothing where it can't be read."""
+    try:
+        return Recovery(**json.loads((folder / _FILE).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return Recovery()
+
+
+def save(folder: Path, recovery: Recovery) -> None:
+    """Keep it for the attempts after this one."""
+    beside = folder / f".{_FILE}.part"
+    beside.write_text(json.dumps(asdict(recovery)), encoding="utf-8")
+    beside.replace(folder / _FILE)
+
+
+def learn(found: Recovery) -> Recovery:
+    """What follows from what the last attempt left. Raises: OutOfMemory when two died in their first steps."""
+    if not found.is_trying:
+        return replace(found, deaths=0)
+    if found.deaths or (found.micro_batch == 1 and found.checkpointing):
+        raise OutOfMemory(
+            "Two attempts were ended from outside in their first steps, the second one with half the micro-batch: "
+            "the pod has too little memory.",
+            _HINT,
+        )
+    rows = found.micro_batch or 1
+    return replace(found, deaths=1, most_rows=math.ceil(rows / 2), checkpointing=found.checkpointing or rows == 1)
