@@ -59,12 +59,13 @@ def judge_all(
         first = list(islice(batches, FEW_BATCHES + 1))
         count = workers or (1 if len(first) <= FEW_BATCHES else min(MAX_WORKERS, usable_cores()))
         judge = _judge_here if count == 1 else _judge_in_pool
-        if memory is not None and not memory.is_whole():
-            return judge_all(task, None, workers, tick)
-        for batch, judgement in judge(task, chain(first, batches), count):
-            books.add(batch.positions, judgement)
-            tick(listing.total)
-        return books.finish(listing.total)
+        if memory is None or memory.is_whole():
+            for batch, judgement in judge(task, chain(first, batches), count):
+                books.add(batch.positions, judgement)
+                tick(listing.total)
+            return books.finish(listing.total)
+    # Only now that the books are closed: both write the same file of signatures.
+    return judge_all(task, None, workers, tick)
 
 
 def usable_cores() -> int:
@@ -151,7 +152,7 @@ def identify(source: Readable, found: Found) -> bytes:
     """
     if found.stamp == UNSETTLED:
         return b""
-    told = f"{source.name}\\0{source.digest}\\0{found.path}\\0{found.size}\\0{found.stamp}\\0{found.obstacle}\\0"
+    told = f"{source.name}\0{source.digest}\0{found.path}\0{found.size}\0{found.stamp}\0{found.obstacle}\0"
     return hashlib.blake2b(told.encode() + found.key, digest_size=16).digest()
 
 
