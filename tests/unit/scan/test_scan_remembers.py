@@ -294,3 +294,19 @@ def rename_as_nfs_does(name: Any, *, dir_fd: int | None = None) -> None:
     if os.fspath(name).startswith(".nfs"):
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
     os.rename(name, f".nfs-{name}", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+
+def test_a_volume_that_has_no_room_for_the_memory_costs_the_memory_alone(
+    workshop: "Workshop", monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workshop.volume("disk", FILES)
+
+    def be_full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("codetune_trainer.scan.remembering.describe_file", be_full)
+        first = workshop.scan(workshop.from_volume("disk"))
+    assert "can't be kept for the next scan: [Errno 28] No space left on device" in capsys.readouterr().err
+    assert not list((workshop.places.store / "team/projects/code").glob("verdicts*"))
+    assert describe(workshop.scan(workshop.from_volume("disk"))) == describe(first)
