@@ -80,15 +80,19 @@ def usable_cores() -> int:
 
 def find_licences(task: Task, source_index: int) -> FolderLicences:
     """What the licence files of a source say."""
-    source = task.sources[source_index]
-    named = [found for found in source.list() if _is_licence_file(found)]
     worker = Worker(task)
     try:
-        contents = list(worker.read(source_index, named))
+        return collect(_read_licences(worker, source_index))
     finally:
         worker.close()
-    read = zip(named, contents, strict=True)
-    return collect((found.path, content) for found, content in read if isinstance(content, bytes))
+
+
+def _read_licences(worker: Worker, source_index: int) -> Iterator[tuple[str, bytes]]:
+    named = filter(_is_licence_file, worker.task.sources[source_index].list())
+    while batch := list(islice(named, BATCH_FILES)):
+        for found, content in zip(batch, worker.read(source_index, batch), strict=True):
+            if isinstance(content, bytes):
+                yield found.path, content
 
 
 def _is_licence_file(found: Found) -> bool:
