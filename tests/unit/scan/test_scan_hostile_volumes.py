@@ -8,12 +8,14 @@ import os
 import socket
 import stat
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from codetune_trainer.scan.volumes import list_folder
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Scanned, Workshop
@@ -257,3 +259,17 @@ def test_what_may_not_be_read_is_listed_with_the_systems_own_words(workshop: "Wo
         "disk/hidden/": "a folder that can't be listed: Permission denied",
         "disk/listed/d.py": "it can't be looked at: Permission denied",
     }
+
+
+def test_of_a_folder_with_many_files_no_more_than_the_names_is_held(tmp_path: Path) -> None:
+    count = 4000
+    for number in range(count):
+        (tmp_path / f"file{number:06}.py").touch()
+    tracemalloc.start()
+    try:
+        listed = sum(1 for _ in list_folder(tmp_path))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert listed == count
+    assert peak / count < 200

@@ -3,7 +3,14 @@
 from typing import TYPE_CHECKING
 
 import pytest
-from codetune_trainer.scan.licensing import base_name, header_licence, identify_text, is_allowed, is_licence_name
+from codetune_trainer.scan.licensing import (
+    LARGEST_BYTES,
+    base_name,
+    header_licence,
+    identify_text,
+    is_allowed,
+    is_licence_name,
+)
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Workshop
@@ -58,6 +65,9 @@ APACHE_HEADER = """\
         (False, "licensing.py"),
         (False, "license_check.go"),
         (False, "my-LICENSE"),
+        (False, "license.py"),
+        (False, "license-checker.js"),
+        (False, "license.json"),
     ],
 )
 def test_names_of_licence_files(expected: bool, name: str) -> None:
@@ -115,7 +125,10 @@ def test_which_expressions_are_allowed(expected: bool, expression: str) -> None:
     [
         pytest.param("MIT", MIT.encode(), id="known"),
         pytest.param("MIT", MIT.replace("\n", "\r\n").encode(), id="windows-line-ends"),
+        pytest.param("MIT", MIT.replace("\n", "\n\n\t").encode(), id="set-otherwise"),
+        pytest.param("MIT", MIT.replace("Copyright", "  COPYRIGHT").encode(), id="copyright-line-set-otherwise"),
         pytest.param("Unknown", HOUSE.encode(), id="of-the-house"),
+        pytest.param("Unknown", b"\n" * LARGEST_BYTES, id="empty-lines-alone"),
         pytest.param("Unknown", b"\xff\xfe\x00", id="no-text"),
         pytest.param("Unknown", b"", id="empty"),
     ],
@@ -160,3 +173,17 @@ def test_include_brings_back_what_a_licence_kept_out(workshop: "Workshop") -> No
     scanned = workshop.scan(files={"licenses": {"allow": ["MIT"]}, "include": ["a.py"]})
     assert set(scanned.files) == {"repo/a.py"}
     assert scanned.report["repo/a.py"]["reason"] == "Included"
+
+
+def test_a_repository_may_have_more_licence_files_than_a_pipe_holds_names_of(workshop: "Workshop") -> None:
+    texts = {f"texts/LICENSE-{number}": MIT for number in range(3000)}
+    workshop.repository().commit({**texts, "texts/a.py": workshop.code("a"), "b.py": workshop.code("b")})
+    report = workshop.scan(files={"licenses": {"allow": ["Apache-2.0"]}}).report
+    assert report["repo/texts/a.py"]["detail"].startswith("MIT by texts/LICENSE-0")
+    assert report["repo/b.py"]["decision"] == "train"
+
+
+def test_a_program_that_is_called_license_is_no_licence(workshop: "Workshop") -> None:
+    workshop.repository().commit({"LICENSE": MIT, "own/license.py": workshop.code("a"), "own/b.py": workshop.code("b")})
+    scanned = workshop.scan(files={"licenses": {"allow": ["MIT"]}})
+    assert set(scanned.files) == {"repo/own/license.py", "repo/own/b.py"}

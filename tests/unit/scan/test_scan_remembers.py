@@ -1,5 +1,6 @@
 """A scan judges anew only what changed since the one before it, and finds what a scan from nothing finds."""
 
+import errno
 import os
 import shutil
 import time
@@ -260,3 +261,52 @@ def test_a_commit_that_is_not_in_the_cache_is_fetched_all_the_same(known: str, w
     workshop.scan()
     newest = repository.commit({"c.py": workshop.code("c")})
     assert workshop.scan(fetched={"repo": known}).result.sources[0].commit == newest
+
+
+def test_a_dataset_that_is_damaged_spoils_nothing_of_the_scan_that_finds_out(
+    workshop: "Workshop", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_until_trusted(monkeypatch)
+    folder = workshop.volume("disk", FILES)
+    break_dataset(workshop, workshop.scan(workshop.from_volume("disk")))
+    write("aaa.py", code("first"))(folder)  # all that is known of the others moves by one place
+    again = workshop.scan(workshop.from_volume("disk"))
+    assert describe(again) == from_nothing(workshop, {})
+
+
+def test_a_file_system_that_keeps_open_files_until_they_are_closed_stops_no_scan(
+    workshop: "Workshop", judged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_until_trusted(monkeypatch)
+    workshop.volume("disk", FILES)
+    first = workshop.scan(workshop.from_volume("disk"))
+    monkeypatch.setattr("os.unlink", rename_as_nfs_does)
+    second = workshop.scan(workshop.from_volume("disk"))
+    monkeypatch.undo()
+    wait_until_trusted(monkeypatch)
+    assert describe(second) == describe(first)
+    workshop.scan(workshop.from_volume("disk"))
+    assert [path.name for path in (workshop.places.store / "team/projects/code").glob("verdicts*")] == ["verdicts"]
+
+
+def rename_as_nfs_does(name: Any, *, dir_fd: int | None = None) -> None:
+    """What unlinking an open file does there."""
+    if os.fspath(name).startswith(".nfs"):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+    os.rename(name, f".nfs-{name}", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+
+def test_a_volume_that_has_no_room_for_the_memory_costs_the_memory_alone(
+    workshop: "Workshop", monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workshop.volume("disk", FILES)
+
+    def be_full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("codetune_trainer.scan.remembering.describe_file", be_full)
+        first = workshop.scan(workshop.from_volume("disk"))
+    assert "can't be kept for the next scan: [Errno 28] No space left on device" in capsys.readouterr().err
+    assert not list((workshop.places.store / "team/projects/code").glob("verdicts*"))
+    assert describe(workshop.scan(workshop.from_volume("disk"))) == describe(first)

@@ -127,8 +127,8 @@ class Ledger:
         """
         if not len(chosen):
             return
-        records = self.records[chosen]
-        store, at, size = records[f"{what}s"], records[f"{what}_at"], records[f"{what}_bytes"].astype(np.uint64)
+        store, at = self.records[f"{what}s"][chosen], self.records[f"{what}_at"][chosen]
+        size = self.records[f"{what}_bytes"][chosen].astype(np.uint64)
         apart = (store[1:] != store[:-1]) | (at[1:] != at[:-1] + size[:-1]) | changed[1:] | changed[:-1]
         starts = np.concatenate([[0], np.flatnonzero(apart) + 1])
         totals = np.add.reduceat(size, starts)
@@ -198,9 +198,9 @@ class Bookkeeper:
         """The ledger of so many files."""
         self._file.close()
         records: Any = np.zeros(total, RECORD)
-        for positions, placed in self._placed:
+        while self._placed:  # each goes as its copy comes, so that none is held twice for long
+            positions, placed = self._placed.pop()
             records[positions] = placed
-        self._placed.clear()
         return Ledger(records, list(self._kinds), list(self._stores), self._signatures)
 
     def _place(self, positions: npt.NDArray[np.int64], records: Records, signatures: Signatures) -> None:

@@ -4,12 +4,16 @@ Licence files are told by identify's texts (those of choosealicense.com), header
 the licences that are spelled out in headers.
 """
 
+import hashlib
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from identify.identify import license_id
+
+from codetune_trainer.scan.language_names import UNKNOWN as NO_LANGUAGE
+from codetune_trainer.scan.languages import language_of_name
 
 UNKNOWN = "Unknown"
 """A licence file whose text is none of the known ones."""
@@ -19,6 +23,8 @@ LARGEST_BYTES = 128 * 1024
 """A licence file above this is none."""
 
 _NAME = re.compile(r"(un)?licen[cs]e([.-][\w.-]*)?|copying([.-][\w.-]*)?", re.IGNORECASE)
+_PROSE = frozenset({NO_LANGUAGE, "HTML", "Markdown", "Org Mode", "reStructuredText", "TeX", "Text"})
+_COPYRIGHT = re.compile(r"(copyright|\(c\)) .*", re.IGNORECASE)
 _TAG = re.compile(rb"SPDX-License-Identifier:[ \t]*([^\n\r]{1,200})")
 _TOKEN = re.compile(r"[()]|[A-Za-z0-9.+-]+")
 _SUFFIX = re.compile(r"(-only|-or-later|\+)$")
@@ -40,15 +46,26 @@ _VERSION_BYTES = 300
 
 
 def is_licence_name(name: str) -> bool:
-    """Whether a file of this name tells the licence of its folder."""
-    return _NAME.fullmatch(name) is not None
+    """Whether a file of this name tells the licence of its folder; a program such as `license.py` does not."""
+    return _NAME.fullmatch(name) is not None and language_of_name(name)[0] in _PROSE
 
 
 def identify_text(content: bytes) -> str:
     """SPDX identifier of a licence file, `Unknown` when it is no known text."""
+    return _identify(_strip(content))
+
+
+def _strip(content: bytes) -> bytes:
+    """A licence file without what says nothing about which licence it is: white space and who has the copyright."""
+    lines = (" ".join(line.split()) for line in content.decode("utf-8", errors="replace").splitlines())
+    # identify leaves the same out, but runs over all following empty lines again for each of them.
+    return "\n".join(line for line in lines if line and not _COPYRIGHT.fullmatch(line)).encode()
+
+
+def _identify(stripped: bytes) -> str:
     # identify takes a path alone.
     with tempfile.NamedTemporaryFile(suffix=".txt") as file:
-        file.write(content.decode("utf-8", errors="replace").encode())
+        file.write(stripped)
         file.flush()
         return license_id(file.name) or UNKNOWN
 
@@ -151,11 +168,14 @@ def collect(files: Iterable[tuple[str, bytes]]) -> FolderLicences:
             folder the first one that is known counts.
     """
     found: dict[str, tuple[str, str]] = {}
+    identified: dict[bytes, str] = {}  # thousands of packages have the same few texts, and each takes a while
     for path, content in files:
         folder = path.rpartition("/")[0]
         if folder in found and found[folder][0] != UNKNOWN:
             continue
-        identifier = identify_text(content)
+        stripped = _strip(content)
+        digest = hashlib.sha256(stripped).digest()
+        identifier = identified.get(digest) or identified.setdefault(digest, _identify(stripped))
         if folder not in found or identifier != UNKNOWN:
             found[folder] = (identifier, path)
     return FolderLicences(found)

@@ -10,6 +10,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from codetune_trainer.errors import OutOfMemory
 from codetune_trainer.scan.judging import Task, Worker
 from codetune_trainer.scan.ledger import Bookkeeper, Judgement, Ledger
 from codetune_trainer.scan.licensing import LARGEST_BYTES, FolderLicences, collect, is_licence_name
@@ -30,6 +33,8 @@ BATCH_BYTES = 4 * 2**20
 FEW_BATCHES = 4
 """Up to so many, starting processes costs more than it saves."""
 MAX_WORKERS = 16
+_KILLED = "A process that judges files was killed, most likely because the pod ran out of memory."
+_MORE_MEMORY = "Raise files.quality.resources.memory where that is set, else the operator's scanResources."
 
 
 class Batch(NamedTuple):
@@ -59,12 +64,13 @@ def judge_all(
         first = list(islice(batches, FEW_BATCHES + 1))
         count = workers or (1 if len(first) <= FEW_BATCHES else min(MAX_WORKERS, usable_cores()))
         judge = _judge_here if count == 1 else _judge_in_pool
-        if memory is not None and not memory.is_whole():
-            return judge_all(task, None, workers, tick)
-        for batch, judgement in judge(task, chain(first, batches), count):
-            books.add(batch.positions, judgement)
-            tick(listing.total)
-        return books.finish(listing.total)
+        if memory is None or memory.is_whole():
+            for batch, judgement in judge(task, chain(first, batches), count):
+                books.add(batch.positions, judgement)
+                tick(listing.total)
+            return books.finish(listing.total)
+    # Only now that the books are closed: both write the same file of signatures.
+    return judge_all(task, None, workers, tick)
 
 
 def usable_cores() -> int:
@@ -74,15 +80,19 @@ def usable_cores() -> int:
 
 def find_licences(task: Task, source_index: int) -> FolderLicences:
     """What the licence files of a source say."""
-    source = task.sources[source_index]
-    named = [found for found in source.list() if _is_licence_file(found)]
     worker = Worker(task)
     try:
-        contents = list(worker.read(source_index, named))
+        return collect(_read_licences(worker, source_index))
     finally:
         worker.close()
-    read = zip(named, contents, strict=True)
-    return collect((found.path, content) for found, content in read if isinstance(content, bytes))
+
+
+def _read_licences(worker: Worker, source_index: int) -> Iterator[tuple[str, bytes]]:
+    named = filter(_is_licence_file, worker.task.sources[source_index].list())
+    while batch := list(islice(named, BATCH_FILES)):
+        for found, content in zip(batch, worker.read(source_index, batch), strict=True):
+            if isinstance(content, bytes):
+                yield found.path, content
 
 
 def _is_licence_file(found: Found) -> bool:
@@ -151,7 +161,7 @@ def identify(source: Readable, found: Found) -> bytes:
     """
     if found.stamp == UNSETTLED:
         return b""
-    told = f"{source.name}\\0{source.digest}\\0{found.path}\\0{found.size}\\0{found.stamp}\\0{found.obstacle}\\0"
+    told = f"{source.name}\0{source.digest}\0{found.path}\0{found.size}\0{found.stamp}\0{found.obstacle}\0"
     return hashlib.blake2b(told.encode() + found.key, digest_size=16).digest()
 
 
@@ -165,7 +175,7 @@ def _judge_here(task: Task, batches: Iterable[Batch], _: int) -> Iterator[tuple[
 
 
 def _judge_in_pool(task: Task, batches: Iterable[Batch], count: int) -> Iterator[tuple[Batch, Judgement]]:
-    with ProcessPoolExecutor(count, _choose_context(), _start_worker, (task,)) as pool:
+    with ProcessPoolExecutor(count, _choose_context(), _set_task, (task,)) as pool:
         waiting: deque[tuple[Batch, Future[Judgement]]] = deque()
         try:
             for batch in batches:
@@ -174,6 +184,8 @@ def _judge_in_pool(task: Task, batches: Iterable[Batch], count: int) -> Iterator
                     yield _await(waiting)
             while waiting:
                 yield _await(waiting)
+        except BrokenProcessPool as error:  # what Python raises itself comes as it is: only a signal breaks the pool
+            raise OutOfMemory(_KILLED, _MORE_MEMORY) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -191,14 +203,20 @@ def _choose_context() -> multiprocessing.context.BaseContext:
     return multiprocessing.get_context("fork" if alone else "spawn")
 
 
-_worker: Worker | None = None  # of a pool's process: the executor offers no other place for what a process keeps
+_task: Task | None = None  # of a pool's process: the executor offers no other place for what a process keeps
 
 
-def _start_worker(task: Task) -> None:
-    global _worker
-    _worker = Worker(task)
+def _set_task(task: Task) -> None:
+    global _task
+    _task = task
+
+
+@cache
+def _worker() -> Worker:
+    """The worker of this process, made with its first batch: an error in the pool's initializer would not be told."""
+    assert _task is not None
+    return Worker(_task)
 
 
 def _run_batch(source: int, files: list[Found], identities: list[bytes]) -> Judgement:
-    assert _worker is not None
-    return _worker.run(source, files, identities)
+    return _worker().run(source, files, identities)

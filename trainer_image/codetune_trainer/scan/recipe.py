@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -79,7 +80,8 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
             made = work / DATASET
             artifacts = {FILES: write_files(made, ledger, sides), REPORT: write_report(made, ledger, copies, sides)}
             revision, folder = publish(made, work.parent, artifacts, statuses, counts)
-            save_memory(remembered, ledger, sides, folder, artifacts[FILES], rules)
+            with _going_on("What is known of the files can't be kept for the next scan"):
+                save_memory(remembered, ledger, sides, folder, artifacts[FILES], rules)
             file_types = count_types(ledger, sides)
     if config.keep is not None:
         _prune(folder.parent, {revision, *config.keep})
@@ -129,14 +131,19 @@ class _Ticker:
 
 
 def _prune(output: Path, keep: set[str]) -> None:
-    """Remove datasets that nobody uses. The new one is there whatever comes of it, and the next scan tries again."""
-    try:
-        removed = prune_datasets(output, keep)
-    except OSError as error:
-        print(f"Old datasets can't be removed now: {error}", file=sys.stderr, flush=True)
-    else:
-        for revision in removed:
+    """Remove datasets that nobody uses; the next scan tries again."""
+    with _going_on("Old datasets can't be removed now"):
+        for revision in prune_datasets(output, keep):
             print(f"Removed the dataset {revision}, which nobody uses.", flush=True)
+
+
+@contextmanager
+def _going_on(trouble: str) -> Iterator[None]:
+    """What fails in here is said and no more: the new dataset is there whatever comes of it."""
+    try:
+        yield
+    except OSError as error:
+        print(f"{trouble}: {error}", file=sys.stderr, flush=True)
 
 
 def _check_not_empty(counts: FileCounts, rejections: list[Rejection]) -> None:

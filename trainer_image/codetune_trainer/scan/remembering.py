@@ -118,7 +118,7 @@ def save_memory(folder: Path, ledger: Ledger, sides: Sides, dataset: Path, lines
         rules: As for `load_memory`.
     """
     for left in folder.parent.glob(f"{folder.name}-*"):
-        shutil.rmtree(left)  # by a scan that was killed
+        shutil.rmtree(left, ignore_errors=True)  # by a scan that was killed
     work = folder.with_name(f"{folder.name}-{os.urandom(6).hex()}")
     work.mkdir(parents=True)
     try:
@@ -130,10 +130,18 @@ def save_memory(folder: Path, ledger: Ledger, sides: Sides, dataset: Path, lines
         files = {name: describe_file(work / name) for name in (_RECORDS, _ROWS, _LINES, _SIGNATURES)}
         meta = _Meta(rules=rules, dataset=dataset.name, lines={FILES: lines}, files=files, kinds=ledger.kinds)
         (work / _META).write_text(meta.model_dump_json())
-        shutil.rmtree(folder, ignore_errors=True)
-        work.rename(folder)
+        _replace_folder(folder, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _replace_folder(folder: Path, work: Path) -> None:
+    # This scan still has the old files open: NFS keeps such ones, and the folder they are in, until they are closed.
+    old = folder.with_name(f"{folder.name}-{os.urandom(6).hex()}")
+    if folder.exists():
+        folder.rename(old)
+    work.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 class _Meta(BaseModel):

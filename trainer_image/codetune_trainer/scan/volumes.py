@@ -5,7 +5,6 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Iterator
-from operator import itemgetter
 from pathlib import Path
 
 from codetune_trainer.errors import SourceUnavailable, UnsupportedSource
@@ -14,7 +13,7 @@ from codetune_trainer.scan.records import UNSETTLED, Found
 
 MOST_FOLDERS = 256
 """Deepest nesting that is looked into; reaching a folder takes a system call for each one above it."""
-_GIT_FOLDER = ".git"
+_GIT_FOLDER = b".git/"
 _PIECE = 1 << 20
 _RACY_NANOSECONDS = 2 * 10**9
 """A file that was changed so short before it is listed may be changed again without another time stamp."""
@@ -51,7 +50,7 @@ def list_folder(root: Path) -> Iterator[Found]:
     git's own folder is one entry: it holds no file that anybody wrote.
     """
     settled = time.time_ns() - _RACY_NANOSECONDS
-    stack = [iter(_list_one(root, b"", settled))]
+    stack = [_list_one(root, b"", settled)]
     while stack:
         entry = next(stack[-1], None)
         if entry is None:
@@ -59,7 +58,7 @@ def list_folder(root: Path) -> Iterator[Found]:
         elif isinstance(entry, Found):
             yield entry
         else:
-            stack.append(iter(_list_one(root, entry, settled)))
+            stack.append(_list_one(root, entry, settled))
 
 
 class VolumeReader:
@@ -171,42 +170,49 @@ def _open_folder(root: Path, path: bytes) -> int:
     return descriptor
 
 
-def _list_one(root: Path, below: bytes, settled: int) -> list[Found | bytes]:
-    """What is in one folder, in order: files, and the paths of folders to look into, which end in `/`."""
+def _list_one(root: Path, below: bytes, settled: int) -> Iterator[Found | bytes]:
+    """What is in one folder, in order: files, and the paths of folders to look into, which end in `/`.
+
+    The folder stays open until its end is reached, so that of a large one no more than the names are held.
+    """
     if below.count(b"/") > MOST_FOLDERS or len(below) > PATH_BYTES:
         text = f"a folder below {MOST_FOLDERS} others or with a path of more than {PATH_BYTES} bytes"
-        return [Found(spell_path(below), b"", 0, f"{text}; it is not looked into")]
+        yield Found(spell_path(below), b"", 0, f"{text}; it is not looked into")
+        return
+    folder = -1
     try:
         folder = _open_folder(root, below)
-        try:
-            with os.scandir(folder) as entries:
-                # Such entries have their names as text; a folder sorts as if its name ended in `/`, so that whole paths
-                # come out sorted.
-                found = [(os.fsencode(entry.name) + (b"/" if _is_folder(entry) else b""), entry) for entry in entries]
-            found.sort(key=itemgetter(0))
-            return [_look_at(entry, below + name, settled) for name, entry in found]
-        finally:
-            os.close(folder)
+        for name in _list_names(folder):
+            yield _look_at(folder, below, name, settled)
     except (OSError, _FolderChanged) as error:
         why = error.strerror if isinstance(error, OSError) else "it became a link or a file"
-        return [Found(spell_path(below) or "/", b"", 0, f"a folder that can't be listed: {why}")]
+        yield Found(spell_path(below) or "/", b"", 0, f"a folder that can't be listed: {why}")
+    finally:
+        if folder >= 0:
+            os.close(folder)
 
 
-def _look_at(entry: os.DirEntry[str], path: bytes, settled: int) -> Found | bytes:
-    if path.endswith(b"/"):
-        if entry.name == _GIT_FOLDER:
+def _list_names(folder: int) -> list[bytes]:
+    """The names in a folder; those of folders end in `/` and are sorted so, which brings whole paths out sorted."""
+    with os.scandir(folder) as entries:  # of an open folder it gives names as text
+        return sorted(os.fsencode(entry.name) + (b"/" if _is_folder(entry) else b"") for entry in entries)
+
+
+def _look_at(folder: int, below: bytes, name: bytes, settled: int) -> Found | bytes:
+    path = below + name
+    if name.endswith(b"/"):
+        if name == _GIT_FOLDER:
             return Found(spell_path(path), b"", 0, "git's own folder; it is not looked into")
         return path
     if len(path) > PATH_BYTES:
         return Found(spell_path(path), b"", 0, f"a path of more than {PATH_BYTES} bytes")
-    return _describe(entry, path, settled)
-
-
-def _describe(entry: os.DirEntry[str], path: bytes, settled: int) -> Found:
     try:
-        found = entry.stat(follow_symlinks=False)
+        return _describe(os.stat(name, dir_fd=folder, follow_symlinks=False), path, settled)
     except OSError as error:
         return Found(spell_path(path), b"", 0, f"it can't be looked at: {error.strerror}")
+
+
+def _describe(found: os.stat_result, path: bytes, settled: int) -> Found:
     if stat.S_ISREG(found.st_mode):
         changed = max(found.st_mtime_ns, found.st_ctime_ns)
         stamp = f"{found.st_ino} {found.st_mtime_ns} {found.st_ctime_ns}" if changed < settled else UNSETTLED

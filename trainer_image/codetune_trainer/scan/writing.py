@@ -122,10 +122,11 @@ def _revise(row: bytes, index: int, ledger: Ledger, copies: Copies, sides: Sides
     told["decision"] = "rejected" if not sides.kept[index] else "holdout" if sides.held_out[index] else "train"
     reason = REASONS[copies.reasons[index]]
     original, seen = copies.originals.get(index), copies.low_quality.get(index)
-    if original is not None and reason in {"", original.reason}:
-        told |= _tell(original.reason, _describe(original, path_of(ledger, original.index)), kept=not reason)
-    elif seen is not None and told["reason"] != INCLUDED:
-        told |= _tell("LowQuality", seen, kept=not reason)
+    if told["reason"] != INCLUDED:  # else a rule before these was overridden, and the first one is told
+        if original is not None and reason in {"", original.reason}:
+            told |= _tell(original.reason, _describe(original, path_of(ledger, original.index)), kept=not reason)
+        elif seen is not None:
+            told |= _tell("LowQuality", seen, kept=not reason)
     return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
 
 
