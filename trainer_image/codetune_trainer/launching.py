@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -87,7 +87,7 @@ def launch(config: TrainConfig) -> int:
         command = build_command(config)
         # A session of its own: a signal for this process's group reaches torchrun once, from here.
         torchrun = subprocess.Popen(command, env={**os.environ, _ENV_CODES: codes}, start_new_session=True)
-        status = _wait(torchrun, Path(codes), processes)
+        status = _wait(torchrun, Path(codes), processes, lambda: stopped)
         said = [int(path.read_text()) for path in _list_codes(Path(codes))]
     return judge(said, processes, status, stopped=stopped)
 
@@ -100,14 +100,18 @@ def _has_children(process: int) -> bool:
         return True
 
 
-def _wait(torchrun: "subprocess.Popen[bytes]", codes: Path, processes: int) -> int:
-    """torchrun's exit status; once its processes are done, it may only wait for a torchrun that was stopped."""
+def _wait(torchrun: "subprocess.Popen[bytes]", codes: Path, processes: int, is_stopped: Callable[[], bool]) -> int:
+    """torchrun's exit status; once its processes are done, it may only wait for a torchrun that was stopped.
+
+    A signal that comes while it asks the system something in a short-lived process reaches it before it waits for other
+    nodes, and is not heard there: so a torchrun that was stopped and has nothing to end is ended.
+    """
     done = False
     while True:
         try:
             return torchrun.wait(_LOOK_SECONDS)
         except subprocess.TimeoutExpired:
-            if done:
+            if done or (is_stopped() and not _has_children(torchrun.pid)):
                 torchrun.kill()
             done = len(_list_codes(codes)) == processes
 

@@ -36,6 +36,7 @@ def lose_an_object(*_: Any) -> NoReturn:
 def scan_with(place: str, fail: Callable[..., None], config: ScanConfig, places: Places) -> None:
     """Scan by two processes that are forked off this one, and so have what is broken here."""
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("codetune_trainer.scan.reading._START_METHOD", "fork")
         patched.setattr(f"codetune_trainer.scan.judging.{place}", fail)
         scan(config, places, Reporter(config.nonce, io.StringIO()), workers=2)
 

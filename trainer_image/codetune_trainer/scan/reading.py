@@ -6,14 +6,12 @@ Records are placed by the order of the listing, so the number of processes chang
 import hashlib
 import multiprocessing
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from itertools import chain, islice
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +31,9 @@ BATCH_BYTES = 4 * 2**20
 FEW_BATCHES = 4
 """Up to so many, starting processes costs more than it saves."""
 MAX_WORKERS = 16
+_START_METHOD = "spawn"
+"""Nothing of this process is inherited: libraries have threads that Python knows nothing of, and one of them may hold a
+lock at the moment of a fork."""
 _KILLED = "A process that judges files was killed, most likely because the pod ran out of memory."
 _MORE_MEMORY = "Raise files.quality.resources.memory where that is set, else the operator's scanResources."
 
@@ -175,7 +176,8 @@ def _judge_here(task: Task, batches: Iterable[Batch], _: int) -> Iterator[tuple[
 
 
 def _judge_in_pool(task: Task, batches: Iterable[Batch], count: int) -> Iterator[tuple[Batch, Judgement]]:
-    with ProcessPoolExecutor(count, _choose_context(), _set_task, (task,)) as pool:
+    context = multiprocessing.get_context(_START_METHOD)
+    with ProcessPoolExecutor(count, context, _set_task, (task,)) as pool:
         waiting: deque[tuple[Batch, Future[Judgement]]] = deque()
         try:
             for batch in batches:
@@ -194,13 +196,6 @@ def _judge_in_pool(task: Task, batches: Iterable[Batch], count: int) -> Iterator
 def _await(waiting: deque[tuple[Batch, Future[Judgement]]]) -> tuple[Batch, Judgement]:
     batch, future = waiting.popleft()
     return batch, future.result()
-
-
-def _choose_context() -> multiprocessing.context.BaseContext:
-    # fork has the modules and tables ready, which spawn takes half a second for; but it is only sound where no other
-    # thread could hold a lock at that moment.
-    alone = threading.active_count() == 1 and Path("/proc/self/task").is_dir()
-    return multiprocessing.get_context("fork" if alone else "spawn")
 
 
 _task: Task | None = None  # of a pool's process: the executor offers no other place for what a process keeps
