@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from io import RawIOBase
 from pathlib import Path
 
 from codetune_api.digests import FileEntry
@@ -31,6 +32,13 @@ def is_intact(folder: Path, files: dict[str, FileEntry]) -> bool:
         return all(describe_file(folder / name) == entry for name, entry in files.items())
     except OSError:
         return False
+
+
+def write_all(file: RawIOBase, data: bytes) -> None:
+    """Append to an unbuffered file, however little it takes at a time. Raises: OSError."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 from codetune_trainer.scan.licensing import (
     LARGEST_BYTES,
     base_name,
+    collect,
     header_licence,
-    identify_text,
     is_allowed,
     is_licence_name,
 )
@@ -134,7 +134,7 @@ def test_which_expressions_are_allowed(expected: bool, expression: str) -> None:
     ],
 )
 def test_which_licence_a_text_is(expected: str, content: bytes) -> None:
-    assert identify_text(content) == expected
+    assert collect([("LICENSE", content)]).above("a.py") == (expected, "LICENSE")
 
 
 @pytest.mark.parametrize(

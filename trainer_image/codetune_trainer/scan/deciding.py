@@ -108,7 +108,7 @@ def _find_near_copies(
     copies: Copies, records: Records, firsts: Indices, signature_of: Callable[[int], Signatures], *, reject: bool
 ) -> None:
     known = _Neighbours(records, signature_of)
-    members = _members(copies, firsts)
+    members = _members(copies)
     for unit in _that_may_be_alike(records, firsts):
         near = known.find(unit)
         if near and reject:
@@ -121,7 +121,7 @@ def _find_near_copies(
         known.add(unit)
 
 
-def _members(copies: Copies, firsts: Indices) -> dict[int, list[int]]:
+def _members(copies: Copies) -> dict[int, list[int]]:
     """The files of each unit that has several."""
     members: dict[int, list[int]] = {}
     followers = np.flatnonzero((copies.units >= 0) & (copies.units != np.arange(len(copies.units))))
@@ -149,7 +149,6 @@ class _Neighbours:
         self._bands = records["bands"]
         self._signature_of = signature_of
         self._buckets: dict[tuple[int, int], list[int]] = {}
-        self._signatures: dict[int, Signatures] = {}
 
     def find(self, unit: int) -> list[Original]:
         """Those that the unit is alike to."""

@@ -4,13 +4,15 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import orjson
 from codetune_api.project import FileRules, Holdout
 
+from codetune_trainer.manifests import write_all
 from codetune_trainer.scan.archive_pack import read_packed
 from codetune_trainer.scan.git_objects import BlobReader
 from codetune_trainer.scan.languages import extension
@@ -166,8 +168,8 @@ class _Spill:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.rows, self.lines = folder / f"rows-{name}", folder / f"lines-{name}"
-        self._rows: BinaryIO = self.rows.open("wb", buffering=0)
-        self._lines: BinaryIO = self.lines.open("wb", buffering=0)
+        self._rows = self.rows.open("wb", buffering=0)
+        self._lines = self.lines.open("wb", buffering=0)
 
     def add_rows(self, rows: list[bytes]) -> int:
         """Append; returns where the first one begins."""
@@ -183,11 +185,9 @@ class _Spill:
         self._lines.close()
 
 
-def _append(file: BinaryIO, parts: list[bytes]) -> int:
+def _append(file: FileIO, parts: list[bytes]) -> int:
     at = file.tell()
-    rest = memoryview(b"".join(parts))
-    while rest:
-        rest = rest[file.write(rest) :]
+    write_all(file, b"".join(parts))
     return at
 
 

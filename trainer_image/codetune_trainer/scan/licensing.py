@@ -50,11 +50,6 @@ def is_licence_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and language_of_name(name)[0] in _PROSE
 
 
-def identify_text(content: bytes) -> str:
-    """SPDX identifier of a licence file, `Unknown` when it is no known text."""
-    return _identify(_strip(content))
-
-
 def _strip(content: bytes) -> bytes:
     """A licence file without what says nothing about which licence it is: white space and who has the copyright."""
     lines = (" ".join(line.split()) for line in content.decode("utf-8", errors="replace").splitlines())
@@ -63,6 +58,7 @@ def _strip(content: bytes) -> bytes:
 
 
 def _identify(stripped: bytes) -> str:
+    """SPDX identifier of a licence file, `Unknown` when it is no known text."""
     # identify takes a path alone.
     with tempfile.NamedTemporaryFile(suffix=".txt") as file:
         file.write(stripped)

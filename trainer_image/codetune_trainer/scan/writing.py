@@ -19,7 +19,7 @@ from codetune_api.contracts import DatasetManifest
 from codetune_api.digests import FileEntry
 from codetune_api.project import FileCounts, SourceStatus
 
-from codetune_trainer.manifests import sync_folder
+from codetune_trainer.manifests import sync_folder, write_all
 from codetune_trainer.scan.deciding import Copies, Original, Sides
 from codetune_trainer.scan.judging import HELD_OUT_SPLIT, TRAIN_SPLIT
 from codetune_trainer.scan.ledger import LINE_HELD_OUT, ROW_HELD_OUT, Ledger
@@ -62,9 +62,7 @@ class DigestedFile:
         if len(self._waiting) > _HASHED_BEHIND:
             self._waiting.popleft().result()
         self._size += len(piece)
-        rest = memoryview(piece)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        write_all(self._file, piece)
 
     @property
     def entry(self) -> FileEntry:
