@@ -1,8 +1,8 @@
 """Settles what takes all files at once: copies, near copies, and which files are held out. Pure, over columns.
 
 Files with one content are one **unit**; units that are alike and are all kept form one **group**. A group stands on one
-side of the split as a whole. The split follows the digests of contents, so it depends neither on paths nor on what other
-files there are.
+side of the split as a whole. The split follows the digests of contents, so it depends neither on paths nor on what
+other files there are.
 """
 
 from collections.abc import Callable, Iterator, Mapping
