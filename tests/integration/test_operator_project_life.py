@@ -257,6 +257,7 @@ def test_a_namespace_delete_does_not_wait_for_runs(team: "Team") -> None:
     team.apply(make_finetune(suspend=True))
     team.wait_for_phase("ft", "mine", "Suspended")
     team.kubectl("delete", "cproj", "shop", "--wait=false")
+    team.wait_until(lambda: condition(team, "Ready")["reason"] == "DatasetInUse", "the run holds the Project")
 
     cluster = team.installation.cluster
     cluster.kubectl("delete", "namespace", team.name, "--wait=false")
