@@ -3,13 +3,14 @@
 import asyncio
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from codetune_api.contracts import DesiredAdapters, ServerReport
 from codetune_api.protocol import StageEvent, render
 from codetune_operator.cluster.applying import apply
-from codetune_operator.cluster.connecting import Cluster
+from codetune_operator.cluster.connecting import Cluster, connect
 from codetune_operator.cluster.deleting import delete
 from codetune_operator.cluster.eventing import EventRecorder
 from codetune_operator.cluster.following import read_log
@@ -18,7 +19,14 @@ from codetune_operator.cluster.kinds import JOB
 from codetune_operator.cluster.listing import list_objects
 from codetune_operator.cluster.patching import patch_status
 from codetune_operator.cluster.pushing import push_adapters
-from codetune_operator.errors import ConflictError, MissingError, OperatorError, PermanentError, TemporaryError
+from codetune_operator.errors import (
+    ConflictError,
+    MissingError,
+    OperatorError,
+    PermanentError,
+    SettingsError,
+    TemporaryError,
+)
 from codetune_operator.handlers.keys import Key
 from codetune_operator.handlers.tracking import LogTracker
 from codetune_operator.reconcile.plan import AdapterPush, ChildRef, EventSpec, Follow
@@ -37,7 +45,8 @@ ABOUT: Obj = {
 }
 
 
-async def test_apply_is_server_side_with_our_field_manager(api: "Api") -> None:
+@pytest.mark.parametrize("force", [True, False])
+async def test_apply_is_server_side_with_our_field_manager(api: "Api", force: bool) -> None:
     api.answers["PATCH", CLAIM_PATH] = (200, {"kind": "PersistentVolumeClaim"})
     claim = {
         "apiVersion": "v1",
@@ -45,10 +54,10 @@ async def test_apply_is_server_side_with_our_field_manager(api: "Api") -> None:
         "metadata": {"name": "c", "namespace": "ns"},
     }
 
-    assert await apply(api.connect(), obj=claim) == {"kind": "PersistentVolumeClaim"}
+    assert await apply(api.connect(), obj=claim, force=force) == {"kind": "PersistentVolumeClaim"}
 
     (request,) = api.seen
-    assert request.query == {"fieldManager": "codetune", "force": "true"}
+    assert request.query == {"fieldManager": "codetune", "force": str(force).lower()}
     assert request.headers["content-type"] == "application/apply-patch+yaml"
     assert request.headers["authorization"] == "Bearer secret-token"
     assert request.body == claim
@@ -305,3 +314,19 @@ async def test_errors_carry_no_credentials(api: "Api") -> None:
         await list_objects(api.connect(), kind=JOB)
 
     assert "secret-token" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("expected", "content"),
+    [
+        pytest.param("is no good: Invalid kube-config", b"", id="empty"),
+        pytest.param("is no YAML of a kubeconfig's form", b"a: [b", id="malformed"),
+        pytest.param("is no YAML of a kubeconfig's form", b"- a", id="a list"),
+        pytest.param("is no YAML of a kubeconfig's form", b"\xff\xfe", id="binary"),
+    ],
+)
+def test_a_kubeconfig_that_is_none_is_told(tmp_path: Path, expected: str, content: bytes) -> None:
+    (tmp_path / "config").write_bytes(content)
+
+    with pytest.raises(SettingsError, match=expected):
+        connect(tmp_path / "config")
