@@ -27,6 +27,7 @@ from codetune_operator.errors import (
     SettingsError,
     TemporaryError,
 )
+from codetune_operator.handlers import tracking
 from codetune_operator.handlers.keys import Key
 from codetune_operator.handlers.tracking import LogTracker
 from codetune_operator.reconcile.plan import AdapterPush, ChildRef, EventSpec, Follow
@@ -279,6 +280,31 @@ async def test_a_stream_that_broke_off_is_picked_up_where_it_ended(api: "Api") -
             woken.clear()
 
     assert [request.query.get("sinceTime") for request in api.seen[:2]] == [None, "2026-11-23T10:00:01Z"]
+    await tracker.close()
+
+
+async def test_a_log_is_read_again_whatever_went_wrong_with_it(api: "Api", monkeypatch: pytest.MonkeyPatch) -> None:
+    api.answers["GET", LOG] = (200, f"2026-11-23T10:00:00Z {render(StageEvent(stage='Cloning'), NONCE)}\n".encode())
+    troubles: list[Exception] = [ValueError("read of closed file"), TemporaryError("It broke off.")]
+
+    def read(*arguments: Any, **more: Any) -> Any:
+        if troubles:
+            raise troubles.pop()
+        return read_log(*arguments, **more)
+
+    monkeypatch.setattr(tracking, "read_log", read)
+    monkeypatch.setattr(tracking, "_LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(tracking, "_PAUSE_SECONDS", 0.01)
+    woken = asyncio.Event()
+    tracker = LogTracker(api.connect(), lambda key: woken.set())
+
+    tracker.update(Key("Project", "ns", "mine"), "slot", (Follow("p", "scan", NONCE, finished=True),), RunReport())
+    async with asyncio.timeout(30):
+        await woken.wait()
+
+    report = tracker.report("slot")
+    assert report is not None
+    assert (report.stage, troubles) == ("Cloning", [])
     await tracker.close()
 
 
