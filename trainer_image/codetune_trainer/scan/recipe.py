@@ -30,7 +30,7 @@ from codetune_trainer.scan.rules import Judge, Origin
 from codetune_trainer.scan.sources import Readable, prepare_all, prune_cache
 from codetune_trainer.scan.summing import count_files, count_rejections, count_source, count_types
 from codetune_trainer.scan.upload_tree import prune_uploads
-from codetune_trainer.scan.writing import DATASET, FILES, REPORT, SPILL, publish, work_folder, write_files, write_report
+from codetune_trainer.scan.writing import DATASET, FILES, SPILL, publish, work_folder, write_artifacts
 
 _SECONDS_BETWEEN_EVENTS = 2.0
 
@@ -69,7 +69,7 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
         remembered, rules = cache.parent / MEMORY, digest_rules(task)
         memory = load_memory(remembered, work.parent, rules)
         with judge_all(task, memory, workers, _Ticker(reporter).tick) as ledger:
-            copies = find_copies(ledger.records, ledger.signature, config.files, config.holdout.fraction)
+            copies = find_copies(ledger.records, ledger.signatures_of, config.files, config.holdout.fraction)
             low_quality = find_low_quality(config, places, cache, _read_accepted(ledger, copies), reporter)
             reject_low_quality(ledger.records, copies, low_quality)
             sides = choose_sides(ledger.records, copies, config.holdout.fraction)
@@ -78,11 +78,11 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
             reporter.stage("Writing", f"{counts.accepted} of {counts.total} files")
             statuses = _describe_sources(config, sources, failed, ledger, synced_at)
             made = work / DATASET
-            artifacts = {FILES: write_files(made, ledger, sides), REPORT: write_report(made, ledger, copies, sides)}
+            artifacts = write_artifacts(made, ledger, copies, sides)
             revision, folder = publish(made, work.parent, artifacts, statuses, counts)
+            file_types = count_types(ledger, sides)
             with _going_on("What is known of the files can't be kept for the next scan"):
                 save_memory(remembered, ledger, sides, folder, artifacts[FILES], rules)
-            file_types = count_types(ledger, sides)
     if config.keep is not None:
         _prune(folder.parent, {revision, *config.keep})
     return ScanResult(
