@@ -146,24 +146,6 @@ def test_the_chart_spans_the_run_with_at_most_a_hundred_points(total: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("quota", "most"),
-    [
-        pytest.param("200000 100000", 2, id="two cores"),
-        pytest.param("50000 100000", 1, id="half a core is one thread"),
-        pytest.param("max 100000", None, id="no limit"),
-        pytest.param("?", None, id="something else"),
-        pytest.param(None, None, id="no file"),
-    ],
-)
-def test_threads_are_as_many_as_the_container_may_use(tmp_path: Path, quota: str | None, most: int | None) -> None:
-    path = tmp_path / "cpu.max"
-    if quota is not None:
-        path.write_text(quota)
-    free = count_threads(tmp_path / "none")
-    assert count_threads(path) == (free if most is None else min(most, free))
-
-
-@pytest.mark.parametrize(
     ("told", "expected"),
     [
         pytest.param("1", 1, id="fewer than there are"),
@@ -176,9 +158,9 @@ def test_threads_are_at_most_as_many_as_the_pod_was_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, told: str, expected: int | None
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    free = count_threads(tmp_path / "none")
+    free = count_threads(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", told)
-    assert count_threads(tmp_path / "none") == (expected or free)
+    assert count_threads(tmp_path) == (expected or free)
 
 
 @pytest.mark.parametrize(
