@@ -30,6 +30,11 @@ Loss = Annotated[float, AfterValidator(lambda loss: round(loss, 5))]
 
 NO_EMBEDDINGS = "lora.trainEmbeddings is true, but vLLM serves no adapter with trained embeddings: remove it"
 NO_DORA = "lora.dora is true, but vLLM serves no DoRA adapter: remove it, or set lora.rsLora"
+NO_QUANTIZATION_ON_CPU = "lora.quantization is Nf4, which needs a GPU: set resources.gpus, or remove it"
+NO_QUANTIZED_SHARDING = (
+    "training.sharding is On, but weights in 4 bits are not spread over processes: set it to Off, or remove "
+    "lora.quantization"
+)
 
 
 class LoraOverrides(ApiModel):
@@ -57,6 +62,9 @@ class LoraOverrides(ApiModel):
     """Rank-stabilized LoRA (arXiv:2312.03732): the update is scaled by alpha / sqrt(rank)."""
     dora: bool | None = None
     """Weight-decomposed LoRA (arXiv:2402.09353); refused, because vLLM serves no such adapter."""
+    quantization: Literal["None", "Nf4"] | None = None
+    """Nf4: the frozen base model is held in 4 bits while it is trained on (QLoRA, arXiv:2305.14314), in about a quarter
+    of the memory; takes a GPU. The adapter is served on the base model as it is."""
 
 
 class EarlyStopping(ApiModel):
@@ -128,6 +136,7 @@ class FineTuneResources(Resources):
     mount."""
 
 
+_NF4 = "has(self.lora.quantization) && self.lora.quantization == 'Nf4'"
 _ONE_RUN = "make a new FineTune: a run has one set of parameters"
 
 
@@ -155,6 +164,11 @@ class FineTuneSpec(ApiModel):
                 "self.resources.nodes > 1",
                 "training.sharding is On, which takes several processes: set resources.gpus or resources.nodes to 2 or "
                 "more, or training.sharding to Auto",
+            ),
+            (f"!({_NF4}) || self.resources.gpus > 0", NO_QUANTIZATION_ON_CPU),
+            (
+                f"!({_NF4}) || !has(self.training.sharding) || self.training.sharding != 'On'",
+                NO_QUANTIZED_SHARDING,
             ),
         )
     )
@@ -365,6 +379,8 @@ class Parameters(ApiModel):
     """Optimizer steps between two checkpoints."""
     early_stopping: EarlyStopping | None = None
     rs_lora: bool = False
+    quantization: Literal["None", "Nf4"] = "None"
+    """How the base model was held while it was trained on."""
     clip_norm: float = 0.5
     """Longest gradient of a step; a longer one is shortened."""
     betas: list[float] = [0.9, 0.95]

@@ -111,7 +111,8 @@ def set_up(
         _announce(config, parameters, corpus, files.sources, reporter, folder)
     torch.manual_seed(parameters.seed)
     place = torch.device("cpu") if parameters.sharded else device
-    model = modelling.load_base(model_folder, config.base_model, parameters.precision, place)
+    quantized = parameters.quantization == "Nf4"
+    model = modelling.load_base(model_folder, config.base_model, parameters.precision, place, quantized=quantized)
     if device.type == "cpu":
         speed_up_base(model, shared=corpus.shared)
     model = modelling.add_adapter(model, parameters, config.base_model)
