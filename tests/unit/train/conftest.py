@@ -291,7 +291,7 @@ def infilling(store: "Store", tmp_path: Path) -> "Store":
 
 
 @pytest.fixture
-def wide(store: "Store", tmp_path: Path) -> "Store":
+def quantizable(store: "Store", tmp_path: Path) -> "Store":
     """A store with a model whose layers are wide enough for weights in blocks of 64."""
     store.model = make_model(tmp_path / "wide", hidden_size=64, intermediate_size=128)
     return store

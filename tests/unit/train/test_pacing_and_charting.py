@@ -8,7 +8,7 @@ from codetune_api.finetune import Parameters
 from codetune_trainer.train import machine
 from codetune_trainer.train.charting import Point, add_point, build_chart
 from codetune_trainer.train.machine import count_threads
-from codetune_trainer.train.pacing import Pace, Stopped, StopSignal, Throttle, learning_rate
+from codetune_trainer.train.pacing import Pace, Stopped, StopSignal, Throttle, count_milestones, learning_rate
 
 
 def _parameters(scheduler: str, *, steps: int = 100, warmup: int = 10) -> Parameters:
@@ -44,6 +44,26 @@ def test_every_step_has_a_rate_above_zero(scheduler: str) -> None:
     for steps, warmup in ((1, 0), (1, 1), (7, 3)):
         parameters = _parameters(scheduler, steps=steps, warmup=warmup)
         assert all(0 < learning_rate(step, parameters) <= 1 for step in range(1, steps + 1))
+
+
+@pytest.mark.parametrize(
+    ("expected", "done", "total", "every"),
+    [
+        pytest.param(10, 0, 100, 10, id="at the beginning"),
+        pytest.param(9, 10, 100, 10, id="after one"),
+        pytest.param(9, 19, 100, 10, id="just before the next one"),
+        pytest.param(4, 0, 100, 30, id="the last step has one too"),
+        pytest.param(3, 59, 100, 30, id="two in turn and the last"),
+        pytest.param(1, 99, 100, 30, id="only the last"),
+        pytest.param(0, 100, 100, 30, id="at the end"),
+        pytest.param(0, 40, 40, 30, id="stopped early"),
+        pytest.param(1, 0, 5, 5, id="one in all"),
+    ],
+)
+def test_how_many_checkpoints_are_to_come(expected: int, done: int, total: int, every: int) -> None:
+    assert count_milestones(done, total, every) == expected
+    steps = range(done + 1, total + 1)
+    assert expected == sum(step % every == 0 or step == total for step in steps)
 
 
 def test_remaining_time_is_unknown_before_the_first_step() -> None:

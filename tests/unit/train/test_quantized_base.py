@@ -25,8 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWa
 CPU = torch.device("cpu")
 
 
-def test_linear_layers_are_in_4_bits_and_the_head_the_norms_and_the_embeddings_are_not(wide: "Store") -> None:
-    model = load_base(wide.model, "x", "Float32", CPU, quantized=True)
+def test_linear_layers_are_in_4_bits_and_the_head_the_norms_and_the_embeddings_are_not(quantizable: "Store") -> None:
+    model = load_base(quantizable.model, "x", "Float32", CPU, quantized=True)
     kinds = {name.rsplit(".", 1)[-1]: type(module) for name, module in model.named_modules()}
     assert {kinds[name] for name in ("q_proj", "o_proj", "down_proj")} == {bitsandbytes.nn.Linear4bit}
     assert type(model.get_output_embeddings()) is torch.nn.Linear
@@ -36,38 +36,38 @@ def test_linear_layers_are_in_4_bits_and_the_head_the_norms_and_the_embeddings_a
 
 
 def test_a_run_on_it_learns_and_leaves_an_adapter_for_the_base_as_it_is(
-    wide: "Store", monkeypatch: pytest.MonkeyPatch
+    quantizable: "Store", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolve = run.resolve
 
     def resolve_quantized(*arguments: Any) -> Parameters:
         return resolve(*arguments).model_copy(update={"quantization": "Nf4"})
 
-    wide.train(wide.config("whole", training={"max_steps": 20}))
+    quantizable.train(quantizable.config("whole", training={"max_steps": 20}))
     monkeypatch.setattr(run, "resolve", resolve_quantized)
-    wide.train(wide.config(training={"max_steps": 20}))
-    assert wide.result.parameters.quantization == "Nf4"
-    assert wide.evaluation.improvement > 0.1
-    assert wide.losses()[20] == pytest.approx(wide.losses("whole")[20], rel=0.2)
-    served = _load(wide, wide.root / "run" / "checkpoints" / wide.result.best_checkpoint)
+    quantizable.train(quantizable.config(training={"max_steps": 20}))
+    assert quantizable.result.parameters.quantization == "Nf4"
+    assert quantizable.evaluation.improvement > 0.1
+    assert quantizable.losses()[20] == pytest.approx(quantizable.losses("whole")[20], rel=0.2)
+    served = _load(quantizable, quantizable.root / "run" / "checkpoints" / quantizable.result.best_checkpoint)
     tokens = torch.tensor([[100, 101, 102, 32]])
-    assert not torch.equal(served(tokens), _load(wide, None)(tokens))
+    assert not torch.equal(served(tokens), _load(quantizable, None)(tokens))
 
 
-def _load(wide: "Store", adapter: Path | None) -> Any:
+def _load(quantizable: "Store", adapter: Path | None) -> Any:
     """Logits of the base as it is, or of it with an adapter, by transformers and PEFT alone."""
-    model: Any = AutoModelForCausalLM.from_pretrained(wide.model, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(quantizable.model, dtype=torch.float32)
     model = (model if adapter is None else PeftModel.from_pretrained(model, str(adapter))).eval()
     return lambda tokens: model(input_ids=tokens).logits.detach()
 
 
-def test_an_image_without_the_library_says_so(wide: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_without_the_library_says_so(quantizable: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else find(name))
     with pytest.raises(InvalidParameters, match="no bitsandbytes"):
-        load_base(wide.model, "x", "Float32", CPU, quantized=True)
+        load_base(quantizable.model, "x", "Float32", CPU, quantized=True)
 
 
-def test_a_run_without_a_gpu_is_refused(wide: "Store") -> None:
+def test_a_run_without_a_gpu_is_refused(quantizable: "Store") -> None:
     with pytest.raises(InvalidParameters, match=r"Nf4, which needs a GPU: set resources\.gpus"):
-        wide.train(wide.config(lora=LoraOverrides(rank=4, quantization="Nf4")))
+        quantizable.train(quantizable.config(lora=LoraOverrides(rank=4, quantization="Nf4")))
