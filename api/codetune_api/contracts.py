@@ -160,6 +160,9 @@ class TrainConfig(RunConfig):
     training: TrainingOverrides
     checkpoints: Checkpoints
     start: StartAdapter | None = None
+    memory_deaths: int = 0
+    """Pods of this Job that were killed for their memory, as far as that is known when a pod starts: whoever is killed
+    can't say it."""
 
 
 class TrainResult(Contract):

@@ -279,12 +279,23 @@ class DiskFull(TrainerError):
     reason = "DiskFull"
 
 
-def run_to_exit_code(run: Callable[[], int], termination_log: Path | None) -> int:
-    """Run a program's body; a failure becomes one human line, the termination log and an exit code."""
+MORE_MEMORY = "Raise spec.resources.memory."
+MORE_SCAN_MEMORY = "Raise files.quality.resources.memory where that is set, else the operator's scanResources."
+"""A Project has no spec.resources: what to do for its scan."""
+
+
+def run_to_exit_code(run: Callable[[], int], termination_log: Path | None, more_memory: str = MORE_MEMORY) -> int:
+    """Run a program's body; a failure becomes one human line, the termination log and an exit code.
+
+    Args:
+        run: The body.
+        termination_log: Where the machine's form goes.
+        more_memory: What to do where the pod has too little memory.
+    """
     try:
         return run()
     except Exception as error:
-        failure = translate(error)
+        failure = translate(error, more_memory)
         if failure is not error:
             traceback.print_exception(error, file=sys.stderr)
         # Last words are those of the process that failed first.
@@ -292,7 +303,7 @@ def run_to_exit_code(run: Callable[[], int], termination_log: Path | None) -> in
         return failure.exit_code
 
 
-def translate(error: Exception) -> TrainerError:
+def translate(error: Exception, more_memory: str = MORE_MEMORY) -> TrainerError:
     """The failure that an exception stands for; our own come back as they are."""
     if isinstance(error, TrainerError):
         return error
@@ -304,7 +315,7 @@ def translate(error: Exception) -> TrainerError:
             "Give the claim codetune-artifacts more space, or delete FineTunes and Projects that nobody needs.",
         )
     if isinstance(error, MemoryError):
-        return OutOfMemory("The pod ran out of memory.", "Raise spec.resources.memory.")
+        return OutOfMemory("The pod ran out of memory.", more_memory)
     return TrainerError(
         f"{type(error).__name__}: {error}",
         "This is a fault of Codetune: please report it with the log of this pod.",

@@ -4,14 +4,12 @@ It lands in `models/<org>/<name>/<commit>`; `$CODETUNE_SCRATCH/model` becomes a 
 hub's token and talks to the hub. Weights in pickles are never fetched: loading one runs its code.
 """
 
-import fcntl
 import fnmatch
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from codetune_api.artifacts import model_folder
@@ -22,6 +20,7 @@ from pydantic import ValidationError
 from codetune_trainer.config import Places, inside, load_config, load_places
 from codetune_trainer.errors import DiskFull, ModelNotFound, ModelUnavailable, PickledWeights, UnsupportedModel
 from codetune_trainer.hub import COMMIT, HubFile, download_file, hub_errors, list_files
+from codetune_trainer.leftovers import locked, partial_folder, remove_abandoned
 from codetune_trainer.manifests import sync_folder
 from codetune_trainer.reporting import Reporter
 
@@ -64,7 +63,8 @@ def fetch(config: FetchConfig, places: Places, reporter: Reporter) -> Path:
             chosen = choose_files(repository, files)
             folder = places.store / model_folder(repository, commit)
             _settle(pin, config, commit, reporter)
-            with _locked(folder.parent):
+            remove_abandoned(folder.parents[2], keep=partial_folder(folder))
+            with locked(folder.parent):
                 if not folder.is_dir():
                     _download(config, commit, chosen, folder, reporter)
     else:
@@ -157,7 +157,7 @@ def _check(config: FetchConfig, folder: Path, commit: str) -> None:
 def _download(config: FetchConfig, commit: str, files: list[HubFile], folder: Path, reporter: Reporter) -> None:
     """Into a folder beside, which a next attempt goes on with; it gets its name when every file is proven."""
     repository = config.repository
-    partial = folder.with_name(f".{commit}.partial")
+    partial = partial_folder(folder)
     partial.mkdir(parents=True, exist_ok=True)
     _check_room(repository, files, partial)
     for number, file in enumerate(files, start=1):
@@ -190,15 +190,6 @@ def _check_room(repository: str, files: Sequence[HubFile], partial: Path) -> Non
         room = f"{missing / 1e9:.1f} GB more in the artifact store, whose volume has {free / 1e9:.1f} GB left"
         hint = "Give the claim codetune-artifacts more space, or delete FineTunes and Projects that nobody needs."
         raise DiskFull(f"{repository} needs {room}.", hint)
-
-
-@contextmanager
-def _locked(parent: Path) -> Iterator[None]:
-    """One download of a model at a time; the lock goes with its process."""
-    parent.mkdir(parents=True, exist_ok=True)
-    with (parent / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _link(link: Path, folder: Path) -> None:

@@ -25,6 +25,7 @@ from codetune_operator.reconcile.runstatus import Decision, build_events, build_
 from codetune_operator.reconcile.workloads import (
     JobState,
     container_state,
+    count_memory_deaths,
     current_pods,
     has_started,
     index_of,
@@ -61,10 +62,12 @@ class _Source:
     dataset: DatasetStatus
     start: ResumedFrom | None
     model: ModelSource
+    memory_deaths: int = 0
+    """Attempts of its Job that were killed for their memory."""
 
     def build(self, finetune: FineTune, settings: Settings) -> tuple[Obj, ...]:
         """Its configuration and its Job, which is the last."""
-        return build_training(finetune, self.dataset, self.model, settings, self.start)
+        return build_training(finetune, self.dataset, self.model, settings, self.start, self.memory_deaths)
 
 
 def reconcile(view: FineTuneView, settings: Settings, now: datetime) -> Plan:
@@ -118,7 +121,11 @@ def _decide_run(view: FineTuneView, source: _Source, settings: Settings, now: da
         return replace(going, job_name=name)
     if job is None:
         return replace(_begin(view, source, settings), job_name=name)
+    source = replace(source, memory_deaths=count_memory_deaths(pods_of(name, view.pods), CONTAINER))
     decision = _watch(view, job, source, settings, now)
+    if source.memory_deaths and decision.phase == "Starting" and not decision.apply:
+        # The next pod learns of it by its configuration: whoever was killed has left no word.
+        decision = replace(decision, apply=source.build(view.finetune, settings)[:-1])
     restarts = _count_restarts(read_job(job), pods_of(name, view.pods), view.finetune.spec.resources.nodes)
     return replace(decision, job_name=name, job=read_job(job), restarts=restarts)
 

@@ -72,7 +72,11 @@ def pin_dataset(finetune: FineTune, revision: str) -> DatasetStatus:
 
 
 def build_train_config(
-    finetune: FineTune, dataset: DatasetStatus, job_name: str, start: ResumedFrom | None = None
+    finetune: FineTune,
+    dataset: DatasetStatus,
+    job_name: str,
+    start: ResumedFrom | None = None,
+    memory_deaths: int = 0,
 ) -> TrainConfig:
     """Everything that the trainer is told."""
     metadata, spec = finetune.metadata, finetune.spec
@@ -92,6 +96,7 @@ def build_train_config(
         training=spec.training,
         checkpoints=spec.checkpoints,
         start=_build_start(start),
+        memory_deaths=memory_deaths,
     )
 
 
@@ -108,10 +113,11 @@ def build_training(
     model: ModelSource,
     settings: Settings,
     start: ResumedFrom | None = None,
+    memory_deaths: int = 0,
 ) -> tuple[Obj, ...]:
     """The ConfigMap and the Job of a run, and on several nodes what lets these meet, in the order of applying."""
     name = training_job_name(finetune, dataset)
-    config = build_train_config(finetune, dataset, name, start)
+    config = build_train_config(finetune, dataset, name, start, memory_deaths)
     data = {CONFIG_KEY: config.model_dump_json(by_alias=True, exclude_none=True, indent=2)}
     if model.hub is not None:
         # An adapter goes on with the very base that it was made on, whatever the branch has become since.

@@ -5,7 +5,6 @@ Records are placed by the order of the listing, so the number of processes chang
 
 import hashlib
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -18,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from codetune_trainer.errors import OutOfMemory
+from codetune_trainer.cores import usable_cores
+from codetune_trainer.errors import MORE_SCAN_MEMORY, OutOfMemory
 from codetune_trainer.scan.judging import Task, Worker
 from codetune_trainer.scan.ledger import Bookkeeper, Judgement, Ledger
 from codetune_trainer.scan.licensing import LARGEST_BYTES, FolderLicences, collect, is_licence_name
@@ -34,7 +34,6 @@ FEW_BATCHES = 4
 MAX_WORKERS = 16
 _THREADS = Path("/proc/self/task")
 _KILLED = "A process that judges files was killed, most likely because the pod ran out of memory."
-_MORE_MEMORY = "Raise files.quality.resources.memory where that is set, else the operator's scanResources."
 
 
 class Batch(NamedTuple):
@@ -71,11 +70,6 @@ def judge_all(
             return books.finish(listing.total)
     # Only now that the books are closed: both write the same file of signatures.
     return judge_all(task, None, workers, tick)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_licences(task: Task, source_index: int) -> FolderLicences:
@@ -185,7 +179,7 @@ def _judge_in_pool(task: Task, batches: Iterable[Batch], count: int) -> Iterator
             while waiting:
                 yield _await(waiting)
         except BrokenProcessPool as error:  # what Python raises itself comes as it is: only a signal breaks the pool
-            raise OutOfMemory(_KILLED, _MORE_MEMORY) from error
+            raise OutOfMemory(_KILLED, MORE_SCAN_MEMORY) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

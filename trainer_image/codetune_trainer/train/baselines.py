@@ -15,12 +15,13 @@ ANSWERS = "evaluation.json"
 
 @dataclass(frozen=True)
 class Baseline:
-    """The base model's scores and how long it took to find them: the end of the run takes as long."""
+    """The base model's scores, and how long the tuned model will take for the same."""
 
     scored: Scored
     measuring_seconds: float
     """For the held-out loss, as at every checkpoint."""
     answering_seconds: float
+    """For everything else, once, at the end of the run."""
 
 
 def load(folder: Path, digest: str) -> Baseline | None:

@@ -1,5 +1,6 @@
 """`python -m codetune_trainer train`: the recipe, to be read from top to bottom."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -41,6 +42,8 @@ from codetune_trainer.train.tokens import tokenize
 def main(config: TrainConfig) -> int:
     """Set up, train, evaluate, report; returns the exit status. Raises: TrainerError."""
     transformers_logging.disable_progress_bar()
+    # PEFT loads it always, and on a CPU it misses kernels that only weights in 4 bits would need.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     places = load_places()
     if places.model is None:
         raise ModelNotFound(f"The environment variable {ENV_MODEL} is not set.", "The operator sets it in every Job.")
@@ -111,7 +114,8 @@ def set_up(
         _announce(config, parameters, corpus, files.sources, reporter, folder)
     torch.manual_seed(parameters.seed)
     place = torch.device("cpu") if parameters.sharded else device
-    model = modelling.load_base(model_folder, config.base_model, parameters.precision, place)
+    quantized = parameters.quantization == "Nf4"
+    model = modelling.load_base(model_folder, config.base_model, parameters.precision, place, quantized=quantized)
     if device.type == "cpu":
         speed_up_base(model, shared=corpus.shared)
     model = modelling.add_adapter(model, parameters, config.base_model)

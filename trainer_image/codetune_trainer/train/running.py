@@ -1,7 +1,6 @@
 """What the parts of the recipe share while a run is under way, and how it speaks."""
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from codetune_trainer.train.evaluating import HeldOut
 from codetune_trainer.train.feeding import Corpus
 from codetune_trainer.train.group import ALONE, Group
 from codetune_trainer.train.modelling import Model
-from codetune_trainer.train.pacing import Pace, StopSignal, Throttle, learning_rate
+from codetune_trainer.train.pacing import Pace, StopSignal, Throttle, count_milestones, learning_rate
 from codetune_trainer.train.recovery import Recovery
 
 PROGRESS_SECONDS = 2.0
@@ -102,7 +101,7 @@ def report_progress(run: Run) -> None:
             lr=learning_rate(max(state.step, 1), parameters),
             tokens=state.tokens,
             tokens_per_second=run.tokens_per_second or None,
-            remaining=run.pace.remaining(left, math.ceil(left / parameters.every_steps)),
+            remaining=run.pace.remaining(left, count_milestones(state.step, total, parameters.every_steps)),
         )
     )
     run.progress.restart()
