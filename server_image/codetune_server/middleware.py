@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from codetune_server.admitting import PREFIX, AdminRoutes, TokenFile, read_desired
+from codetune_server.admitting import PREFIX, AdminRoutes, TokenFile
 from codetune_server.answering import NameRestoring, Rewriting, with_length
 from codetune_server.authenticating import ApiKeys
 from codetune_server.bodies import BodyTooLarge, read_body, replay
@@ -21,6 +21,7 @@ from codetune_server.copying import AdapterCopies
 from codetune_server.draining import Traffic
 from codetune_server.keeping import AdapterKeeper
 from codetune_server.listing import MODELS, list_models, pick_model
+from codetune_server.mounting import MountedSet
 from codetune_server.opening import is_open
 from codetune_server.pinning import find_commit
 from codetune_server.replies import error_reply, missing_key, unknown_model
@@ -50,6 +51,7 @@ class AdapterMiddleware:
         self._keeper: AdapterKeeper | None = None
         self._admin: AdminRoutes | None = None
         self._task: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one ASGI connection."""
@@ -68,8 +70,9 @@ class AdapterMiddleware:
     async def _follow_lifespan(self, scope: Scope, send: Send, message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":
             self._start(scope)
-        elif message["type"].startswith("lifespan.shutdown") and self._task:
-            self._task.cancel()
+        elif message["type"].startswith("lifespan.shutdown"):
+            for task in filter(None, (self._task, self._following)):
+                task.cancel()
         await send(message)
 
     def _start(self, scope: Scope) -> AdapterKeeper:
@@ -82,13 +85,12 @@ class AdapterMiddleware:
                 settings.store, copies, settings.base_model, settings.max_lora_rank, settings.files
             )
             self._keeper = AdapterKeeper(vllm, verifier)
-            desired, problem = read_desired(settings.adapters_file)
-            self._keeper.want(desired)
-            token = TokenFile(settings.token_file)
+            token, mounted = TokenFile(settings.token_file), MountedSet(settings.adapters_file)
             commit = find_commit(settings.store, settings.model)
-            self._admin = AdminRoutes(self._keeper, token, self._keys, self._traffic, problem, commit)
+            self._admin = AdminRoutes(self._keeper, token, self._keys, self._traffic, mounted, commit)
             self._task = asyncio.create_task(self._keeper.run(), name="codetune-adapters")
             self._task.add_done_callback(self._note_end)
+            self._following = asyncio.create_task(mounted.follow(self._admin.take), name="codetune-mounted-adapters")
         return self._keeper
 
     def _note_end(self, task: asyncio.Task[None]) -> None:

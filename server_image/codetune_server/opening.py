@@ -1,7 +1,7 @@
 """Which of vLLM's routes clients may use. Pure.
 
-Those are named that are for clients, not those that are not: what else vLLM has, in this release or a later one, changes
-or shows the whole server (its adapters, weights, caches, size, profile) and is closed.
+Those are named that are for clients, not those that are not: what else vLLM has, in this release or a later one,
+changes or shows the whole server (its adapters, weights, caches, size, profile) and is closed.
 """
 
 import re

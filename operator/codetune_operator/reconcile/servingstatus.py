@@ -17,7 +17,7 @@ from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import EventSpec, Obj
 from codetune_operator.reconcile.workloads import container_entry
 from codetune_operator.resources.models import hub_repository, pin_model
-from codetune_operator.resources.servingnames import CONTAINER, pod_selector
+from codetune_operator.resources.servingnames import CONTAINER, PORT, pod_selector
 from codetune_operator.settings import Settings
 
 ServingPhase = Literal["Pending", "Starting", "Ready", "Updating", "Stopped", "Failed"]
@@ -37,6 +37,7 @@ _HOPELESS = frozenset(
 _CRASHES = frozenset({"CrashLoop", "OutOfMemory", "DiskFull", "InternalError"})
 """Failures that count as lasting once the server has come back a few times in vain."""
 _VAIN_RESTARTS = 3
+_WORDS = 300
 _TOLD = 5
 """How many adapters that are not served a sentence tells of; all of them stand in `status.adapters`."""
 
@@ -178,6 +179,14 @@ def _judge_adapters(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
     if pending:
         return "Updating", conditions.reconciling(pending[0].reason, f"{pending[0].message} The rest is served.")
     loading = [state.name for state in counted if state.phase == "Loading"]
+    silent = next(((name, said) for name, said in serving.reports.items() if isinstance(said, str)), None)
+    if loading and silent:
+        pod, said = silent
+        message = (
+            f"Pod {pod} serves, and does not say which adapters: {said[:_WORDS]}. Let the operator reach port {PORT} "
+            "of the pods (network policies, firewalls)."
+        )
+        return "Updating", conditions.reconciling("PodSilent", message)
     if loading:
         message = f"Adapters are being loaded: {', '.join(loading)}."
         return "Updating", conditions.reconciling("AdaptersLoading", message)

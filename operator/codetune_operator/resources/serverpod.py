@@ -1,5 +1,6 @@
 """The pods of a ModelDeployment: vLLM's command line, environment, volumes, probes and the way out. Pure."""
 
+import math
 from typing import Any
 
 from codetune_api.contracts import ENV_MODEL
@@ -158,6 +159,8 @@ def _environment(deployment: ModelDeployment, model: ModelSource) -> dict[str, s
     spec = deployment.spec
     room = int(parse_quantity(spec.adapter_cache_size) * 100) * int(_CACHE_SHARE * 100) // 10_000
     keys = {"CODETUNE_API_KEYS": API_KEYS_FOLDER} if spec.api_keys_secret_ref is not None else {}
+    # A request is no limit: a pod sees all cores of its node, and is not to start a thread for each of them.
+    cpus = {"CODETUNE_CPUS": str(math.ceil(parse_quantity(spec.resources.cpu)))} if spec.resources.cpu else {}
     return {
         ENV_MODEL: model.path,
         "CODETUNE_BASE_MODEL": canonical_model(spec.base_model),
@@ -166,6 +169,7 @@ def _environment(deployment: ModelDeployment, model: ModelSource) -> dict[str, s
         "CODETUNE_ADAPTER_CACHE": f"{CACHE_FOLDER}/copies",
         "CODETUNE_ADAPTER_CACHE_BYTES": str(max(1, room)),
         **keys,
+        **cpus,
         "CODETUNE_DEVICE": "cuda" if spec.resources.gpus else "cpu",
         "HF_HUB_OFFLINE": "1",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",

@@ -149,6 +149,11 @@ LIFE = [
         id="nothing heard after a restart of the operator",
     ),
     pytest.param(
+        ("Updating", "False", "PodSilent", "Reconciling"),
+        serving(make_mdep(MINE), make_finetune(), server_reports={"p1": "GET http://10.0.0.7:8000 failed: timeout"}),
+        id="its pod is out of the operator's reach",
+    ),
+    pytest.param(
         ("Updating", "False", "AdapterPending", "Reconciling"),
         serving(make_mdep(MINE), make_finetune("Running"), server_reports={"p1": BARE_REPORT}),
         id="the run goes on",
@@ -354,6 +359,17 @@ def test_pods_are_told_that_can_listen_and_do_not_know(
         assert plan.push.pods == {"p1": "http://10.0.0.7:8000"}
         assert plan.push.token == adapter_token(KEY, observed.modeldeployment)
         assert plan.push.token not in repr(plan.push)
+
+
+@pytest.mark.parametrize(
+    ("url", "address"), [("http://10.0.0.7:8000", "10.0.0.7"), ("http://[fd00::7]:8000", "fd00::7")]
+)
+def test_pods_are_told_at_their_address_of_either_family(url: str, address: str) -> None:
+    pod = make_pod()
+    pod["status"]["podIP"] = address
+    plan = reconcile(serving(make_mdep(MINE), make_finetune(), server_reports={}, pods=(pod,)), SETTINGS, NOW)
+    assert plan.push is not None
+    assert plan.push.pods == {"p1": url}
 
 
 def test_a_store_is_made_where_there_is_none() -> None:

@@ -247,6 +247,19 @@ def test_a_pod_is_told_by_environment_where_things_are() -> None:
 
 
 @pytest.mark.parametrize(
+    ("expected", "resources"),
+    [
+        pytest.param("4", {"gpus": 0, "cpu": "4"}, id="cores"),
+        pytest.param("2", {"gpus": 0, "cpu": "1500m"}, id="a part of one more"),
+        pytest.param(None, {"gpus": 0}, id="all that the node has"),
+    ],
+)
+def test_a_pod_knows_how_many_cores_it_asked_for(expected: str | None, resources: Obj) -> None:
+    (server,) = pod_spec(build(make_deployment(resources=resources)))["containers"]
+    assert env(server).get("CODETUNE_CPUS") == expected
+
+
+@pytest.mark.parametrize(
     ("image", "device", "gpus"), [("codetune-server:", "cuda", 1), ("codetune-server-cpu:", "cpu", 0)]
 )
 def test_cpu_and_gpu_have_images_of_their_own(image: str, device: str, gpus: int) -> None:

@@ -1,7 +1,7 @@
 """Which of vLLM's routes clients reach: those that answer them, and none that changes or shows the server.
 
-The administrative routes are those of vLLM 0.32 with `VLLM_SERVER_DEV_MODE`, elastic expert parallelism, fault tolerance,
-scale-out and profiling turned on, and those of its SageMaker layer; the last rows are of nobody yet.
+The administrative routes are those of vLLM 0.32 with `VLLM_SERVER_DEV_MODE`, elastic expert parallelism, fault
+tolerance, scale-out and profiling turned on, and those of its SageMaker layer; the last rows are of nobody yet.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,8 @@ CLOSED = [
 ]
 OPEN = [
     *("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/responses/resp_1/cancel", "/v1/messages"),
-    *("/v1/messages/count_tokens", "/v1/models", "/v1/models/team/lora-fine", "/v1/embeddings", "/v1/audio/translations"),
+    *("/v1/messages/count_tokens", "/v1/models", "/v1/models/team/lora-fine"),
+    *("/v1/embeddings", "/v1/audio/translations"),
     *("/v1/some_new_route", "/v1/realtime", "/v2/rerank", "/v2/embed", "/cohere/v2/chat"),
     *("/tokenize", "/detokenize", "/pooling", "/classify", "/score", "/rerank", "/generative_scoring", "/invocations"),
     *("/health", "/ping", "/metrics", "/version", "/load", "/docs", "/openapi.json", "/static/swagger-ui.css"),
