@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
+from fleet import START, VERSIONS
 from load import PROMPT, TOKENS, Load, Timeline, ask
 from middleware_cost import measure_middleware
 from oracle import listen
@@ -24,8 +25,6 @@ from replicas import BASE_URI, Replica, desire, free_port, make_replica, one_thr
 from swaps import tell_swaps
 from tiny import make_adapter, make_model
 
-VERSIONS = [f"v{number}" for number in range(1, 7)]
-START = dict(zip("abcd", VERSIONS, strict=False))
 ARGUMENTS = ["--max-model-len", "256", "--max-loras", "4", "--max-lora-rank", "16", "--max-cpu-loras", "16"]
 
 
