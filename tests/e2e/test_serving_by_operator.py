@@ -1,8 +1,8 @@
-"""Two replicas of a ModelDeployment on a local cluster: the real operator, kubelet and vLLM, and clients that never pause.
+"""Two replicas of a ModelDeployment on a local cluster: the real operator and vLLM, and clients that never pause.
 
 One story, told in order: swaps through `kubectl apply` with an operator that is killed in the middle of them, adapters
 that can't be served, a FineTune that is found by its labels and served while it is trained, and a pod that has to go.
-What is said is compared with PEFT's oracle. Left out: what the servers do without an operator (`test_serving_replicas`).
+What is said is compared with PEFT's oracle. Left out: the servers without an operator (`test_serving_replicas`).
 """
 
 import asyncio
@@ -124,7 +124,7 @@ def test_an_operator_that_is_killed_in_the_middle_of_a_swap_ends_it_right(
 
     asyncio.run(swap_under_load())
     assert load.tally.faults == []
-    assert {(name, version) for name, version in after.items()} <= load.tally.seen
+    assert set(after.items()) <= load.tally.seen
     story.ask_for(START)
     story.deployed.wait_until(lambda: story.serves(START) and not {"e"} & story.deployed.states().keys(), "rolled back")
 

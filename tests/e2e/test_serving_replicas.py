@@ -27,7 +27,6 @@ from load import Load, Says, Timeline, ask, is_same
 from replicas import TOKEN, Replica, bearer, desire
 from swaps import KINDS, tell_swaps
 
-
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(700)]
 
 SWAPS = 50

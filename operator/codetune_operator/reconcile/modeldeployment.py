@@ -22,13 +22,13 @@ from codetune_operator.reconcile.adapters import (
 from codetune_operator.reconcile.adapterstates import is_settled, learn_ranks
 from codetune_operator.reconcile.failures import classify
 from codetune_operator.reconcile.observed import ModelDeploymentView
-from codetune_operator.reconcile.plan import AdapterPush, ChildRef, EventSpec, Obj, Plan
-from codetune_operator.reconcile.servingpods import base_url, can_answer
+from codetune_operator.reconcile.plan import AdapterPush, ChildRef, EventSpec, Follow, Obj, Plan
+from codetune_operator.reconcile.servingpods import base_url, can_answer, is_fetching
 from codetune_operator.reconcile.servingstatus import Serving, build_serving_events, build_serving_status
 from codetune_operator.resources.claims import build_claim
-from codetune_operator.resources.models import ModelSource, locate_model
+from codetune_operator.resources.models import FETCH_CONTAINER, ModelSource, locate_model
 from codetune_operator.resources.serverpod import rank_of
-from codetune_operator.resources.serving import build_serving
+from codetune_operator.resources.serving import build_serving, fetch_nonce
 from codetune_operator.resources.servingnames import adapter_token
 from codetune_operator.resources.servingpolicies import POLICY_KINDS
 from codetune_operator.settings import Settings
@@ -62,6 +62,7 @@ def reconcile(view: ModelDeploymentView, settings: Settings, now: datetime) -> P
         status=status,
         apply=children,
         delete=_unwanted(view, children),
+        follow=_follow(view),
         push=push,
         events=(*_rank_event(view, resolved, rank), *events),
         requeue_after=SETTLE_SECONDS if push else LOOK_AGAIN_SECONDS,
@@ -119,6 +120,12 @@ def _refuse_arguments(deployment: ModelDeployment) -> Failure | None:
         message=f"engine.extraArgs has {argument!r}, which is not its to give.",
         hint=f"Remove it from engine.extraArgs; {cure}.",
     )
+
+
+def _follow(view: ModelDeploymentView) -> tuple[Follow, ...]:
+    """The log of a pod that fetches the base model; where several do, they wait for one of them."""
+    nonce = fetch_nonce(view.modeldeployment)
+    return tuple(Follow(pod["metadata"]["name"], FETCH_CONTAINER, nonce) for pod in view.pods if is_fetching(pod))[:1]
 
 
 def _push(view: ModelDeploymentView, desired: DesiredAdapters) -> AdapterPush | None:

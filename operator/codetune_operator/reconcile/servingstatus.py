@@ -15,6 +15,7 @@ from codetune_operator.reconcile.adapters import ResolvedAdapter
 from codetune_operator.reconcile.adapterstates import adapter_states
 from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import EventSpec, Obj
+from codetune_operator.reconcile.servingpods import is_fetching
 from codetune_operator.reconcile.workloads import container_entry
 from codetune_operator.resources.models import hub_repository, pin_model
 from codetune_operator.resources.servingnames import CONTAINER, PORT, pod_selector
@@ -156,7 +157,7 @@ def _judge(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
         return "Updating" if available else "Failed", conditions.stalled(failure.reason, failure.message)
     if not serving.is_rolled_out:
         phase: ServingPhase = "Pending" if serving.view.deployment is None else "Updating" if available else "Starting"
-        said = f"{available} of {serving.wanted} replicas answer requests; the others are starting."
+        said = f"{available} of {serving.wanted} replicas answer requests; {_say_start(serving)}."
         reason, message = (failure.reason, failure.message) if failure else ("Rolling" if available else phase, said)
         return phase, conditions.reconciling(reason, message)
     if any(isinstance(report, ServerReport) and report.api_keys == 0 for report in serving.reports.values()):
@@ -167,6 +168,13 @@ def _judge(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
         )
         return "Failed", conditions.stalled("NoApiKeys", message)
     return _judge_adapters(serving)
+
+
+def _say_start(serving: Serving) -> str:
+    """What the replicas that do not answer yet are at."""
+    fetching = next((pod["metadata"]["name"] for pod in serving.view.pods if is_fetching(pod)), "")
+    told = serving.view.report.stage_message
+    return f"pod {fetching} fetches {told or 'the base model'}" if fetching else "the others are starting"
 
 
 def _judge_adapters(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:

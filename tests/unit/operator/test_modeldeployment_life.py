@@ -10,8 +10,10 @@ from codetune_api.finetune import FineTune
 from codetune_api.modeldeployment import ModelDeployment, ModelDeploymentStatus
 from codetune_operator.reconcile.modeldeployment import LOOK_AGAIN_SECONDS, SETTLE_SECONDS, reconcile
 from codetune_operator.reconcile.observed import ModelDeploymentView
-from codetune_operator.reconcile.plan import Plan
+from codetune_operator.reconcile.plan import Follow, Plan
+from codetune_operator.resources.serving import fetch_nonce
 from codetune_operator.resources.servingnames import adapter_token, pod_selector
+from codetune_operator.runs.report import RunReport
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]
@@ -370,6 +372,33 @@ def test_pods_are_told_at_their_address_of_either_family(url: str, address: str)
     plan = reconcile(serving(make_mdep(MINE), make_finetune(), server_reports={}, pods=(pod,)), SETTINGS, NOW)
     assert plan.push is not None
     assert plan.push.pods == {"p1": url}
+
+
+@pytest.mark.parametrize(
+    ("words", "report"),
+    [
+        pytest.param("pod p1 fetches the base model.", RunReport(), id="nothing said yet"),
+        pytest.param(
+            "pod p1 fetches b.safetensors of org/name (2 of 3).",
+            RunReport(stage="Fetching", stage_message="b.safetensors of org/name (2 of 3)"),
+            id="a file",
+        ),
+    ],
+)
+def test_what_is_fetched_of_a_hub_model_is_read_from_the_pods_log_and_told(words: str, report: RunReport) -> None:
+    pod = make_pod(ready=False, state={"waiting": {"reason": "PodInitializing"}})
+    pod["status"]["initContainerStatuses"] = [{"name": "fetch", "state": {"running": {}}}]
+    mdep = make_mdep(baseModel="hf://org/name")
+    other = {**pod, "metadata": {**pod["metadata"], "name": "p2"}}
+    observed = view(mdep, deployment=make_deployment(2, 0), pods=(pod, other), report=report)
+    plan = reconcile(observed, SETTINGS, NOW)
+    assert plan.follow == (Follow("p1", "fetch", fetch_nonce(mdep)),)
+    config = next(child for child in plan.apply if child["metadata"]["name"] == "coder-fetch")
+    assert fetch_nonce(mdep) in config["data"]["fetch.json"]
+    (ready,) = [entry for entry in status_of(plan).conditions if entry.type == "Ready"]
+    assert ready.message.endswith(words)
+    done = {**pod, "status": {**pod["status"], "initContainerStatuses": []}}
+    assert reconcile(replace(observed, pods=(done,)), SETTINGS, NOW).follow == ()
 
 
 def test_a_store_is_made_where_there_is_none() -> None:
