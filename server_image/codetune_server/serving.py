@@ -39,7 +39,8 @@ def build_command(arguments: Sequence[str], environment: Mapping[str, str], mach
     if "enable-lora" not in given:
         argv.append("--enable-lora")
     if "host" not in given:
-        argv += ["--host", environment.get(ENV_BIND_HOST, "0.0.0.0")]
+        # A pod has an address of either family, or one of each.
+        argv += ["--host", environment.get(ENV_BIND_HOST, "::" if machine.has_ipv6 else "0.0.0.0")]
     if "shutdown-timeout" not in given:
         argv += ["--shutdown-timeout", str(SHUTDOWN_SECONDS)]
     argv += ["--middleware", INFILLING, "--middleware", MIDDLEWARE]

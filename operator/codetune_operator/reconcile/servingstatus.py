@@ -12,7 +12,7 @@ from codetune_api.modeldeployment import AdapterState, ModelDeploymentStatus
 
 from codetune_operator.reconcile import conditions
 from codetune_operator.reconcile.adapters import ResolvedAdapter
-from codetune_operator.reconcile.adapterstates import adapter_states
+from codetune_operator.reconcile.adapterstates import RANK_RAISED, adapter_states
 from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import EventSpec, Obj
 from codetune_operator.reconcile.servingpods import is_fetching
@@ -158,6 +158,7 @@ def _judge(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
     if not serving.is_rolled_out:
         phase: ServingPhase = "Pending" if serving.view.deployment is None else "Updating" if available else "Starting"
         said = f"{available} of {serving.wanted} replicas answer requests; {_say_start(serving)}."
+        said = " ".join([said, *_say_raised(serving)])
         reason, message = (failure.reason, failure.message) if failure else ("Rolling" if available else phase, said)
         return phase, conditions.reconciling(reason, message)
     if any(isinstance(report, ServerReport) and report.api_keys == 0 for report in serving.reports.values()):
@@ -168,6 +169,12 @@ def _judge(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
         )
         return "Failed", conditions.stalled("NoApiKeys", message)
     return _judge_adapters(serving)
+
+
+def _say_raised(serving: Serving) -> list[str]:
+    """Why pods are replaced that work."""
+    raised = [state for state in serving.adapters if state.reason == RANK_RAISED]
+    return [f"Adapter {state.name!r}: {state.message}" for state in raised[:1]]
 
 
 def _say_start(serving: Serving) -> str:
@@ -196,7 +203,7 @@ def _judge_adapters(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
         )
         return "Updating", conditions.reconciling("PodSilent", message)
     if loading:
-        message = f"Adapters are being loaded: {', '.join(loading)}."
+        message = " ".join([f"Adapters are being loaded: {', '.join(loading)}.", *_say_raised(serving)])
         return "Updating", conditions.reconciling("AdaptersLoading", message)
     waiting = [state for state in serving.adapters if state.phase != "Ready"]
     served = len(serving.adapters) - len(waiting)

@@ -451,6 +451,8 @@ def test_a_rank_that_pods_found_too_high_rolls_them() -> None:
     plan = reconcile(observed, SETTINGS, NOW)
     (event,) = [event for event in plan.events if event.reason == "MaxLoraRankRaised"]
     assert "'mine' needs --max-lora-rank 256" in event.message
+    (ready,) = [entry for entry in status_of(plan).conditions if entry.type == "Ready"]
+    assert "'mine': It has rank 200" in ready.message
 
 
 def test_a_deleted_one_is_left_to_its_owner_references() -> None:

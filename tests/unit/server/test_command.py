@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,12 @@ def test_what_the_environment_says_stays() -> None:
 )
 def test_the_middleware_learns_the_highest_rank(rank: str, arguments: list[str]) -> None:
     assert build_command(arguments, {}, FOUR_CORES).environment["CODETUNE_MAX_LORA_RANK"] == rank
+
+
+@pytest.mark.parametrize(("address", "has_ipv6"), [("::", True), ("0.0.0.0", False)])
+def test_a_pod_listens_on_addresses_of_both_families_where_there_are_both(address: str, has_ipv6: bool) -> None:
+    argv = build_command([], {}, replace(FOUR_CORES, has_ipv6=has_ipv6)).argv
+    assert argv[argv.index("--host") + 1] == address
 
 
 def test_the_address_comes_from_the_environment_unless_the_arguments_have_one() -> None:
