@@ -77,6 +77,8 @@ def build_pod_template(deployment: ModelDeployment, model: ModelSource, settings
         {"name": "adapters", "configMap": {"name": adapters_name(deployment)}},
         {"name": "adapter-token", "secret": {"secretName": token_name(deployment)}},
         {"name": "adapter-cache", "emptyDir": {"sizeLimit": spec.adapter_cache_size}},
+        # vLLM's processes speak to each other through shared memory, on a CPU too; a container has 64 MB of it.
+        {"name": "shm", "emptyDir": {"medium": "Memory"}},
         *model.volumes,
     ]
     if spec.api_keys_secret_ref is not None:
@@ -87,8 +89,6 @@ def build_pod_template(deployment: ModelDeployment, model: ModelSource, settings
     if model.hub is not None:
         volumes.append({"name": "config", "configMap": {"name": fetch_config_name(deployment)}})
         fetch = [build_fetch_container(spec.model_secret_ref, config_mount, settings)]
-    if spec.resources.gpus:
-        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
     return pod_template(
         labels=serving_labels(deployment),
         containers=[_build_server(deployment, model, settings, max_rank)],
@@ -137,12 +137,11 @@ def _mounts(deployment: ModelDeployment, model: ModelSource) -> list[Obj]:
         {"name": "adapters", "mountPath": ADAPTERS_FOLDER, "readOnly": True},
         {"name": "adapter-token", "mountPath": TOKEN_FOLDER, "readOnly": True},
         {"name": "adapter-cache", "mountPath": CACHE_FOLDER},
+        {"name": "shm", "mountPath": "/dev/shm"},
         *model.mounts,
     ]
     if deployment.spec.api_keys_secret_ref is not None:
         mounts.append({"name": "api-keys", "mountPath": API_KEYS_FOLDER, "readOnly": True})
-    if deployment.spec.resources.gpus:
-        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
     return mounts
 
 
