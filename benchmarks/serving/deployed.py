@@ -40,8 +40,9 @@ class Deployed:
         make_model(deployed.files / "tiny")
         try:
             deployed.laptop.start_cluster()
-            settings = {"settings": {"fileRoot": str(deployed.files), "endpoint": "ClusterIP"}}
-            deployed.laptop.start_operator(deployed.laptop.install(settings))
+            small = {"gpus": 0, "cpu": "100m", "memory": "512Mi"}
+            settings = {"fileRoot": str(deployed.files), "endpoint": "ClusterIP", "scanResources": small}
+            deployed.laptop.start_operator(deployed.laptop.install({"settings": settings}))
         except BaseException:
             deployed.laptop.stop()
             raise
@@ -133,7 +134,7 @@ def make_deployment(*adapters: Obj, **more: Any) -> Obj:
         "adapters": list(adapters),
         "replicas": 2,
         "engine": {"maxModelLen": 256, "maxLoras": 2},
-        "resources": {"gpus": 0, "cpu": "1"},
+        "resources": {"gpus": 0, "cpu": "300m"},
         "env": [{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "1"}],
         **more,
     }
@@ -167,6 +168,6 @@ def make_finetune(name: str, *, steps: int, every: int, **labels: str) -> Obj:
         "lora": {"rank": 4},
         "training": {"maxSteps": steps, "sequenceLength": 64, "batchTokens": 128, "learningRate": 0.01},
         "checkpoints": {"everySteps": every},
-        "resources": {"gpus": 0, "cpu": "1"},
+        "resources": {"gpus": 0, "cpu": "300m", "memory": "3Gi"},
     }
     return make_resource("FineTune", name, spec, **labels)

@@ -2,9 +2,9 @@
 
     python benchmarks/serving/following.py --runs 10
 
-Everything is as in a cluster: a Project, a ModelDeployment with an `adapterSelector`, and one FineTune after the other that
-is trained, found by its labels and served without an edit. `minImprovement` is asked for, so that nothing is served
-before the run has succeeded. Prints a table in Markdown.
+Everything is as in a cluster: a Project, a ModelDeployment with an `adapterSelector`, and one FineTune after the other
+that is trained, found by its labels and served without an edit. `minImprovement` is asked for, so that nothing is
+served before the run has succeeded. Prints a table in Markdown.
 """
 
 import argparse
@@ -70,7 +70,15 @@ def follow(deployed: Deployed, finetune: Obj) -> float:
 @contextmanager
 def watch_phases(deployed: Deployed, name: str) -> Iterator[Iterator[str]]:
     """The phases of a FineTune, each as soon as it is told; they end with the run."""
-    line = ["get", "finetune", "--watch", "--field-selector", f"metadata.name={name}", "-o", 'jsonpath={.status}{"\\n"}']
+    line = [
+        "get",
+        "finetune",
+        "--watch",
+        "--field-selector",
+        f"metadata.name={name}",
+        "-o",
+        'jsonpath={.status}{"\\n"}',
+    ]
     with subprocess.Popen(deployed.laptop.kubectl_command(*line), stdout=subprocess.PIPE, text=True) as watch:
 
         def phases() -> Iterator[str]:
