@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--swaps", type=int, default=50, help="changes under load (50)")
     parser.add_argument("--clients", type=int, default=8, help="streaming clients (8)")
     parser.add_argument("--pairs", type=int, default=800, help="pairs of requests for the latency (800)")
-    parser.add_argument("--streams", type=int, default=100, help="pairs of streams for the latency (100)")
+    parser.add_argument("--streams", type=int, default=60, help="pairs of streams for the latency (60)")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server stays behind
     with tempfile.TemporaryDirectory() as folder:
@@ -57,20 +57,25 @@ def run(root: Path, options: argparse.Namespace) -> int:
     try:
         for server in servers:
             server.wait_until_ready()
-        rows = measure_middleware()
-        rows += asyncio.run(measure_latency(servers[0], servers[2], options.pairs, options.streams))
+        print("| what | measured |\n|---|---|")
+        show(measure_middleware())
+        show(asyncio.run(measure_latency(servers[0], servers[2], options.pairs, options.streams)))
+        servers.pop().stop()
         expected = {version: listen(model, root / "store" / version, PROMPT, TOKENS) for version in VERSIONS}
         load = Load([server.url for server in servers[:2]], sorted(START), expected, Timeline.start(START))
-        rows += asyncio.run(measure_swaps(servers[:2], load, root / "store", options))
+        show(asyncio.run(measure_swaps(servers, load, root / "store", options)))
     finally:
         for server in servers:
             server.stop()
-    print("| what | measured |\n|---|---|")
-    for what, figure in rows:
-        print(f"| {what} | {figure} |")
     for fault in load.tally.faults[:10]:
         print(fault, file=sys.stderr)
     return 1 if load.tally.faults else 0
+
+
+def show(rows: Sequence[tuple[str, str]]) -> None:
+    """Rows of the table, at once: a run that is cut off has told something."""
+    for what, figure in rows:
+        print(f"| {what} | {figure} |", flush=True)
 
 
 def make_stock(root: Path, model: Path) -> Replica:
