@@ -74,6 +74,8 @@ class Settings(_Group):
     images: ImageSettings = ImageSettings()
     store: StoreSettings = StoreSettings()
     hub: HubSettings = HubSettings()
+    monitoring_namespaces: list[Name] = []
+    """Namespaces whose pods may reach every serving pod, e.g. that of Prometheus."""
     endpoint: Literal["DNS", "ClusterIP"] = "DNS"
     """How `status.endpoint` names a Service: by its cluster DNS name, or by address where there is no DNS."""
     file_root: Annotated[str, Field(pattern=r"^/")] | None = None

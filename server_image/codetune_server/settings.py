@@ -26,6 +26,8 @@ ENV_BIND_HOST = "CODETUNE_BIND_HOST"
 """Address that the server listens on; unset: all of the pod's."""
 ENV_DEVICE = "CODETUNE_DEVICE"
 """`cpu` when the pod has no GPU."""
+ENV_CPUS = "CODETUNE_CPUS"
+"""Whole cores that the pod asked for; unset: as many as it may run on."""
 ENV_VLLM_API_KEY = "VLLM_API_KEY"
 """vLLM's own: the key that its OpenAI routes ask for."""
 

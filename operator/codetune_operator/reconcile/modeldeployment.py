@@ -22,14 +22,14 @@ from codetune_operator.reconcile.adapters import (
 from codetune_operator.reconcile.adapterstates import is_settled, learn_ranks
 from codetune_operator.reconcile.failures import classify
 from codetune_operator.reconcile.observed import ModelDeploymentView
-from codetune_operator.reconcile.plan import AdapterPush, ChildRef, EventSpec, Obj, Plan
+from codetune_operator.reconcile.plan import AdapterPush, ChildRef, EventSpec, Follow, Obj, Plan
+from codetune_operator.reconcile.servingpods import base_url, can_answer, is_fetching
 from codetune_operator.reconcile.servingstatus import Serving, build_serving_events, build_serving_status
-from codetune_operator.reconcile.workloads import container_entry
 from codetune_operator.resources.claims import build_claim
-from codetune_operator.resources.models import ModelSource, locate_model
+from codetune_operator.resources.models import FETCH_CONTAINER, ModelSource, locate_model
 from codetune_operator.resources.serverpod import rank_of
-from codetune_operator.resources.serving import build_serving
-from codetune_operator.resources.servingnames import CONTAINER, PORT, adapter_token
+from codetune_operator.resources.serving import build_serving, fetch_nonce
+from codetune_operator.resources.servingnames import adapter_token
 from codetune_operator.resources.servingpolicies import POLICY_KINDS
 from codetune_operator.settings import Settings
 
@@ -62,6 +62,7 @@ def reconcile(view: ModelDeploymentView, settings: Settings, now: datetime) -> P
         status=status,
         apply=children,
         delete=_unwanted(view, children),
+        follow=_follow(view),
         push=push,
         events=(*_rank_event(view, resolved, rank), *events),
         requeue_after=SETTLE_SECONDS if push else LOOK_AGAIN_SECONDS,
@@ -121,23 +122,21 @@ def _refuse_arguments(deployment: ModelDeployment) -> Failure | None:
     )
 
 
+def _follow(view: ModelDeploymentView) -> tuple[Follow, ...]:
+    """The log of a pod that fetches the base model; where several do, they wait for one of them."""
+    nonce = fetch_nonce(view.modeldeployment)
+    return tuple(Follow(pod["metadata"]["name"], FETCH_CONTAINER, nonce) for pod in view.pods if is_fetching(pod))[:1]
+
+
 def _push(view: ModelDeploymentView, desired: DesiredAdapters) -> AdapterPush | None:
     """The set, to every pod that can be spoken to and was not yet told it, or has not said how it went."""
     pods = {
-        pod["metadata"]["name"]: f"http://{pod['status']['podIP']}:{PORT}"
+        pod["metadata"]["name"]: base_url(pod)
         for pod in view.pods
-        if _answers(pod) and not is_settled(view.server_reports.get(pod["metadata"]["name"]), desired)
+        if can_answer(pod) and not is_settled(view.server_reports.get(pod["metadata"]["name"]), desired)
     }
     token = adapter_token(view.operator_key, view.modeldeployment)
     return AdapterPush(pods=pods, adapters=desired, token=token) if pods else None
-
-
-def _answers(pod: Obj) -> bool:
-    """vLLM answers from the moment on that the startup probe has passed."""
-    if pod["metadata"].get("deletionTimestamp") or not pod.get("status", {}).get("podIP"):
-        return False
-    entry = container_entry(pod, CONTAINER)
-    return "running" in entry.get("state", {}) and bool(entry.get("started"))
 
 
 def _rank_event(view: ModelDeploymentView, resolved: tuple[ResolvedAdapter, ...], rank: int) -> tuple[EventSpec, ...]:

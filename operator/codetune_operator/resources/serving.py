@@ -57,10 +57,15 @@ def build_service(deployment: ModelDeployment) -> Obj:
     return service
 
 
+def fetch_nonce(deployment: ModelDeployment) -> str:
+    """What the lines carry that a fetching pod prints for the operator."""
+    return hashlib.sha256(f"fetch/{deployment.metadata.uid}".encode()).hexdigest()[:32]
+
+
 def _build_fetch_config(deployment: ModelDeployment, model: ModelSource) -> Obj:
     assert model.hub is not None
     metadata = deployment.metadata
-    nonce = hashlib.sha256(f"fetch/{metadata.uid}".encode()).hexdigest()[:32]
+    nonce = fetch_nonce(deployment)
     config = build_fetch_config(model.hub, nonce=nonce, namespace=metadata.namespace, name=metadata.name)
     built = build_object(deployment, "v1", "ConfigMap", fetch_config_name(deployment))
     return {**built, "data": {FETCH_CONFIG_KEY: config.model_dump_json(by_alias=True, exclude_none=True, indent=2)}}

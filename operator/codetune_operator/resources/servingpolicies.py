@@ -80,7 +80,7 @@ def _admitted(deployment: ModelDeployment, settings: Settings) -> list[Obj]:
         "namespaceSelector": {"matchLabels": {_NAMESPACE_LABEL: settings.namespace}},
         "podSelector": {"matchLabels": {"app.kubernetes.io/name": "codetune"}},
     }
-    names = deployment.spec.network_policy.allow_namespaces
+    names = dict.fromkeys([*deployment.spec.network_policy.allow_namespaces, *settings.monitoring_namespaces])
     others = [{"namespaceSelector": {"matchLabels": {_NAMESPACE_LABEL: name}}} for name in names]
     return [{"podSelector": {}}, operator, *others]
 

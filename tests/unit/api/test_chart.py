@@ -5,9 +5,19 @@ from typing import Any
 
 import pytest
 from chart import CHART, render_chart
+from codetune_api.modeldeployment import ModelDeployment
+from codetune_operator.resources.servingnames import serving_labels
 from codetune_operator.settings import parse_settings
 from helm_python import HelmError, lint
 
+SERVED = ModelDeployment.from_wire(
+    {
+        "apiVersion": "codetune.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": "coder", "namespace": "team", "uid": "u", "generation": 1},
+        "spec": {"baseModel": "pvc://models/qwen"},
+    }
+)
 REPOSITORY = Path(__file__).resolve().parents[3]
 Objects = list[dict[str, Any]]
 
@@ -105,10 +115,31 @@ def test_a_network_policy_is_there_only_when_wanted(default: Objects) -> None:
     assert len(find(render_chart({"networkPolicy": {"enabled": True}}), "NetworkPolicy")) == 1
 
 
+def test_serving_pods_are_monitored_only_when_wanted(default: Objects) -> None:
+    assert not find(default, "PodMonitor")
+    secret = {"name": "prometheus-key", "key": "token"}
+    values = {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "keySecret": secret}}
+    (monitor,) = find(render_chart(values), "PodMonitor")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["namespaceSelector"] == {"any": True}
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= serving_labels(SERVED).items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint == {
+        "port": "http",
+        "path": "/metrics",
+        "interval": "30s",
+        "authorization": {"credentials": secret},
+    }
+    (narrow,) = find(render_chart({"podMonitor": {"enabled": True}, "watchNamespaces": ["a"]}), "PodMonitor")
+    assert narrow["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
+    assert "authorization" not in narrow["spec"]["podMetricsEndpoints"][0]
+
+
 @pytest.mark.parametrize(
     "values",
     [
         pytest.param({"replica": 2}, id="unknown-value"),
+        pytest.param({"podMonitor": {"keySecret": {"name": "x"}}}, id="half-a-reference"),
         pytest.param({"replicas": "two"}, id="wrong-type"),
         pytest.param({"settings": {"namespaces": ["a"]}}, id="setting-that-follows-from-another-value"),
     ],

@@ -278,6 +278,11 @@ def answer(
     return ServerReport(ready=ready, adapters=[AdapterReport.model_validate(entry)], models=["base"])
 
 
+def too_high(rank: int) -> ServerReport:
+    entry = {"name": "a", "desiredDigest": D1, "phase": "Failed", "reason": "RankTooHigh", "message": "m", "rank": rank}
+    return ServerReport(ready=True, adapters=[AdapterReport.model_validate(entry)], models=["base"])
+
+
 STATES = [
     pytest.param(("Loading", 0, ""), ONE, {}, 1, id="no pod yet"),
     pytest.param(("Loading", 0, ""), ONE, {"p1": "connection refused"}, 1, id="pod does not answer"),
@@ -289,6 +294,11 @@ STATES = [
         ("Failed", 0, "DigestMismatch"), ONE, {"p1": answer("Failed", D2, D1, "DigestMismatch")}, 1, id="refused"
     ),
     pytest.param(("Loading", 0, ""), ONE, {"p1": answer("Failed", None, D2, "X")}, 1, id="another one was refused"),
+    pytest.param(("Loading", 0, "RankRaised"), ONE, {"p1": too_high(256)}, 1, id="its rank rolls the pods"),
+    pytest.param(
+        ("Loading", 1, "RankRaised"), ONE, {"p1": too_high(256), "p2": answer("Ready", D1)}, 2, id="one is rolled"
+    ),
+    pytest.param(("Failed", 0, "RankTooHigh"), ONE, {"p1": too_high(513)}, 1, id="no vLLM takes its rank"),
     pytest.param(("Pending", 0, ""), ONE, {}, 0, id="scaled to zero"),
 ]
 
@@ -387,11 +397,6 @@ def test_what_a_failed_run_kept_is_served_with_a_word_about_it() -> None:
     (state,) = adapter_states(resolved, {}, replicas=1)
     assert "'backend' failed (DivergedLoss)" in state.message
     assert state.fine_tune == "backend"
-
-
-def too_high(rank: int) -> ServerReport:
-    entry = {"name": "a", "desiredDigest": D1, "phase": "Failed", "reason": "RankTooHigh", "message": "m", "rank": rank}
-    return ServerReport(ready=True, adapters=[AdapterReport.model_validate(entry)], models=["base"])
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,13 @@ def test_only_the_served_port_can_be_reached_and_by_few(expected: list[Obj] | No
     assert policy["ingress"] == [{"ports": HTTP, **({"from": expected} if expected else {})}]
 
 
+def test_what_watches_over_the_cluster_may_reach_every_server() -> None:
+    settings = Settings(monitoring_namespaces=["monitoring", "ingress"])
+    policy = build(settings, networkPolicy={"allowNamespaces": ["ingress"]})["NetworkPolicy"]
+    names = [peer.get("namespaceSelector", {}).get("matchLabels", {}) for peer in policy["ingress"][0]["from"][2:]]
+    assert [labels["kubernetes.io/metadata.name"] for labels in names] == ["ingress", "monitoring"]
+
+
 EGRESS = [
     pytest.param([DNS], "pvc://models/qwen", None, id="names only"),
     pytest.param([DNS, {"ports": [{"port": 443, "protocol": "TCP"}]}], "hf://org/name", None, id="the hub"),
