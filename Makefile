@@ -45,7 +45,7 @@ generate: install ## Write crds/, the chart's copy of them and the API reference
 	$(BIN)/python -m codetune_api.crd
 	$(BIN)/python -m codetune_api.reference
 
-images: ## Build the three images with buildah (root)
+images: ## Build the images with buildah (root)
 	hack/build-images.sh
 
 clean: ## Remove the virtual environment and what the demo left

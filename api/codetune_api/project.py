@@ -162,7 +162,7 @@ class Holdout(ApiModel):
     """Files that are never trained on; evaluation uses them."""
 
     fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Share of the accepted files, chosen by a digest of path and content, so that it is stable."""
+    """Share of the accepted files, chosen by a digest of their content, so that it is stable."""
     paths: Annotated[list[Pattern], Field(max_length=256)] = []
     """gitignore-style patterns of files to hold out in any case."""
 

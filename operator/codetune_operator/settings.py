@@ -42,7 +42,7 @@ class ImageSettings(_Group):
     """Image of serving pods without a GPU."""
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """As in a container."""
-    pull_secrets: list[Name] = []
+    pull_secrets: list[Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]] = []
     """Names of Secrets with registry credentials, in the namespace of each pod."""
 
 

@@ -16,7 +16,7 @@ from codetune_api.project import Project
 from codetune_operator.reconcile.datasets import is_current
 from codetune_operator.reconcile.deletion import reconcile_deletion
 from codetune_operator.reconcile.durations import seconds_until
-from codetune_operator.reconcile.failures import classify
+from codetune_operator.reconcile.failures import classify, explain_no_pod
 from codetune_operator.reconcile.merging import reconcile_merge
 from codetune_operator.reconcile.observed import FineTuneView
 from codetune_operator.reconcile.plan import ChildRef, Follow, Obj, Plan
@@ -232,9 +232,20 @@ def _watch(view: FineTuneView, job: Obj, source: _Source, settings: Settings, no
         return Decision("Starting", "Resuming", "The run goes on from its last checkpoint.", apply=resumed)
     current, nodes = current_pods(pods), spec.resources.nodes
     if len(current) < nodes:
-        have = f"{len(current)} of {nodes} pods" if current else "no pod yet"
-        return Decision("Starting", "NoPod", f"The training Job has {have}.")
+        return _await_pods(view, job, pods, now)
     return _watch_pods(view, current, state)
+
+
+def _await_pods(view: FineTuneView, job: Obj, pods: list[Obj], now: datetime) -> Decision:
+    current, nodes = current_pods(pods), view.finetune.spec.resources.nodes
+    have = f"{len(current)} of {nodes} pods" if current else "no pod yet"
+    waiting = Decision("Starting", "NoPod", f"The training Job has {have}.")
+    if len(living_pods(pods)) >= nodes or view.report.stage:
+        return waiting
+    failure, left = explain_no_pod(job, now)
+    if failure is None:
+        return replace(waiting, requeue_after=left)
+    return replace(waiting, message=failure.message, failure=failure)
 
 
 def _say_queue(name: str) -> str:

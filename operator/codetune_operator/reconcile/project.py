@@ -15,7 +15,7 @@ from codetune_operator.reconcile import conditions
 from codetune_operator.reconcile.datasets import is_current, kept_revisions
 from codetune_operator.reconcile.deletion import reconcile_deletion
 from codetune_operator.reconcile.durations import format_time, parse_time, seconds_until
-from codetune_operator.reconcile.failures import classify
+from codetune_operator.reconcile.failures import classify, explain_no_pod
 from codetune_operator.reconcile.observed import ProjectView
 from codetune_operator.reconcile.plan import ChildRef, Follow, Obj, Plan
 from codetune_operator.reconcile.scanstatus import (
@@ -38,6 +38,7 @@ from codetune_operator.reconcile.workloads import (
     current_pod,
     has_started,
     is_unscheduled,
+    living_pods,
     pods_of,
     read_job,
 )
@@ -226,7 +227,21 @@ def _watch(view: ProjectView, job: Obj, now: datetime) -> ScanDecision:
             hint=f"See `kubectl describe job {job['metadata']['name']}`.",
         )
         return _fail(view.project, failure)
-    return _watch_pod(view, current_pod(pods), now)
+    pod = current_pod(pods)
+    return _watch_pod(view, pod, now) if pod is not None else _await_pod(view, job, pods, now)
+
+
+def _await_pod(view: ProjectView, job: Obj, pods: list[Obj], now: datetime) -> ScanDecision:
+    if read_job(job).suspended:
+        message = f"Job {job['metadata']['name']} is suspended: whoever did so, as Kueue does, lets it go on."
+        return ScanDecision("Scanning", "JobSuspended", message)
+    waiting = ScanDecision("Scanning", "NoPod", "The scan Job has no pod yet.")
+    if living_pods(pods) or view.report.stage:
+        return waiting
+    failure, left = explain_no_pod(job, now)
+    if failure is None:
+        return replace(waiting, requeue_after=left)
+    return replace(waiting, message=failure.message, failure=failure)
 
 
 def _fail(project: Project, failure: Failure) -> ScanDecision:
@@ -241,9 +256,7 @@ def _fail(project: Project, failure: Failure) -> ScanDecision:
     )
 
 
-def _watch_pod(view: ProjectView, pod: Obj | None, now: datetime) -> ScanDecision:
-    if pod is None:
-        return ScanDecision("Scanning", "NoPod", "The scan Job has no pod yet.")
+def _watch_pod(view: ProjectView, pod: Obj, now: datetime) -> ScanDecision:
     failure = classify([pod], nodes=view.nodes)
     if failure is not None and not has_started(pod, CONTAINER):
         return ScanDecision("Scanning", failure.reason, failure.message, failure=failure)

@@ -51,6 +51,23 @@ def test_secrets_are_never_listed_and_only_the_operators_own_is_read(default: Ob
     assert [rule["resourceNames"] for rule in about if "get" in rule["verbs"]] == [["codetune-operator-key"]]
 
 
+def test_the_operator_has_no_right_that_it_does_not_use(default: Objects) -> None:
+    (role,) = find(default, "ClusterRole", "operator")
+    verbs = {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
+    seen = {"get", "list", "watch"}
+    assert verbs["configmaps"] == verbs["secrets"] == {"create", "patch", "delete"}
+    assert verbs["persistentvolumeclaims"] == {*seen, "create", "patch"}
+    assert verbs["projects"] == verbs["finetunes"] == verbs["modeldeployments"] == {*seen, "patch"}
+    assert verbs["pods"] == verbs["nodes"] == verbs["namespaces"] == seen
+    assert verbs["pods/log"] == {"get"}
+    assert verbs["events"] == {"create", "patch"}
+
+
+def test_two_versions_of_the_operator_never_run_at_once(default: Objects) -> None:
+    (deployment,) = find(default, "Deployment")
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
 def test_the_operators_pod_meets_the_restricted_standard(default: Objects) -> None:
     (deployment,) = find(default, "Deployment")
     pod = deployment["spec"]["template"]["spec"]
@@ -142,6 +159,8 @@ def test_serving_pods_are_monitored_only_when_wanted(default: Objects) -> None:
         pytest.param({"podMonitor": {"keySecret": {"name": "x"}}}, id="half-a-reference"),
         pytest.param({"replicas": "two"}, id="wrong-type"),
         pytest.param({"settings": {"namespaces": ["a"]}}, id="setting-that-follows-from-another-value"),
+        pytest.param({"watchNamespaces": ["a", "a"]}, id="a-namespace-twice"),
+        pytest.param({"watchNamespaces": ["a b"]}, id="no-name-of-a-namespace"),
     ],
 )
 def test_wrong_values_are_refused(values: dict[str, Any]) -> None:

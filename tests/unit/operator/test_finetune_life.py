@@ -203,6 +203,21 @@ LIFE = [
     ),
     pytest.param(("Starting", "NoPod", "no pod"), view(MINE, jobs=(make_job(MINE),)), id="job without a pod"),
     pytest.param(
+        ("Starting", "NoPod", "refuses to create them, for a ResourceQuota"),
+        view(MINE, jobs=(make_job(MINE, startTime=LONG_AGO),)),
+        id="job that gets no pod",
+    ),
+    pytest.param(
+        ("Starting", "NoPod", "no pod yet"),
+        view(MINE, jobs=(make_job(MINE, startTime=LONG_AGO),), report=AT_WORK),
+        id="job whose pod is gone",
+    ),
+    pytest.param(
+        ("Starting", "NoPod", "no pod yet"),
+        view(MINE, jobs=(make_job(MINE, startTime=LONG_AGO, failed=1),)),
+        id="job that waits before its next attempt",
+    ),
+    pytest.param(
         ("Starting", "PodStarting", "p1"),
         view(MINE, jobs=(make_job(MINE),), pods=(make_pod(MINE, phase="Pending"),)),
         id="pod is made",

@@ -123,6 +123,21 @@ LIFE = [
     pytest.param(("Scanning", "ScanStarted", "being scanned"), view(NEW), id="just made"),
     pytest.param(("Scanning", "NoPod", "no pod"), view(NEW, jobs=(make_job(),)), id="job without a pod"),
     pytest.param(
+        ("Scanning", "NoPod", "refuses to create them"),
+        view(NEW, jobs=(make_job(creationTimestamp=LONG_AGO),)),
+        id="job that gets no pod",
+    ),
+    pytest.param(
+        ("Scanning", "JobSuspended", "whoever did so, as Kueue does"),
+        view(NEW, jobs=({**make_job(creationTimestamp=LONG_AGO), "spec": {"suspend": True}},)),
+        id="job that somebody suspends",
+    ),
+    pytest.param(
+        ("Scanning", "NoPod", "no pod yet"),
+        view(NEW, jobs=(make_job(creationTimestamp=LONG_AGO),), report=RunReport(stage="Scanning")),
+        id="job whose pod is gone",
+    ),
+    pytest.param(
         ("Scanning", "PodStarting", "p1 is starting"),
         view(NEW, jobs=(make_job(),), pods=(make_pod(phase="Pending"),)),
         id="pod is made",

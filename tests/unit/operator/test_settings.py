@@ -9,7 +9,7 @@ from codetune_operator.settings import Settings, load_settings, parse_settings
 FULL = """
 namespace: tools
 namespaces: [team-a, team-b]
-images: {trainer: registry.example/codetune-trainer:1, pullPolicy: Always, pullSecrets: [pull]}
+images: {trainer: registry.example/codetune-trainer:1, pullPolicy: Always, pullSecrets: [registry.example]}
 store: {storageClassName: fast, size: 1Ti, accessMode: ReadWriteOnce}
 hub: {endpoint: https://hub.example}
 endpoint: ClusterIP
@@ -26,7 +26,7 @@ def test_every_setting_is_read() -> None:
     assert settings.namespaces == ["team-a", "team-b"]
     assert settings.images.trainer == "registry.example/codetune-trainer:1"
     assert settings.images.server_cpu.startswith("codetune-server-cpu:")
-    assert (settings.images.pull_policy, settings.images.pull_secrets) == ("Always", ["pull"])
+    assert (settings.images.pull_policy, settings.images.pull_secrets) == ("Always", ["registry.example"])
     assert (settings.store.storage_class_name, settings.store.size) == ("fast", "1Ti")
     assert settings.store.access_mode == "ReadWriteOnce"
     assert settings.hub.endpoint == "https://hub.example"
