@@ -121,7 +121,7 @@ class Quality(ApiModel):
     )
 
     base_model: ModelUri
-    """`hf://org/name@revision`, `pvc://claim/path` or, on a local cluster, `file:///path`. Best the model that is
+    """`hf://org/name@revision`, `pvc://claim/path`, `s3://bucket/path` or, on a local cluster, `file:///path`. Best the model that is
     tuned."""
     model_secret_ref: SecretRef | None = None
     """Secret with the key `token`: the model hub's access token."""
