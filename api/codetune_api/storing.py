@@ -10,8 +10,6 @@ from codetune_api.contracts import Contract
 
 ENV_STORE_TOKEN_FILE = "CODETUNE_STORE_TOKEN_FILE"
 """File with the token that every request must bring."""
-ENV_STORE_NAMESPACE = "CODETUNE_NAMESPACE"
-"""Namespace that a store service is for."""
 
 
 class StoreInfo(Contract):

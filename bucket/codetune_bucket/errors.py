@@ -1,12 +1,12 @@
 """What can be wrong with a bucket, as one tree; each says what to do.
 
-    BucketError            carries reason, message and hint as every failure of Codetune does
-    ├── BucketDenied       the keys are missing or wrong, may not do it, or the clock is
-    ├── BucketUnavailable  the endpoint can't be reached or does not work now
-    │   └── BucketMissing  there is no such bucket
-    ├── BucketFull         it takes no more
-    └── ObjectDamaged      what lies in it is not what was put there
-        └── ObjectMissing  it is not there
+BucketError            carries reason, message and hint as every failure of Codetune does
+├── BucketDenied       the keys are missing or wrong, may not do it, or the clock is
+├── BucketUnavailable  the endpoint can't be reached or does not work now
+│   └── BucketMissing  there is no such bucket
+├── BucketFull         it takes no more
+└── ObjectDamaged      what lies in it is not what was put there
+    └── ObjectMissing  it is not there
 """
 
 import re

@@ -41,7 +41,7 @@ from codetune_operator.reconcile.workloads import (
     pods_of,
     read_job,
 )
-from codetune_operator.resources.claims import build_claim
+from codetune_operator.resources.claims import build_missing_claim
 from codetune_operator.resources.models import FETCH_CONTAINER
 from codetune_operator.resources.scan import (
     CONTAINER,
@@ -71,7 +71,7 @@ def reconcile(view: ProjectView, settings: Settings, now: datetime) -> Plan:
     except InvalidSchedule as error:
         decision = _refuse(project, str(error))
     status = build_scan_status(view, decision, now)
-    claim = () if view.claim is not None else (build_claim(project.metadata.namespace, settings),)
+    claim = build_missing_claim(view.claim, project.metadata.namespace, settings)
     return Plan(
         status=status,
         apply=(*claim, *decision.apply),

@@ -1,8 +1,8 @@
 """A pod's folder and the bucket behind it: whole folders come and go, half-written ones are never seen."""
 
-import multiprocessing
 import os
-import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -83,23 +83,24 @@ def test_a_folder_that_is_replaced_is_never_a_mixture(pod: Pods, monkeypatch: py
     assert not second.pull(STEP, MANIFEST)
 
 
-def push_in_a_process(mirror: Mirror) -> None:
-    mirror.push(STEP, MANIFEST)
+PUSH = """
+import sys, pathlib
+from codetune_bucket.mirroring import Mirror
+Mirror.from_environment(pathlib.Path(sys.argv[1])).push(sys.argv[2], "MANIFEST.json")
+"""
 
 
 def test_a_pod_that_is_killed_while_it_puts_leaves_nothing_to_be_seen(pod: Pods, uri: str) -> None:
     first, second = pod(), pod()
     write(first, STEP, {**{f"{number}.bin": f"{number}" * 1000 for number in range(200)}, MANIFEST: "{}"})
-    # Not forked: the library's threads do not come along.
-    process = multiprocessing.get_context("spawn").Process(target=push_in_a_process, args=(first,))
-    process.start()
+    told = {**os.environ, "CODETUNE_BUCKET": uri, "CODETUNE_NAMESPACE": "team"}
+    process = subprocess.Popen([sys.executable, "-c", PUSH, str(first.root), STEP], env=told)
     assert second.bucket is not None
     until = time.monotonic() + 60
     while not list(second.bucket.list(STEP)) and time.monotonic() < until:
         time.sleep(0.02)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    process.kill()
+    process.wait()
 
     assert 0 < len(list(second.bucket.list(STEP))) < 201
     assert not second.pull(STEP, MANIFEST)
@@ -125,9 +126,7 @@ def test_a_damaged_file_ends_a_pull(pod: Pods) -> None:
         second.pull(STEP, MANIFEST)
 
 
-def test_removing_a_folder_takes_everything_and_its_manifests_first(
-    pod: Pods, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_removing_a_folder_takes_everything_and_its_manifests_first(pod: Pods, monkeypatch: pytest.MonkeyPatch) -> None:
     first = pod()
     write(first, STEP, {**FILES, MANIFEST: "{}"})
     write(first, "team/finetunes/backend/10", {"train.log": "of another run"})
@@ -137,7 +136,8 @@ def test_removing_a_folder_takes_everything_and_its_manifests_first(
     remove = Bucket.remove
 
     def note(self: Bucket, paths: list[str]) -> None:
-        removed.append([path.removeprefix(f"{RUN}/") for path in (paths := list(paths))])
+        paths = list(paths)
+        removed.append([path.removeprefix(f"{RUN}/") for path in paths])
         remove(self, paths)
 
     monkeypatch.setattr(Bucket, "remove", note)

@@ -69,9 +69,7 @@ def test_what_is_there_already_is_not_sent_again(bucket: Bucket, tmp_path: Path)
     assert bucket.look("ns/file") != before
 
 
-def test_a_cut_download_goes_on_where_it_ended(
-    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cut_download_goes_on_where_it_ended(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket.put(write(tmp_path / "mine", LARGE), "ns/file")
     asked: list[int] = []
     read = Bucket.read
@@ -180,9 +178,7 @@ def test_what_keeps_a_pod_from_the_bucket_is_said(
         pytest.param(lambda bucket, file: bucket.put(file, "ns/file"), id="put"),
     ],
 )
-def test_a_bucket_that_does_not_exist_is_named(
-    use: Callable[[Bucket, Path], object], uri: str, tmp_path: Path
-) -> None:
+def test_a_bucket_that_does_not_exist_is_named(use: Callable[[Bucket, Path], object], uri: str, tmp_path: Path) -> None:
     nowhere = Bucket(Location("no-such-bucket", "a"))
     with pytest.raises(BucketMissing, match="has no bucket for s3://no-such-bucket/a/ns"):
         use(nowhere, write(tmp_path / "mine", b"x"))
@@ -233,7 +229,9 @@ def test_a_place_is_read_from_its_uri(expected: Location, uri: str) -> None:
     assert Location.parse(uri) == expected
 
 
-@pytest.mark.parametrize("uri", ["s3://", "s3:///a", "s3://Bucket/a", "s3://bucket/../a", "s3://bucket/a//b", "https://x"])
+@pytest.mark.parametrize(
+    "uri", ["s3://", "s3:///a", "s3://Bucket/a", "s3://bucket/../a", "s3://bucket/a//b", "https://x"]
+)
 def test_what_is_no_place_is_refused(uri: str) -> None:
     with pytest.raises(ValueError, match="s3://BUCKET/PATH"):
         Location.parse(uri)
