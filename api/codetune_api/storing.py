@@ -76,7 +76,7 @@ class StoreRefusal(Contract):
 
     reason: str
     """CamelCase, stable: Unauthorized, NotFound, InvalidRequest, InvalidManifest, OffsetMismatch, DigestMismatch,
-    UploadIncomplete, TooLarge, DiskFull, InternalError."""
+    UploadIncomplete, TooLarge, DiskFull, StoreUnavailable, InternalError."""
     message: str
     """What is wrong and what to do."""
     offset: int | None = None

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from codetune_api.artifacts import CLAIM_URI
 from codetune_api.contracts import ENV_BUCKET, ENV_NAMESPACE
 from codetune_api.digests import FileEntry
 
@@ -48,6 +49,11 @@ class Mirror:
     def is_remote(self) -> bool:
         """Whether there is a bucket."""
         return self.bucket is not None
+
+    @property
+    def uri(self) -> str:
+        """What the URIs of artifacts begin with."""
+        return self.bucket.location.uri if self.bucket is not None else CLAIM_URI
 
     def key(self, path: str) -> str:
         """Where a path of the store lies in the bucket, below its prefix."""

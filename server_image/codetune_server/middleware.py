@@ -78,7 +78,7 @@ class AdapterMiddleware:
             vllm = VllmRoutes(self._app, scope, settings.api_key)
             copies = AdapterCopies(settings.cache, settings.cache_bytes)
             verifier = AdapterVerifier(
-                settings.store, copies, settings.base_model, settings.max_lora_rank, settings.files
+                settings.store, copies, settings.base_model, settings.max_lora_rank, settings.files, settings.mirror
             )
             self._keeper = AdapterKeeper(vllm, verifier)
             desired, problem = read_desired(settings.adapters_file)

@@ -17,6 +17,9 @@
     ├── DeviceMissing            the pod has no GPU although it asked for one
     ├── PeerMissing              the nodes of a run do not find each other
     ├── PeerLost                 another process of the run is gone, which alone says why
+    ├── StoreDenied              the bucket of the store does not let this run in
+    ├── StoreUnavailable         the bucket can't be reached or does not work now
+    ├── StoreDamaged             what lies in the bucket is not what was put there
     └── DiskFull                 a volume has no space left
 
 A container that fails writes `{reason, message, hint}` to its termination log, where the operator reads it.
@@ -32,6 +35,7 @@ from typing import ClassVar
 
 from codetune_api.common import FailureReason
 from codetune_api.contracts import Terminated
+from codetune_bucket.errors import BucketError
 
 EXIT_RETRY = 1
 """Another attempt may succeed."""
@@ -67,6 +71,8 @@ _PERMANENT: frozenset[FailureReason] = frozenset(
         "DigestMismatch",
         "InvalidArchive",
         "UploadMissing",
+        "StoreDenied",
+        "StoreDamaged",
     }
 )
 _HUMAN_LINE_CHARACTERS = 2000
@@ -279,6 +285,29 @@ class DiskFull(TrainerError):
     reason = "DiskFull"
 
 
+class StoreDenied(TrainerError):
+    """The bucket of the store does not let this run in."""
+
+    reason = "StoreDenied"
+
+
+class StoreUnavailable(TrainerError):
+    """The bucket of the store can't be reached, or does not work now."""
+
+    reason = "StoreUnavailable"
+
+
+class StoreDamaged(TrainerError):
+    """What lies in the bucket of the store is not what was put there."""
+
+    reason = "StoreDamaged"
+
+
+_OF_BUCKETS: dict[FailureReason, type[TrainerError]] = {
+    kind.reason: kind for kind in (StoreDenied, StoreUnavailable, StoreDamaged, DiskFull)
+}
+
+
 def run_to_exit_code(run: Callable[[], int], termination_log: Path | None) -> int:
     """Run a program's body; a failure becomes one human line, the termination log and an exit code."""
     try:
@@ -296,6 +325,8 @@ def translate(error: Exception) -> TrainerError:
     """The failure that an exception stands for; our own come back as they are."""
     if isinstance(error, TrainerError):
         return error
+    if isinstance(error, BucketError):
+        return _OF_BUCKETS[error.reason](error.message, error.hint)
     # EFBIG: a limit on the size of a file, of the volume or of the process.
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         where = f" while writing {error.filename}" if error.filename else ""

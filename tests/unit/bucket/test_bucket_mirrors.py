@@ -90,10 +90,10 @@ Mirror.from_environment(pathlib.Path(sys.argv[1])).push(sys.argv[2], "MANIFEST.j
 """
 
 
-def test_a_pod_that_is_killed_while_it_puts_leaves_nothing_to_be_seen(pod: Pods, uri: str) -> None:
+def test_a_pod_that_is_killed_while_it_puts_leaves_nothing_to_be_seen(pod: Pods, bucket_uri: str) -> None:
     first, second = pod(), pod()
     write(first, STEP, {**{f"{number}.bin": f"{number}" * 1000 for number in range(200)}, MANIFEST: "{}"})
-    told = {**os.environ, "CODETUNE_BUCKET": uri, "CODETUNE_NAMESPACE": "team"}
+    told = {**os.environ, "CODETUNE_BUCKET": bucket_uri, "CODETUNE_NAMESPACE": "team"}
     process = subprocess.Popen([sys.executable, "-c", PUSH, str(first.root), STEP], env=told)
     assert second.bucket is not None
     until = time.monotonic() + 60

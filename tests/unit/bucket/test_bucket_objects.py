@@ -47,13 +47,15 @@ def test_what_is_put_is_brought_back(content: bytes, bucket: Bucket, tmp_path: P
     assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["file"]
 
 
-def test_an_object_lies_below_the_prefix_and_carries_its_digest(bucket: Bucket, uri: str, tmp_path: Path) -> None:
+def test_an_object_lies_below_the_prefix_and_carries_its_digest(
+    bucket: Bucket, bucket_uri: str, tmp_path: Path
+) -> None:
     bucket.put(write(tmp_path / "mine", b"adapter"), "ns/file")
 
     told = bucket.look("ns/file")
     assert told is not None
     assert (told.bytes, told.sha256) == (7, entry(b"adapter").sha256)
-    assert bucket.uri("ns/file") == f"{uri}/ns/file"
+    assert bucket.uri("ns/file") == f"{bucket_uri}/ns/file"
     above = Bucket(Location(bucket.location.bucket))
     assert [found.path for found in above.list()] == ["a/prefix/ns/file"]
 
@@ -160,14 +162,14 @@ def test_what_keeps_a_pod_from_the_bucket_is_said(
     expected: type[BucketError],
     words: str,
     change: dict[str, str],
-    uri: str,
+    bucket_uri: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in change.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("codetune_bucket.bucket.RETRIES", 1)
     with pytest.raises(expected, match=words) as raised:
-        list(Bucket(Location.parse(uri)).list("ns"))
+        list(Bucket(Location.parse(bucket_uri)).list("ns"))
     assert "AWS4-HMAC" not in str(raised.value)
 
 
@@ -178,7 +180,9 @@ def test_what_keeps_a_pod_from_the_bucket_is_said(
         pytest.param(lambda bucket, file: bucket.put(file, "ns/file"), id="put"),
     ],
 )
-def test_a_bucket_that_does_not_exist_is_named(use: Callable[[Bucket, Path], object], uri: str, tmp_path: Path) -> None:
+def test_a_bucket_that_does_not_exist_is_named(
+    use: Callable[[Bucket, Path], object], bucket_uri: str, tmp_path: Path
+) -> None:
     nowhere = Bucket(Location("no-such-bucket", "a"))
     with pytest.raises(BucketMissing, match="has no bucket for s3://no-such-bucket/a/ns"):
         use(nowhere, write(tmp_path / "mine", b"x"))
@@ -238,11 +242,11 @@ def test_what_is_no_place_is_refused(uri: str) -> None:
 
 
 def test_a_server_that_was_away_for_a_moment_is_no_failure(
-    server: BucketServer, bucket: Bucket, tmp_path: Path
+    bucket_server: BucketServer, bucket: Bucket, tmp_path: Path
 ) -> None:
     bucket.put(write(tmp_path / "mine", b"adapter"), "ns/file")
-    server.stop()
-    later = threading.Timer(0.5, server.start)
+    bucket_server.stop()
+    later = threading.Timer(0.5, bucket_server.start)
     later.start()
     bucket.fetch("ns/file", tmp_path / "theirs")
     later.join()

@@ -1,4 +1,4 @@
-"""A store in a bucket: what pods are given to reach it, what stands in status, and that no key is anywhere but in env."""
+"""A store in a bucket: what pods are given to reach it, and what stands in status. No key is anywhere but in env."""
 
 import json
 from dataclasses import replace
@@ -190,7 +190,7 @@ def test_a_purge_that_failed_names_what_is_left() -> None:
 @pytest.mark.parametrize(
     ("expected", "uri", "settings"),
     [
-        pytest.param((None, "ns/adapters/x"), "s3://models/codetune/ns/adapters/x", SETTINGS, id="in the store"),
+        pytest.param(("S3", "models/codetune/ns/x"), "s3://models/codetune/ns/x", SETTINGS, id="in the store"),
         pytest.param(("S3", "others/adapters/x"), "s3://others/adapters/x", SETTINGS, id="in another bucket"),
         pytest.param(("S3", "others/x"), "s3://others/x/", CLAIMS, id="in a bucket beside claims"),
         pytest.param((None, "ns/x"), "pvc://codetune-artifacts/ns/x", CLAIMS, id="in a claim"),

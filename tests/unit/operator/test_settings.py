@@ -11,7 +11,8 @@ namespace: tools
 namespaces: [team-a, team-b]
 images: {trainer: registry.example/codetune-trainer:1, pullPolicy: Always, pullSecrets: [pull]}
 store: {bucket: s3://bucket/prefix/, storageClassName: fast, size: 1Ti, accessMode: ReadWriteOnce}
-s3: {endpoint: https://s3.example, region: eu-1, credentialsSecretName: keys, caConfigMapName: ca, serviceAccountName: run}
+s3: {endpoint: https://s3.example, region: eu-1, credentialsSecretName: keys, caConfigMapName: ca,
+     serviceAccountName: run}
 hub: {endpoint: https://hub.example}
 endpoint: ClusterIP
 fileRoot: /srv/files
