@@ -68,5 +68,6 @@ def refuse(error: BucketError) -> Refused:
 def _look(bucket: Bucket, name: str) -> RemoteFile:
     found = bucket.look(name)
     if found is None:
+        next(bucket.list(), None)  # that there is no such bucket is said only to those who list it
         raise ObjectMissing(f"{bucket.uri(name)} is not there:", f"an adapter has {' and '.join(ADAPTER_FILES)}.")
     return RemoteFile(bucket, name, found.bytes, found.etag)
