@@ -186,6 +186,8 @@ def _start(view: ProjectView, settings: Settings) -> ScanDecision:
         why = " by the rules that spec has now"
     else:
         why = " again"
+    if refused := _refuse_uploads(project, settings):
+        return ScanDecision("Failed", refused.reason, f"{refused.message} {refused.hint}", failure=refused)
     model = locate_quality_model(project, settings)
     if isinstance(model, Failure):
         return ScanDecision("Failed", model.reason, f"files.quality: {model.message} {model.hint}", failure=model)
@@ -195,6 +197,19 @@ def _start(view: ProjectView, settings: Settings) -> ScanDecision:
         f"The sources are being scanned{why}.",
         job_name=scan_job_name(project),
         apply=build_scan(project, settings, kept_revisions(project, view.uses), model),
+    )
+
+
+def _refuse_uploads(project: Project, settings: Settings) -> Failure | None:
+    """What is sent to a Project lies in a claim; there is none where the store is a bucket."""
+    uploads = [source.name for source in project.spec.sources if source.upload is not None]
+    if settings.store.bucket is None or not uploads:
+        return None
+    return Failure(
+        reason="UnsupportedSource",
+        message=f"Source {uploads[0]!r} is an upload, and this operator's store is a bucket, which takes none.",
+        hint="Give sources[].git, archive or volume instead of upload, or have store.bucket unset in the operator's "
+        "settings.",
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from codetune_api.contracts import DesiredAdapters
 from codetune_api.finetune import CheckpointStatus, FineTune
 from codetune_api.modeldeployment import ModelDeployment
-from codetune_api.project import Project
+from codetune_api.project import Project, ProjectStatus
 from codetune_operator.reconcile.adapters import resolve_adapters
 from codetune_operator.reconcile.deletion import reconcile_deletion
 from codetune_operator.reconcile.observed import ModelDeploymentView, ProjectView
@@ -158,6 +158,20 @@ def test_a_bucket_needs_no_claim() -> None:
     assert build_missing_claim(None, "ns", SETTINGS) == ()
     assert [claim["kind"] for claim in build_missing_claim(None, "ns", CLAIMS)] == ["PersistentVolumeClaim"]
     assert [obj["kind"] for obj in reconcile(ProjectView(PROJECT), SETTINGS, NOW).apply] == ["ConfigMap", "Job"]
+
+
+def test_an_upload_is_refused_with_its_field_and_a_cure() -> None:
+    sources = [{"name": "a", "git": {"url": "https://example.org/a.git"}}, {"name": "mine", "upload": {}}]
+    view = ProjectView(Project.from_wire(make("Project", {"sources": sources})))
+    plan = reconcile(view, SETTINGS, NOW)
+    assert plan.apply == ()
+    assert isinstance(plan.status, ProjectStatus)
+    assert plan.status.failure is not None
+    assert plan.status.failure.reason == "UnsupportedSource"
+    (told,) = [entry for entry in plan.status.conditions if entry.type == "Stalled"]
+    assert "Source 'mine' is an upload" in told.message
+    assert "sources[].git, archive or volume" in told.message
+    assert reconcile(view, CLAIMS, NOW).apply, "with a claim it is scanned"
 
 
 def test_status_names_artifacts_by_their_place_in_the_bucket() -> None:

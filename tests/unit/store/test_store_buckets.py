@@ -95,6 +95,12 @@ async def test_what_is_not_there_is_not_found(path: str, remote: "Service") -> N
     assert (reply.status, reply.json["reason"]) == (404, "NotFound")
 
 
+async def test_uploads_are_refused(remote: "Service") -> None:
+    reply = await remote.call("GET", "/v1/projects/shop/uploads/code")
+    assert (reply.status, reply.json["reason"]) == (400, "InvalidRequest")
+    assert "bucket" in reply.json["message"]
+
+
 async def test_a_bucket_that_does_not_let_it_in_is_said(remote: "Service", monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     reply = await remote.call("GET", FILES)
