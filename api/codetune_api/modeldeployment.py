@@ -55,7 +55,8 @@ class AdapterSpec(ApiModel):
     min_improvement: MinImprovement | None = None
     """Serve only when `status.evaluation.improvement` of the FineTune is at least this; 0.05 is 5 %."""
     uri: (
-        Annotated[str, Field(pattern=r"^((pvc|s3)://[a-z0-9]([-a-z0-9.]*[a-z0-9])?|file://)/.+$", max_length=1024)] | None
+        Annotated[str, Field(pattern=r"^((pvc|s3)://[a-z0-9]([-a-z0-9.]*[a-z0-9])?|file://)/.+$", max_length=1024)]
+        | None
     ) = None
     """A PEFT adapter folder: `pvc://codetune-artifacts/path` in a store that is a claim, `s3://bucket/path`, or on a
     local cluster `file:///path`."""

@@ -27,6 +27,7 @@ A container that fails writes `{reason, message, hint}` to its termination log, 
 
 import errno
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from codetune_api.common import FailureReason
-from codetune_api.contracts import Terminated
+from codetune_api.contracts import ENV_BUCKET, Terminated
 from codetune_bucket.errors import BucketError
 
 EXIT_RETRY = 1
@@ -308,6 +309,13 @@ _OF_BUCKETS: dict[FailureReason, type[TrainerError]] = {
 }
 
 
+def say_room() -> str:
+    """What to do about a store without room: a claim, or the pod's own copy of what it needs of a bucket."""
+    if os.environ.get(ENV_BUCKET):
+        return "Raise store.size in the operator's settings: it is the room that each pod has for its own copy."
+    return "Give the claim codetune-artifacts more space, or delete FineTunes and Projects that nobody needs."
+
+
 def run_to_exit_code(run: Callable[[], int], termination_log: Path | None) -> int:
     """Run a program's body; a failure becomes one human line, the termination log and an exit code."""
     try:
@@ -332,7 +340,7 @@ def translate(error: Exception) -> TrainerError:
         where = f" while writing {error.filename}" if error.filename else ""
         return DiskFull(
             f"A volume is full{where}.",
-            "Give the claim codetune-artifacts more space, or delete FineTunes and Projects that nobody needs.",
+            say_room(),
         )
     if isinstance(error, MemoryError):
         return OutOfMemory("The pod ran out of memory.", "Raise spec.resources.memory.")

@@ -22,7 +22,14 @@ from pydantic import ValidationError
 
 from codetune_trainer import fetch_bucket, shelving
 from codetune_trainer.config import Places, inside, load_config, load_places
-from codetune_trainer.errors import DiskFull, ModelNotFound, ModelUnavailable, PickledWeights, UnsupportedModel
+from codetune_trainer.errors import (
+    DiskFull,
+    ModelNotFound,
+    ModelUnavailable,
+    PickledWeights,
+    UnsupportedModel,
+    say_room,
+)
 from codetune_trainer.hub import COMMIT, HubFile, download_file, hub_errors, list_files
 from codetune_trainer.manifests import sync_folder
 from codetune_trainer.reporting import Reporter
@@ -231,7 +238,7 @@ def _check_room(repository: str, files: Sequence[HubFile], partial: Path) -> Non
     free = shutil.disk_usage(partial).free
     if missing > free:
         room = f"{missing / 1e9:.1f} GB more in the artifact store, whose volume has {free / 1e9:.1f} GB left"
-        hint = "Give the claim codetune-artifacts more space, or delete FineTunes and Projects that nobody needs."
+        hint = say_room()
         raise DiskFull(f"{repository} needs {room}.", hint)
 
 

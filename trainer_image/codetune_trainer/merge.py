@@ -15,7 +15,7 @@ from codetune_bucket.mirroring import Mirror
 from pydantic import ValidationError
 
 from codetune_trainer.config import inside, load_config, load_places
-from codetune_trainer.errors import DiskFull, IncompatibleCheckpoint, ModelNotFound, OutOfMemory
+from codetune_trainer.errors import DiskFull, IncompatibleCheckpoint, ModelNotFound, OutOfMemory, say_room
 from codetune_trainer.manifests import describe_folder, is_intact, sync_folder
 from codetune_trainer.purge import remove
 from codetune_trainer.reporting import Reporter
@@ -102,7 +102,7 @@ def _check_room(model: Path, parent: Path) -> None:
     free = shutil.disk_usage(parent).free
     if needed > free:
         room = f"{needed / 1e9:.1f} GB, and the artifact store has {free / 1e9:.1f} GB left"
-        hint = "Give the claim codetune-artifacts more space, or delete FineTunes and Projects that nobody needs."
+        hint = say_room()
         raise DiskFull(f"The merged model needs {room}.", hint)
 
 

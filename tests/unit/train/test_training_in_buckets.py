@@ -1,7 +1,7 @@
 """A run whose store is a bucket: each attempt is a pod with an empty folder, and goes on where the last one was.
 
-Skipped here: several nodes, of which each brings what the leader chose (the same calls; processes of one machine share
-their folder).
+Skipped here: whole runs on several nodes; processes of one machine share their folder. What a node does to have a
+checkpoint that another one wrote is here.
 """
 
 import json
@@ -11,13 +11,15 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from codetune_api.contracts import CheckpointManifest, StartAdapter, TrainConfig
 from codetune_api.protocol import CheckpointEvent, Event, ResumedEvent
 from codetune_bucket.bucket import Bucket
 from codetune_bucket.mirroring import Mirror
+from codetune_trainer.train.storing import have_checkpoint
 
 if TYPE_CHECKING:
     from unit.train.conftest import Process, Store
@@ -209,3 +211,21 @@ def test_what_keeps_a_run_from_the_bucket_is_its_last_word(
 def test_a_dataset_that_is_not_in_the_bucket_is_missed_by_name(pods: Pods, config: TrainConfig) -> None:
     pod = pods.run(config.model_copy(update={"dataset": "team/projects/code/other"}))
     assert last_words(pod)["reason"] == "DatasetMissing"
+
+
+def test_a_node_brings_the_checkpoint_that_another_one_wrote(
+    pod: Callable[[], Mirror], bucket: Bucket, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    for name in ("adapter_model.safetensors", "MANIFEST.json"):
+        bucket.put(tmp_path / "file", f"{OUTPUT}/checkpoints/step-000010/{name}")
+    mirror = pod()
+    folder = mirror.root / OUTPUT
+    (folder / "checkpoints").mkdir(parents=True)
+    told = SimpleNamespace(output=OUTPUT)
+    run: Any = SimpleNamespace(mirror=mirror, config=told, folder=folder, checkpoints=folder / "checkpoints")
+
+    found = have_checkpoint(run, "step-000010")
+    assert sorted(path.name for path in found.iterdir()) == ["MANIFEST.json", "adapter_model.safetensors"]
+    bucket.remove(remote.path for remote in bucket.list(OUTPUT))
+    assert have_checkpoint(run, "step-000010") == found, "what is here is not asked for again"
