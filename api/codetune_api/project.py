@@ -244,7 +244,7 @@ class SourceStatus(ApiModel):
     bytes: int = 0
     synced_at: Timestamp | None = None
     reason: str = ""
-    """Why it could not be fetched, e.g. `SourceUnavailable`; empty when it could."""
+    """Why it could not be fetched, or not in full, e.g. `SourceUnavailable`; empty when it could."""
     message: str = ""
     """What to know about this source: what is wrong with it and how to mend it, or empty."""
 

@@ -61,7 +61,7 @@ def describe_sources(project: str, sources: Sequence[SourceStatus]) -> condition
     told = [f"{source.name}: {source.message}" for source in failing[:_SHOWN]]
     more = [f"{len(failing) - _SHOWN} more: see status.sources"] if len(failing) > _SHOWN else []
     again = "This is tried again by itself." if any(map(_is_transient, failing)) else say_how_to_ask(project)
-    message = f"{len(failing)} of {len(sources)} sources can't be read. {' '.join([*told, *more])} {again}"
+    message = f"{len(failing)} of {len(sources)} sources can't be read in full. {' '.join([*told, *more])} {again}"
     return {CONDITION: ("False", failing[0].reason, message)}
 
 

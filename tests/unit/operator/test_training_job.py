@@ -69,8 +69,10 @@ VARIANTS = [
 
 @pytest.mark.parametrize("spec", VARIANTS)
 def test_all_objects_are_valid_kubernetes(spec: Obj) -> None:
-    for built in build_all(make_finetune(**spec)):
-        kubernetes_validate.validate(built, "1.37", strict=True)
+    built = build_all(make_finetune(**spec))
+    assert {"ConfigMap", "Job"} <= {obj["kind"] for obj in built}
+    for obj in built:
+        kubernetes_validate.validate(obj, "1.37", strict=True)
 
 
 @pytest.mark.parametrize("spec", VARIANTS)
@@ -114,8 +116,8 @@ def test_the_trainer_is_told_everything_by_its_config() -> None:
 
 def test_children_are_owned_labelled_and_named_after_the_run() -> None:
     finetune = make_finetune()
-    for built in build(finetune):
-        metadata = built["metadata"]
+    config_map, job = build(finetune)
+    for metadata in (config_map["metadata"], job["metadata"]):
         assert metadata["name"] == name_of(finetune)
         assert metadata["labels"]["codetune.dev/finetune"] == "mine"
         assert metadata["labels"]["app.kubernetes.io/managed-by"] == "codetune"

@@ -122,7 +122,7 @@ class Worker:
     ) -> Judgement:
         records: Any = np.zeros(len(judged), RECORD)
         accepted = [index for index, file in enumerate(judged) if not file.reason]
-        chances = [_chance(judged[index], by_path=self.task.files.duplicates == "Reject") for index in accepted]
+        chances = [_chance(judged[index]) for index in accepted]
         sides = [
             judged[index].held_out or chance < self.task.held_out_below
             for index, chance in zip(accepted, chances, strict=True)
@@ -191,10 +191,10 @@ def _append(file: FileIO, parts: list[bytes]) -> int:
     return at
 
 
-def _chance(file: Judged, *, by_path: bool) -> int:
-    # With copies allowed a path would tie the split to which copy comes first.
-    named = file.path.encode() if by_path else b""
-    return int.from_bytes(hashlib.sha256(named + b"\0" + file.digest).digest()[:8])
+def _chance(file: Judged) -> int:
+    # Of the content alone: a path would tie the split to which of several copies comes first. Hashed once more, since
+    # of files that are alike the one with the smallest digest decides: it would be held out more often than others.
+    return int.from_bytes(hashlib.sha256(b"\0" + file.digest).digest()[:8])
 
 
 def _flags(file: Judged, held_out: bool) -> int:

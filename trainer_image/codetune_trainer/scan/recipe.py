@@ -84,7 +84,7 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
         remembered, rules = cache.parent / MEMORY, digest_rules(task)
         memory = load_memory(remembered, work.parent, rules)
         with judge_all(task, memory, workers, _Ticker(reporter).tick) as ledger:
-            copies = find_copies(ledger.records, ledger.signature, config.files)
+            copies = find_copies(ledger.records, ledger.signature, config.files, config.holdout.fraction)
             low_quality = find_low_quality(config, places, cache, _read_accepted(ledger, copies), reporter)
             reject_low_quality(ledger.records, copies, low_quality)
             sides = choose_sides(ledger.records, copies, config.holdout.fraction)

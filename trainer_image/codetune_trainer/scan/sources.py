@@ -40,7 +40,7 @@ class Readable:
     warning: str = ""
     """What a person should know about it though it could be read."""
     reason: str = ""
-    """Why what is read is not what the source has now; empty when it is."""
+    """Why what is read is not all that the source has now; empty when it is, or when no attempt would change that."""
     digest: str | None = None
     """`sha256:…` of the archive."""
 
