@@ -73,6 +73,7 @@ __all__ = [
     "TrainingOverrides",
 ]
 
+
 class Checkpoints(ApiModel):
     """When to save, and how many to keep."""
 
