@@ -77,6 +77,7 @@ __all__ = [
     "TrainingOverrides",
 ]
 
+
 class Checkpoints(ApiModel):
     """When to save, and how many to keep."""
 
@@ -151,7 +152,7 @@ class FineTuneSpec(ApiModel):
         LocalRef, Field(json_schema_extra=immutable("projectRef", "make a new FineTune for another project"))
     ]
     base_model: BaseModelUri
-    """`hf://org/name@revision`, `pvc://claim/path` or, on a local cluster, `file:///path`."""
+    """`hf://org/name@revision`, `pvc://claim/path`, `s3://bucket/path` or, on a local cluster, `file:///path`."""
     model_secret_ref: SecretRef | None = None
     """Secret with the key `token`: the model hub's access token."""
     preset: Annotated[Preset, Field(json_schema_extra=immutable("preset", _ONE_RUN))] = "Auto"

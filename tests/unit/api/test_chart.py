@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from chart import CHART, render_chart
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_operator.resources.servingnames import serving_labels
@@ -89,6 +90,15 @@ def test_the_operator_reads_the_settings_that_are_rendered() -> None:
     settings = parse_settings(find(objects, "ConfigMap")[0]["data"]["settings.yaml"])
     assert (settings.file_root, settings.endpoint) == ("/files", "ClusterIP")
     assert (settings.namespace, settings.namespaces) == ("codetune-system", ["a"])
+
+
+def test_the_values_for_a_bucket_in_the_docs_are_settings_of_the_operator() -> None:
+    block = (REPOSITORY / "docs" / "storage.md").read_text().split("```yaml\n")[1].split("```")[0]
+    (found,) = find(render_chart(yaml.safe_load(block)), "ConfigMap")
+    settings = parse_settings(found["data"]["settings.yaml"])
+    assert settings.store.uri == "s3://codetune/artifacts"
+    assert settings.s3 is not None
+    assert settings.s3.credentials_secret_name == "codetune-s3"
 
 
 def test_store_services_run_from_the_image_of_the_operator_unless_told_otherwise() -> None:

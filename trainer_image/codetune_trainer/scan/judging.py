@@ -216,7 +216,7 @@ def _build_row(file: Judged, held_out: bool | None) -> bytes:
 
 
 def _build_line(file: Judged, text: str, held_out: bool) -> tuple[bytes, bytes, bytes]:
-    """A line of `files.jsonl` in parts: JSON with sorted keys and no white space, so that equal files give equal bytes."""
+    """A line of `files.jsonl` in parts: JSON with sorted keys and no white space, the same bytes for the same file."""
     split = HELD_OUT_SPLIT if held_out else TRAIN_SPLIT
     path, language = orjson.dumps(file.path), orjson.dumps(file.language)
     return (

@@ -72,7 +72,7 @@ def likenesses(one: Signatures, others: Signatures) -> npt.NDArray[np.float64]:
     Returns:
         Shape [texts].
     """
-    return np.count_nonzero(one == others, axis=1) / PERMUTATIONS
+    return np.asarray(np.count_nonzero(one == others, axis=1), np.float64) / PERMUTATIONS
 
 
 def _cut(texts: Sequence[bytes]) -> list[list[bytes]]:

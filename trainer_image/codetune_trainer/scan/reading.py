@@ -187,7 +187,7 @@ def _judge_in_pool(task: Task, batches: Iterable[Batch], count: int) -> Iterator
 
 def _start_method() -> str:
     """How processes start: a fork inherits what is imported, but also any lock that another thread holds just then."""
-    alone = _THREADS.is_dir() and len(os.listdir(_THREADS)) == 1
+    alone = _THREADS.is_dir() and len(list(_THREADS.iterdir())) == 1
     return "fork" if alone else "spawn"
 
 

@@ -27,7 +27,9 @@ from codetune_trainer.scan.likeness import PERMUTATIONS, Signatures
 from codetune_trainer.scan.writing import FILES
 
 FOLDER = "verdicts"
-_META, _RECORDS, _ROWS, _LINES, _SIGNATURES = "meta.json", "records", "rows", "lines", "signatures"
+META = "meta.json"
+"""Written last, with the digests of the others."""
+_RECORDS, _ROWS, _LINES, _SIGNATURES = "records", "rows", "lines", "signatures"
 _LIBRARIES = ("pygments", "identify", "rensa", "numpy", "orjson", "pathspec", "google-re2")
 """Other releases of these may judge otherwise."""
 _LINES_OF_DATASET, _LINES_APART, _ROWS_KEPT = 0, 1, 2
@@ -80,6 +82,14 @@ class Memory:
         return known, records, np.asarray(self.signatures[compared])
 
 
+def read_dataset(folder: Path) -> str | None:
+    """Name of the dataset's folder that what was saved here stands on."""
+    try:
+        return _Meta.model_validate_json((folder / META).read_bytes()).dataset
+    except (OSError, ValidationError):
+        return None
+
+
 def load_memory(folder: Path, datasets: Path, rules: str) -> Memory | None:
     """What the last scan remembered; None when there is nothing, or it was by other rules, or its dataset is gone.
 
@@ -89,7 +99,7 @@ def load_memory(folder: Path, datasets: Path, rules: str) -> Memory | None:
         rules: Digest of everything but the files that verdicts follow from.
     """
     try:
-        meta = _Meta.model_validate_json((folder / _META).read_bytes())
+        meta = _Meta.model_validate_json((folder / META).read_bytes())
     except (OSError, ValidationError):
         return None
     lines = datasets / meta.dataset / FILES
@@ -128,7 +138,7 @@ def save_memory(folder: Path, ledger: Ledger, sides: Sides, dataset: Path, lines
         ledger.records.tofile(work / _RECORDS)
         files = {name: describe_file(work / name) for name in (_RECORDS, _ROWS, _LINES, _SIGNATURES)}
         meta = _Meta(rules=rules, dataset=dataset.name, lines={FILES: lines}, files=files, kinds=ledger.kinds)
-        (work / _META).write_text(meta.model_dump_json())
+        (work / META).write_text(meta.model_dump_json())
         _replace_folder(folder, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -188,7 +198,7 @@ def _save_signatures(work: Path, ledger: Ledger) -> None:
     compared = np.flatnonzero(records["signature"] >= 0)
     with (work / _SIGNATURES).open("wb") as file:
         for start in range(0, len(compared), _TOGETHER):
-            file.write(ledger.signatures_of(compared[start : start + _TOGETHER]).tobytes())
+            file.write(ledger.signatures_of(compared[start : start + _TOGETHER].tolist()).tobytes())
     records["signature"][compared] = np.arange(len(compared))
 
 

@@ -12,7 +12,7 @@ DIGITS_SHARE = 0.4
 _DIGITS_SAMPLE = 1021
 """Bytes that are looked at, evenly spread: enough for a standard error of 1.5 %."""
 _DIGITS_GLANCE = 127
-"""Bytes that are looked at before: a standard error of 4.4 %, so that a table of numbers has no less than half the share."""
+"""Bytes that are looked at before, with a standard error of 4.4 %: no table of numbers has less than half the share."""
 DIGITS_LEAST_BYTES = 512
 """Smaller files are code with a few numbers."""
 _BLANK, _DIGITS = b" \t\r\n", b"0123456789"

@@ -38,7 +38,7 @@ _SYNCED_TOGETHER = 32 * 2**20
 
 
 class DigestedFile:
-    """A new file whose digest is taken and which is forced to the disk while it is written, each by a thread of its own.
+    """A new file that is digested and forced to the disk while it is written, each by a thread of its own.
 
     Args:
         path: The file to write.
