@@ -35,6 +35,8 @@ from codetune_api.model import ApiModel, immutable, rules
 from codetune_api.tuning import (
     NO_DORA,
     NO_EMBEDDINGS,
+    NO_QUANTIZATION_ON_CPU,
+    NO_QUANTIZED_SHARDING,
     EarlyStopping,
     LoraOverrides,
     Parameters,
@@ -45,6 +47,8 @@ from codetune_api.tuning import (
 __all__ = [
     "NO_DORA",
     "NO_EMBEDDINGS",
+    "NO_QUANTIZATION_ON_CPU",
+    "NO_QUANTIZED_SHARDING",
     "AdapterStatus",
     "CheckpointStatus",
     "Checkpoints",
@@ -107,6 +111,7 @@ class FineTuneResources(Resources):
     mount."""
 
 
+_NF4 = "has(self.lora.quantization) && self.lora.quantization == 'Nf4'"
 _ONE_RUN = "make a new FineTune: a run has one set of parameters"
 
 
@@ -135,6 +140,11 @@ class FineTuneSpec(ApiModel):
                 "training.sharding is On, which takes several processes: set resources.gpus or resources.nodes to 2 or "
                 "more, or training.sharding to Auto",
             ),
+            (f"!({_NF4}) || self.resources.gpus > 0", NO_QUANTIZATION_ON_CPU),
+            (
+                f"!({_NF4}) || !has(self.training.sharding) || self.training.sharding != 'On'",
+                NO_QUANTIZED_SHARDING,
+            ),
         )
     )
 
@@ -142,7 +152,7 @@ class FineTuneSpec(ApiModel):
         LocalRef, Field(json_schema_extra=immutable("projectRef", "make a new FineTune for another project"))
     ]
     base_model: BaseModelUri
-    """`hf://org/name@revision`, `pvc://claim/path` or, on a local cluster, `file:///path`."""
+    """`hf://org/name@revision`, `pvc://claim/path`, `s3://bucket/path` or, on a local cluster, `file:///path`."""
     model_secret_ref: SecretRef | None = None
     """Secret with the key `token`: the model hub's access token."""
     preset: Annotated[Preset, Field(json_schema_extra=immutable("preset", _ONE_RUN))] = "Auto"

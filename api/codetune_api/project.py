@@ -121,8 +121,8 @@ class Quality(ApiModel):
     )
 
     base_model: ModelUri
-    """`hf://org/name@revision`, `pvc://claim/path` or, on a local cluster, `file:///path`. Best the model that is
-    tuned."""
+    """`hf://org/name@revision`, `pvc://claim/path`, `s3://bucket/path` or, on a local cluster, `file:///path`. Best the
+    model that is tuned."""
     model_secret_ref: SecretRef | None = None
     """Secret with the key `token`: the model hub's access token."""
     max_loss: Annotated[float, Field(gt=0, le=100)] = 3.0

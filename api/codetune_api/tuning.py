@@ -10,6 +10,11 @@ Preset = Literal["Auto", "Smaller", "Standard", "Embeddings"]
 
 NO_EMBEDDINGS = "lora.trainEmbeddings is true, but vLLM serves no adapter with trained embeddings: remove it"
 NO_DORA = "lora.dora is true, but vLLM serves no DoRA adapter: remove it, or set lora.rsLora"
+NO_QUANTIZATION_ON_CPU = "lora.quantization is Nf4, which needs a GPU: set resources.gpus, or remove it"
+NO_QUANTIZED_SHARDING = (
+    "training.sharding is On, but weights in 4 bits are not spread over processes: set it to Off, or remove "
+    "lora.quantization"
+)
 
 
 class LoraOverrides(ApiModel):
@@ -37,6 +42,9 @@ class LoraOverrides(ApiModel):
     """Rank-stabilized LoRA (arXiv:2312.03732): the update is scaled by alpha / sqrt(rank)."""
     dora: bool | None = None
     """Weight-decomposed LoRA (arXiv:2402.09353); refused, because vLLM serves no such adapter."""
+    quantization: Literal["None", "Nf4"] | None = None
+    """Nf4: the frozen base model is held in 4 bits while it is trained on (QLoRA, arXiv:2305.14314), in about a quarter
+    of the memory; takes a GPU. The adapter is served on the base model as it is."""
 
 
 class EarlyStopping(ApiModel):
@@ -100,6 +108,8 @@ class Parameters(ApiModel):
     """Optimizer steps between two checkpoints."""
     early_stopping: EarlyStopping | None = None
     rs_lora: bool = False
+    quantization: Literal["None", "Nf4"] = "None"
+    """How the base model was held while it was trained on."""
     clip_norm: float = 0.5
     """Longest gradient of a step; a longer one is shortened."""
     betas: list[float] = [0.9, 0.95]

@@ -42,7 +42,7 @@ from codetune_operator.reconcile.workloads import (
     pods_of,
     read_job,
 )
-from codetune_operator.resources.claims import build_claim
+from codetune_operator.resources.claims import build_missing_claim
 from codetune_operator.resources.models import FETCH_CONTAINER
 from codetune_operator.resources.scan import (
     CONTAINER,
@@ -72,7 +72,7 @@ def reconcile(view: ProjectView, settings: Settings, now: datetime) -> Plan:
     except InvalidSchedule as error:
         decision = _refuse(project, str(error))
     status = build_scan_status(view, decision, now)
-    claim = () if view.claim is not None else (build_claim(project.metadata.namespace, settings),)
+    claim = build_missing_claim(view.claim, project.metadata.namespace, settings)
     return Plan(
         status=status,
         apply=(*claim, *decision.apply),
@@ -187,6 +187,8 @@ def _start(view: ProjectView, settings: Settings) -> ScanDecision:
         why = " by the rules that spec has now"
     else:
         why = " again"
+    if refused := _refuse_uploads(project, settings):
+        return ScanDecision("Failed", refused.reason, f"{refused.message} {refused.hint}", failure=refused)
     model = locate_quality_model(project, settings)
     if isinstance(model, Failure):
         return ScanDecision("Failed", model.reason, f"files.quality: {model.message} {model.hint}", failure=model)
@@ -196,6 +198,19 @@ def _start(view: ProjectView, settings: Settings) -> ScanDecision:
         f"The sources are being scanned{why}.",
         job_name=scan_job_name(project),
         apply=build_scan(project, settings, kept_revisions(project, view.uses), model),
+    )
+
+
+def _refuse_uploads(project: Project, settings: Settings) -> Failure | None:
+    """What is sent to a Project lies in a claim; there is none where the store is a bucket."""
+    uploads = [source.name for source in project.spec.sources if source.upload is not None]
+    if settings.store.bucket is None or not uploads:
+        return None
+    return Failure(
+        reason="UnsupportedSource",
+        message=f"Source {uploads[0]!r} is an upload, and this operator's store is a bucket, which takes none.",
+        hint="Give sources[].git, archive or volume instead of upload, or have store.bucket unset in the operator's "
+        "settings.",
     )
 
 

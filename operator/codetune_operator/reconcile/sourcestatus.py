@@ -13,7 +13,10 @@ from codetune_operator.reconcile.plan import EventSpec
 
 CONDITION = "SourcesReady"
 TRANSIENT_REASONS = frozenset(
-    {"SourceUnavailable", "Evicted", "InternalError", "CrashLoop", "StartError", "DiskFull", "DeadlineExceeded"}
+    {
+        *("SourceUnavailable", "Evicted", "InternalError", "CrashLoop", "StartError", "DiskFull", "DeadlineExceeded"),
+        *("StoreDenied", "StoreUnavailable"),
+    }
 )
 """Failures that may be over at the next attempt, without an edit of the Project."""
 SHORTEST_RETRY_SECONDS = 60.0
@@ -30,6 +33,9 @@ _NOT_OF_A_SOURCE = frozenset(
         "InvalidParameters",
         "OutOfMemory",
         "StartError",
+        "StoreDamaged",
+        "StoreDenied",
+        "StoreUnavailable",
         "Unschedulable",
     }
 )

@@ -4,10 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from chart import CHART, render_chart
+from codetune_api.modeldeployment import ModelDeployment
+from codetune_operator.resources.servingnames import serving_labels
 from codetune_operator.settings import parse_settings
 from helm_python import HelmError, lint
 
+SERVED = ModelDeployment.from_wire(
+    {
+        "apiVersion": "codetune.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": "coder", "namespace": "team", "uid": "u", "generation": 1},
+        "spec": {"baseModel": "pvc://models/qwen"},
+    }
+)
 REPOSITORY = Path(__file__).resolve().parents[3]
 Objects = list[dict[str, Any]]
 
@@ -81,6 +92,15 @@ def test_the_operator_reads_the_settings_that_are_rendered() -> None:
     assert (settings.namespace, settings.namespaces) == ("codetune-system", ["a"])
 
 
+def test_the_values_for_a_bucket_in_the_docs_are_settings_of_the_operator() -> None:
+    block = (REPOSITORY / "docs" / "storage.md").read_text().split("```yaml\n")[1].split("```")[0]
+    (found,) = find(render_chart(yaml.safe_load(block)), "ConfigMap")
+    settings = parse_settings(found["data"]["settings.yaml"])
+    assert settings.store.uri == "s3://codetune/artifacts"
+    assert settings.s3 is not None
+    assert settings.s3.credentials_secret_name == "codetune-s3"
+
+
 def test_store_services_run_from_the_image_of_the_operator_unless_told_otherwise() -> None:
     mine = {"image": {"repository": "registry.example.com/codetune-operator", "tag": "7"}}
     for expected, values in {
@@ -122,10 +142,31 @@ def test_a_network_policy_is_there_only_when_wanted(default: Objects) -> None:
     assert len(find(render_chart({"networkPolicy": {"enabled": True}}), "NetworkPolicy")) == 1
 
 
+def test_serving_pods_are_monitored_only_when_wanted(default: Objects) -> None:
+    assert not find(default, "PodMonitor")
+    secret = {"name": "prometheus-key", "key": "token"}
+    values = {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "keySecret": secret}}
+    (monitor,) = find(render_chart(values), "PodMonitor")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["namespaceSelector"] == {"any": True}
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= serving_labels(SERVED).items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint == {
+        "port": "http",
+        "path": "/metrics",
+        "interval": "30s",
+        "authorization": {"credentials": secret},
+    }
+    (narrow,) = find(render_chart({"podMonitor": {"enabled": True}, "watchNamespaces": ["a"]}), "PodMonitor")
+    assert narrow["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
+    assert "authorization" not in narrow["spec"]["podMetricsEndpoints"][0]
+
+
 @pytest.mark.parametrize(
     "values",
     [
         pytest.param({"replica": 2}, id="unknown-value"),
+        pytest.param({"podMonitor": {"keySecret": {"name": "x"}}}, id="half-a-reference"),
         pytest.param({"replicas": "two"}, id="wrong-type"),
         pytest.param({"settings": {"namespaces": ["a"]}}, id="setting-that-follows-from-another-value"),
         pytest.param({"watchNamespaces": ["a", "a"]}, id="a-namespace-twice"),

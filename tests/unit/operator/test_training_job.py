@@ -32,7 +32,7 @@ def make_finetune(uid: str = "u1", **spec: Any) -> FineTune:
 
 
 def build_all(finetune: FineTune, settings: Settings = SETTINGS) -> tuple[Obj, ...]:
-    model = locate_model(finetune.spec.base_model, file_root=settings.file_root)
+    model = locate_model(finetune.spec.base_model, settings)
     assert isinstance(model, ModelSource), model
     return build_training(finetune, pin_dataset(finetune, REVISION), model, settings)
 
@@ -217,7 +217,7 @@ def test_switching_an_old_job_keeps_what_cannot_be_changed() -> None:
 
 
 def test_no_secret_value_and_no_path_of_this_machine_is_in_a_job() -> None:
-    refused = locate_model("file:///SmolLM2", file_root=None)
+    refused = locate_model("file:///SmolLM2", Settings())
     assert isinstance(refused, Failure)
     text = json.dumps(build(make_finetune(baseModel="hf://org/name", modelSecretRef={"name": "hub"})))
     assert "hostPath" not in text

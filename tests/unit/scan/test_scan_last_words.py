@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from codetune_api.contracts import ScanConfig, Terminated
+from codetune_api.contracts import ENV_TERMINATION_LOG, ScanConfig, Terminated
+from codetune_trainer.__main__ import main
 from codetune_trainer.config import inside, load_config, load_places
 from codetune_trainer.errors import (
     AuthenticationFailed,
@@ -104,6 +105,26 @@ def test_last_words_fit_what_the_kubelet_keeps(message: str, hint: str) -> None:
 def test_our_own_failures_are_not_translated() -> None:
     error = EmptyDataset("m")
     assert translate(error) is error
+
+
+@pytest.mark.parametrize(
+    ("program", "field"),
+    [
+        pytest.param("scan", "files.quality.resources.memory", id="a Project has no spec.resources"),
+        pytest.param("train", "spec.resources.memory", id="a FineTune has"),
+    ],
+)
+def test_who_is_short_of_memory_hears_of_a_field_that_there_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, field: str
+) -> None:
+    monkeypatch.setenv(ENV_TERMINATION_LOG, str(tmp_path / "termination"))
+    monkeypatch.setattr("codetune_trainer.__main__._load", lambda _program: fail_with(MemoryError()))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main([program]) == 64
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert field in Terminated.model_validate_json((tmp_path / "termination").read_bytes()).hint.split()[1]
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def run(
         records[index]["signature"] = index if taken.comparable[index] and not file.reason else -1
     records["bands"] = taken.bands
     rules = FileRules(duplicates="Allow" if allow else "Reject", near_duplicates=near)
-    copies = find_copies(records, lambda index: taken.signatures[index], rules, fraction)
+    copies = find_copies(records, lambda indices: taken.signatures[indices], rules, fraction)
     reject_low_quality(records, copies, low_quality or {})
     return Settled(files, copies, choose_sides(records, copies, fraction))
 

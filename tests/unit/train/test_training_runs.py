@@ -166,7 +166,7 @@ def test_wherever_it_is_stopped_a_run_goes_on_as_if_nothing_had_happened(store: 
     store.train(store.config("whole"))
     whole = store.losses("whole")
     left = set()
-    for looks in range(2, 14):
+    for looks in range(2, 16):
         run = f"cut{looks}"
         store.train(store.config(run), store.stop_after(looks))
         assert store.status == 143

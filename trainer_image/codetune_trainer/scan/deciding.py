@@ -5,7 +5,7 @@ side of the split as a whole. The split follows the digests of contents, so it d
 other files there are.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from codetune_api.project import FileRules
 
 from codetune_trainer.scan.ledger import DIGEST_BYTES, MUST, WANTED, Records
-from codetune_trainer.scan.likeness import ALIKE, Signatures, likeness
+from codetune_trainer.scan.likeness import ALIKE, Signatures, likenesses
 from codetune_trainer.scan.records import REASONS
 
 _MOST_CANDIDATES = 64
@@ -22,6 +22,7 @@ _MOST_CANDIDATES = 64
 
 Indices = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+SignaturesOf = Callable[[Sequence[int]], Signatures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Sides:
 
 def find_copies(
     records: Records,
-    signature_of: Callable[[int], Signatures],
+    signatures_of: SignaturesOf,
     rules: FileRules,
     fraction: float,
 ) -> Copies:
@@ -74,7 +75,7 @@ def find_copies(
 
     Args:
         records: Every file that was found, sorted by path.
-        signature_of: The signature of the file at an index.
+        signatures_of: The signatures of the files at these indices.
         rules: `files`, for `duplicates` and `nearDuplicates`.
         fraction: `holdout.fraction`.
     """
@@ -89,7 +90,7 @@ def find_copies(
         firsts = np.sort(accepted[first])
         held_out = _asked_for(records, copies) | _is_below(records["chance"], fraction)
         ranked = firsts[np.argsort(~held_out[firsts], kind="stable")]
-        _find_near_copies(copies, records, ranked, signature_of, reject=rules.near_duplicates == "Reject")
+        _find_near_copies(copies, records, ranked, signatures_of, reject=rules.near_duplicates == "Reject")
     return copies
 
 
@@ -111,9 +112,9 @@ def _reject(copies: Copies, records: Records, index: int, original: Original) ->
 
 
 def _find_near_copies(
-    copies: Copies, records: Records, firsts: Indices, signature_of: Callable[[int], Signatures], *, reject: bool
+    copies: Copies, records: Records, firsts: Indices, signatures_of: SignaturesOf, *, reject: bool
 ) -> None:
-    known = _Neighbours(records, signature_of)
+    known = _Neighbours(records, signatures_of)
     members = _members(copies)
     for unit in _that_may_be_alike(records, firsts):
         near = known.find(unit)
@@ -168,9 +169,9 @@ def _that_may_be_alike(records: Records, firsts: Indices) -> Iterator[int]:
 class _Neighbours:
     """Units that are kept, by their bands."""
 
-    def __init__(self, records: Records, signature_of: Callable[[int], Signatures]) -> None:
+    def __init__(self, records: Records, signatures_of: SignaturesOf) -> None:
         self._bands = records["bands"]
-        self._signature_of = signature_of
+        self._signatures_of = signatures_of
         self._buckets: dict[tuple[int, int], list[int]] = {}
 
     def find(self, unit: int) -> list[Original]:
@@ -182,9 +183,9 @@ class _Neighbours:
         )
         if not candidates:
             return []
-        own = self._signature_of(unit)
-        shares = ((other, likeness(own, self._signature_of(other))) for other in candidates)
-        return [Original(other, share, "NearDuplicate") for other, share in shares if share >= ALIKE]
+        signatures = self._signatures_of([unit, *candidates])
+        found = zip(candidates, likenesses(signatures[0], signatures[1:]).tolist(), strict=True)
+        return [Original(other, share, "NearDuplicate") for other, share in found if share >= ALIKE]
 
     def add(self, unit: int) -> None:
         """One more that others may be alike to."""
