@@ -14,8 +14,9 @@ from typing import Any
 
 import httpx
 
-PROMPT = "def add(a, b):\n    return"
-TOKENS = 12
+PROMPT = "".join(f"def add_{number}(value):\n    return value + {number}\n\n" for number in range(4))[:140]
+"""Longer than a block of vLLM's cache on a CPU (128 tokens), so that what is cached of it is used."""
+TOKENS = 8
 TOLERANCE = 2e-3
 """How far two log-probabilities of the same version may differ: in a batch, sums are taken in another order."""
 
@@ -69,6 +70,8 @@ class Load:
     expected: Mapping[str, Says]
     timeline: Timeline
     key: str = ""
+    pause_seconds: float = 0
+    """Of each client, between an answer and its next request."""
     tally: Tally = field(default_factory=Tally)
     _turn: "itertools.count[int]" = field(default_factory=itertools.count)
     _started_since: int = 0
@@ -111,6 +114,7 @@ class Load:
             self._judge(name, self.timeline.meant(name, since), status, said)
             if since >= len(self.timeline.history) - 1:
                 self._started_since += 1
+            await asyncio.sleep(self.pause_seconds)
 
     def _judge(self, name: str, meant: set[str | None], status: int, said: Says) -> None:
         self.tally.answers += 1

@@ -17,15 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
+from fleet import START, VERSIONS
 from load import PROMPT, TOKENS, Load, Timeline, ask
 from middleware_cost import measure_middleware
 from oracle import listen
+from pairs import measure_latency
 from replicas import BASE_URI, Replica, desire, free_port, make_replica, one_thread
 from swaps import tell_swaps
 from tiny import make_adapter, make_model
 
-VERSIONS = [f"v{number}" for number in range(1, 7)]
-START = dict(zip("abcd", VERSIONS, strict=False))
 ARGUMENTS = ["--max-model-len", "256", "--max-loras", "4", "--max-lora-rank", "16", "--max-cpu-loras", "16"]
 
 
@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, help="folder of the base model (default: a tiny random Llama)")
     parser.add_argument("--swaps", type=int, default=50, help="changes under load (50)")
     parser.add_argument("--clients", type=int, default=8, help="streaming clients (8)")
-    parser.add_argument("--pairs", type=int, default=100, help="pairs of requests for the latency (100)")
+    parser.add_argument("--pairs", type=int, default=800, help="pairs of requests for the latency (800)")
+    parser.add_argument("--streams", type=int, default=60, help="pairs of streams for the latency (60)")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server stays behind
     with tempfile.TemporaryDirectory() as folder:
@@ -56,20 +57,25 @@ def run(root: Path, options: argparse.Namespace) -> int:
     try:
         for server in servers:
             server.wait_until_ready()
-        rows = asyncio.run(measure_latency(servers[0], servers[2], options.pairs))
-        rows += measure_middleware()
+        print("| what | measured |\n|---|---|")
+        show(measure_middleware())
+        show(asyncio.run(measure_latency(servers[0], servers[2], options.pairs, options.streams)))
+        servers.pop().stop()
         expected = {version: listen(model, root / "store" / version, PROMPT, TOKENS) for version in VERSIONS}
         load = Load([server.url for server in servers[:2]], sorted(START), expected, Timeline.start(START))
-        rows += asyncio.run(measure_swaps(servers[:2], load, root / "store", options))
+        show(asyncio.run(measure_swaps(servers, load, root / "store", options)))
     finally:
         for server in servers:
             server.stop()
-    print("| what | measured |\n|---|---|")
-    for what, figure in rows:
-        print(f"| {what} | {figure} |")
     for fault in load.tally.faults[:10]:
         print(fault, file=sys.stderr)
     return 1 if load.tally.faults else 0
+
+
+def show(rows: Sequence[tuple[str, str]]) -> None:
+    """Rows of the table, at once: a run that is cut off has told something."""
+    for what, figure in rows:
+        print(f"| {what} | {figure} |", flush=True)
 
 
 def make_stock(root: Path, model: Path) -> Replica:
@@ -83,35 +89,6 @@ def make_stock(root: Path, model: Path) -> Replica:
     ]
     environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", **one_thread()}
     return Replica(root / "stock", command, port, environment=environment)
-
-
-async def measure_latency(ours: Replica, stock: Replica, pairs: int) -> list[tuple[str, str]]:
-    """One request to each server in turn; the medians of what each took, and of the differences within pairs."""
-    times: dict[str, list[tuple[float, float]]] = {ours.url: [], stock.url: []}
-    async with httpx.AsyncClient(timeout=120) as client:
-        for number in range(pairs + 5):
-            for url in (ours.url, stock.url) if number % 2 else (stock.url, ours.url):
-                first = await take_time(client, url, tokens=1)
-                whole = await take_time(client, url, tokens=65)
-                if number >= 5:  # the first ones warm up
-                    times[url].append((first, (whole - first) / 64))
-    rows = []
-    for index, (what, unit) in enumerate((("request of one token", 1e3), ("streamed token", 1e6))):
-        one, other = ([entry[index] for entry in times[url]] for url in (ours.url, stock.url))
-        extra = statistics.median(mine - theirs for mine, theirs in zip(one, other, strict=True))
-        name = "ms" if unit == 1e3 else "µs"
-        bare = statistics.median(other)
-        figure = f"{bare * unit:.2f} {name} bare, {statistics.median(one) * unit:.2f} {name} with the middleware"
-        rows.append((what, f"{figure}; median difference in pairs {extra * 1e6:+.0f} µs ({extra / bare:+.1%})"))
-    return rows
-
-
-async def take_time(client: httpx.AsyncClient, url: str, *, tokens: int) -> float:
-    """Seconds until a streamed answer has ended."""
-    start = time.perf_counter()
-    status, _ = await ask(client, url, "a", tokens)
-    assert status == 200, f"{url} answered {status}"
-    return time.perf_counter() - start
 
 
 async def measure_swaps(

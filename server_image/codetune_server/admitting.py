@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from codetune_api.contracts import DesiredAdapters
-from pydantic import ValidationError
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope
@@ -15,6 +14,7 @@ from codetune_server.authenticating import ApiKeys
 from codetune_server.bodies import BodyTooLarge, read_body
 from codetune_server.draining import DRAIN, Traffic
 from codetune_server.keeping import AdapterKeeper
+from codetune_server.mounting import MountedSet, parse_desired
 from codetune_server.replies import error_reply
 
 logger = logging.getLogger(__name__)
@@ -63,16 +63,18 @@ class AdminRoutes:
         token: TokenFile,
         keys: ApiKeys,
         traffic: Traffic,
-        problem: str = "",
+        mounted: MountedSet,
         model_commit: str | None = None,
     ) -> None:
         self._keeper = keeper
+        self._mounted = mounted
         self._keys = keys
         self._token = token
         self._traffic = traffic
-        self._problem = problem
-        """Why the set at start could not be read; a PUT heals it."""
         self._model_commit = model_commit
+        desired, self._problem = mounted.read()
+        """Why the set at start could not be read; another one heals it."""
+        keeper.want(desired)
 
     def fail(self, problem: str) -> None:
         """Take the pod out of its Service."""
@@ -123,35 +125,13 @@ class AdminRoutes:
             return error_reply(413, str(error))
         except ValueError as error:
             return error_reply(400, str(error))
-        self._problem = ""
-        generation = self._keeper.want(desired)
+        self._mounted.supersede()
+        generation = self.take(desired)
         if seconds:
             await self._keeper.wait_settled(generation, seconds)
         return self._report()
 
-
-def parse_desired(body: bytes) -> DesiredAdapters:
-    """A desired set from its JSON. Raises: ValueError saying what is wrong with it."""
-    try:
-        desired = DesiredAdapters.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise ValueError(f"{place}: {first['msg']}") from error
-    names = [adapter.name for adapter in desired.adapters]
-    double = sorted({name for name in names if names.count(name) > 1})
-    if double:
-        raise ValueError(f"each adapter needs its own name; {', '.join(double)} stands there more than once")
-    return desired
-
-
-def read_desired(path: Path | None) -> tuple[DesiredAdapters, str]:
-    """The set at start, and why it could not be read (then it is empty)."""
-    if path is None:
-        return DesiredAdapters(), ""
-    try:
-        return parse_desired(path.read_bytes()), ""
-    except (OSError, ValueError) as error:
-        problem = f"the adapters of this pod can't be read from {path}: {error}"
-        logger.error("%s", problem)
-        return DesiredAdapters(), problem
+    def take(self, desired: DesiredAdapters) -> int:
+        """Want this set from now on, whatever the former one was; returns its generation."""
+        self._problem = ""
+        return self._keeper.want(desired)

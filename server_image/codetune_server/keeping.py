@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from codetune_api.contracts import AdapterReport, DesiredAdapter, DesiredAdapters, ServerReport
 
+from codetune_server.copying import AdapterCopy
 from codetune_server.refusing import Refused
 from codetune_server.routes import VllmError, VllmRoutes
 from codetune_server.verifying import AdapterVerifier
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 FIRST_RETRY_SECONDS = 5.0
 LAST_RETRY_SECONDS = 300.0
 BOOT_PAUSE_SECONDS = 0.5
+_WORDS = 300
 
 
 class AdapterKeeper:
@@ -143,7 +145,7 @@ class AdapterKeeper:
             raise Refused(
                 "InvalidAdapter", f"{adapter.name} is the base model's own name: give the adapter another one"
             )
-        verified = await asyncio.to_thread(self._verifier.verify, adapter)
+        verified = await self._verify(adapter)
         if is_superseded():
             return
         model = version_model(adapter.name, verified.digest)
@@ -154,6 +156,18 @@ class AdapterKeeper:
             self.versions.add(version)
         if not is_superseded():
             self.versions.switch(version)
+
+    async def _verify(self, adapter: DesiredAdapter) -> AdapterCopy:
+        """Raises: Refused."""
+        try:
+            return await asyncio.to_thread(self._verifier.verify, adapter)
+        except Refused:
+            raise
+        except Exception as error:  # the border: what nobody thought of in one adapter's files must not stop the others
+            logger.exception("the check of adapter %s broke", adapter.name)
+            raise Refused(
+                "InvalidAdapter", f"its check broke off with {type(error).__name__}: {str(error)[:_WORDS]}"
+            ) from error
 
     async def _load(self, version: Version) -> None:
         try:

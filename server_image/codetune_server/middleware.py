@@ -1,19 +1,19 @@
 """The adapter middleware: `vllm … --middleware codetune_server.middleware.AdapterMiddleware`.
 
 A pure ASGI class, so that an answer streams through it untouched but for one name. It answers `/codetune/*`, asks for
-an API key where there are any, refuses vLLM's adapter routes to everybody outside, and turns the stable model name of a
-request into the version that is served now; everything else passes.
+an API key where there are any, refuses vLLM's administrative routes to everybody outside, and turns the stable model
+name of a request into the version that is served now; everything else passes.
 """
 
 import asyncio
 import logging
-import re
 from functools import partial
 
 from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from codetune_server.admitting import PREFIX, AdminRoutes, TokenFile, read_desired
+from codetune_server.admitting import PREFIX, AdminRoutes, TokenFile
 from codetune_server.answering import NameRestoring, Rewriting, with_length
 from codetune_server.authenticating import ApiKeys
 from codetune_server.bodies import BodyTooLarge, read_body, replay
@@ -21,6 +21,8 @@ from codetune_server.copying import AdapterCopies
 from codetune_server.draining import Traffic
 from codetune_server.keeping import AdapterKeeper
 from codetune_server.listing import MODELS, list_models, pick_model
+from codetune_server.mounting import MountedSet
+from codetune_server.opening import is_open
 from codetune_server.pinning import find_commit
 from codetune_server.replies import error_reply, missing_key, unknown_model
 from codetune_server.rewriting import parse_object, replace_model
@@ -33,9 +35,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 << 20
 """Largest JSON request; a prompt of a million tokens is a tenth of it."""
-# vLLM's own routes, and those under which its SageMaker layer offers the same.
-_ADAPTER_ROUTES = re.compile(r"/v1/(un)?load_lora_adapter/?|/adapters(/.*)?")
-_OPEN = frozenset({"/health", "/ping"})
+_WITHOUT_KEY = frozenset({"/health", "/ping"})
 """vLLM's health routes: the kubelet has no key."""
 _ADAPTER_HEADER = b"x-amzn-sagemaker-adapter-identifier"
 
@@ -51,6 +51,7 @@ class AdapterMiddleware:
         self._keeper: AdapterKeeper | None = None
         self._admin: AdminRoutes | None = None
         self._task: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one ASGI connection."""
@@ -61,14 +62,17 @@ class AdapterMiddleware:
             await self._receive(scope, receive, send)
         elif self._keys.are_asked_for and not self._is_admitted(scope):
             await send({"type": "websocket.close", "code": 1008, "reason": "no valid API key"})
+        elif not is_open(_path_of(scope)):
+            await send({"type": "websocket.close", "code": 1008, "reason": "closed to clients"})
         else:
             await self._app(scope, receive, send)
 
     async def _follow_lifespan(self, scope: Scope, send: Send, message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":
             self._start(scope)
-        elif message["type"].startswith("lifespan.shutdown") and self._task:
-            self._task.cancel()
+        elif message["type"].startswith("lifespan.shutdown"):
+            for task in filter(None, (self._task, self._following)):
+                task.cancel()
         await send(message)
 
     def _start(self, scope: Scope) -> AdapterKeeper:
@@ -78,16 +82,15 @@ class AdapterMiddleware:
             vllm = VllmRoutes(self._app, scope, settings.api_key)
             copies = AdapterCopies(settings.cache, settings.cache_bytes)
             verifier = AdapterVerifier(
-                settings.store, copies, settings.base_model, settings.max_lora_rank, settings.files
+                settings.store, copies, settings.base_model, settings.max_lora_rank, settings.files, settings.mirror
             )
             self._keeper = AdapterKeeper(vllm, verifier)
-            desired, problem = read_desired(settings.adapters_file)
-            self._keeper.want(desired)
-            token = TokenFile(settings.token_file)
+            token, mounted = TokenFile(settings.token_file), MountedSet(settings.adapters_file)
             commit = find_commit(settings.store, settings.model)
-            self._admin = AdminRoutes(self._keeper, token, self._keys, self._traffic, problem, commit)
+            self._admin = AdminRoutes(self._keeper, token, self._keys, self._traffic, mounted, commit)
             self._task = asyncio.create_task(self._keeper.run(), name="codetune-adapters")
             self._task.add_done_callback(self._note_end)
+            self._following = asyncio.create_task(mounted.follow(self._admin.take), name="codetune-mounted-adapters")
         return self._keeper
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
@@ -97,10 +100,10 @@ class AdapterMiddleware:
 
     async def _receive(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Our own routes and those of the kubelet as they come; for the others a key, and they are waited for."""
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = _path_of(scope)
         if path.startswith(PREFIX) and self._admin:
             await (await self._admin.answer(scope, receive, path))(scope, receive, send)
-        elif path in _OPEN:
+        elif path in _WITHOUT_KEY:
             await self._app(scope, receive, send)
         elif self._keys.are_asked_for and not self._is_admitted(scope):
             await missing_key()(scope, receive, send)
@@ -118,9 +121,8 @@ class AdapterMiddleware:
         return self._keys.admit(headers.get("authorization", ""))
 
     async def _route(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
-        if _ADAPTER_ROUTES.fullmatch(path):
-            reply = error_reply(403, f"{path} is closed: this server's adapters are set by its ModelDeployment")
-            await reply(scope, receive, send)
+        if not is_open(path):
+            await _closed(path)(scope, receive, send)
         elif scope["method"] == "GET" and (path == MODELS or path.startswith(f"{MODELS}/")):
             await self._list(scope, receive, send, path)
         elif scope["method"] == "POST" and self._start(scope).versions and _is_json(scope):
@@ -168,6 +170,16 @@ class AdapterMiddleware:
     async def _pass_to_version(self, version: Version, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         inner = _without_adapter_header({**scope, "headers": with_length(scope["headers"], len(body))})
         await self._app(inner, replay(body, receive), NameRestoring(send, version.model, version.name))
+
+
+def _path_of(scope: Scope) -> str:
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path
+
+
+def _closed(path: str) -> JSONResponse:
+    message = f"{path} is closed to clients: the API begins with /v1, and the server is set by its ModelDeployment"
+    return error_reply(403, message)
 
 
 def _is_json(scope: Scope) -> bool:

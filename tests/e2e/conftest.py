@@ -1,4 +1,4 @@
-"""A tiny model with adapters, and real vLLM processes: what the end-to-end tests stand on.
+"""A tiny model with adapters, real vLLM processes, and two replicas of ours: what the end-to-end tests stand on.
 
 The model is a random Llama of three layers, so that vLLM starts in seconds; its adapters are made by PEFT itself.
 """
@@ -17,6 +17,11 @@ from typing import Any
 
 import httpx
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "serving"))
+
+from fleet import VERSIONS, Fleet
+from replicas import BASE_URI
 
 START_SECONDS = 180
 STOP_SECONDS = 30
@@ -116,8 +121,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     return TinyModel(folder)
 
 
+FILL_IN = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_separator|>")
+"""CodeGemma's tokens around what is filled in."""
+
+
 def byte_tokenizer() -> Any:
-    """One token a byte, plus begin and end of text, and a chat template."""
+    """One token a byte, plus begin and end of text, those to fill in between two texts, and a chat template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -128,6 +137,7 @@ def byte_tokenizer() -> Any:
     fast: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )
+    fast.add_special_tokens({"additional_special_tokens": list(FILL_IN)})
     fast.chat_template = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
     return fast
 
@@ -157,3 +167,17 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="package")
+def fleet(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Two replicas that hold the first four versions; each test that changes them puts that right."""
+    root = tmp_path_factory.mktemp("fleet")
+    for seed, version in enumerate(VERSIONS, start=11):
+        tiny_model.make_adapter(root / "store" / version, seed=seed, base_model=BASE_URI)
+    started = Fleet.prepare(root, tiny_model.folder)
+    try:
+        started.start()
+        yield started
+    finally:
+        started.stop()

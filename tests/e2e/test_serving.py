@@ -19,6 +19,7 @@ import pytest
 from codetune_api.artifacts import ADAPTER_FILES
 from codetune_api.contracts import DesiredAdapter, DesiredAdapters, ServerReport
 from codetune_api.digests import FileEntry, digest_files
+from codetune_server.opening import is_open
 
 if TYPE_CHECKING:
     from e2e.conftest import Server, TinyModel
@@ -28,7 +29,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 RECORDED = Path(__file__).parents[1] / "unit" / "server" / "recorded" / "vllm-0.32.json"
 TOKEN = "e2e-token"
 BASE_URI = "hf://org/tiny@main"
-PROMPT = "def add(a, b):\n    return"
+PROMPT = "".join(f"def add_{number}(value):\n    return value + {number}\n\n" for number in range(4))[:140]
+"""Longer than a block of vLLM's cache on a CPU (128 tokens), so that what is cached of it is used."""
 TOKENS = 12
 
 
@@ -191,7 +193,7 @@ def test_broken_adapters_are_refused_by_name_while_the_others_serve(serving: Ser
     shutil.copytree(serving.store / "one", serving.store / "cut")
     weights = serving.store / "cut" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    serving.model.make_adapter(serving.store / "high", seed=5, rank=32, base_model=BASE_URI)
+    serving.model.make_adapter(serving.store / "high", seed=5, rank=256, base_model=BASE_URI)
     serving.model.make_adapter(serving.store / "foreign", seed=6, base_model="hf://org/another")
     make_misshapen(serving.store / "misshapen")
     report = serving.put(
@@ -303,10 +305,31 @@ def test_a_removed_adapter_is_unknown_and_the_base_goes_on(serving: Serving) -> 
     assert serving.say("base")[0] == oracle(serving.model.folder, None)[0]
 
 
-def test_vllms_own_adapter_routes_are_closed(serving: Serving) -> None:
+def test_what_administers_the_server_is_closed_to_clients(serving: Serving) -> None:
     body = {"lora_name": "mine", "lora_path": str(serving.store / "one")}
-    for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/adapters"):
+    for path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/adapters", "/scale_elastic_ep"):
         assert httpx.post(serving.server.url + path, json=body).status_code == 403
+    for path in ("/metrics", "/version", "/load", "/openapi.json", "/docs"):
+        assert httpx.get(serving.server.url + path).status_code == 200
+
+
+OPEN = {
+    *(
+        "/health",
+        "/ping",
+        "/version",
+        "/load",
+        "/metrics",
+        "/tokenize",
+        "/detokenize",
+        "/generative_scoring",
+        "/invocations",
+    ),
+    *("/v1/models", "/v1/completions", "/v1/chat/completions", "/v1/chat/completions/batch", "/v1/responses"),
+    *("/v1/responses/{response_id}", "/v1/responses/{response_id}/cancel", "/v1/messages", "/v1/messages/count_tokens"),
+    "/v1/systemone",
+}
+"""All that clients may call of what vLLM 0.32 has for a model that writes text, everything turned on."""
 
 
 def test_stock_vllm_loads_the_same_folder_and_answers_as_recorded(
@@ -317,7 +340,11 @@ def test_stock_vllm_loads_the_same_folder_and_answers_as_recorded(
         *("-m", "vllm.entrypoints.openai.api_server", "--model", str(serving.model.folder), "--host", "127.0.0.1"),
         *("--port", "{port}", "--served-model-name", "base", "--max-model-len", "256", "--dtype", "float32"),
         *("--enforce-eager", "--enable-lora", "--lora-modules", f"tuned={serving.store / 'one'}"),
-        environment={"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_KVCACHE_SPACE": "1"},
+        environment={
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_SERVER_DEV_MODE": "1",
+        },
     )
     stock.wait_until_healthy()
     assert say(stock.url, "tuned")[0] == oracle(serving.model.folder, serving.store / "one")[0]
@@ -325,6 +352,8 @@ def test_stock_vllm_loads_the_same_folder_and_answers_as_recorded(
     if httpx.get(f"{stock.url}/version").json()["version"] == recorded["vllm"]:
         for name, entry in recorded["replies"].items():
             compare_with_record(stock.url, name, entry, serving.store)
+        # Whoever takes in another release decides about each of its routes.
+        assert {path for path in httpx.get(f"{stock.url}/openapi.json").json()["paths"] if is_open(path)} == OPEN
 
 
 def compare_with_record(url: str, name: str, entry: dict[str, Any], store: Path) -> None:

@@ -1,7 +1,8 @@
 """Two replicas with the real vLLM on a CPU, four adapters, API keys, and a load that never pauses.
 
 What every single answer says is compared with PEFT's oracle for the version that its name meant at that moment
-(`benchmarks/serving/load.py`). Left out: the Service in front; clients take the replicas in turn.
+(`benchmarks/serving/load.py`); all ask for the same text, which is in vLLM's prefix cache. Left out: the Service in
+front; clients take the replicas in turn.
 """
 
 import asyncio
@@ -10,10 +11,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import openai
@@ -22,74 +22,15 @@ from codetune_api.contracts import DesiredAdapters, ServerReport
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "serving"))
 
-from load import PROMPT, TOKENS, Load, Says, Timeline, ask, is_same
-from oracle import listen
-from replicas import BASE_URI, TOKEN, Replica, bearer, desire, make_replica
+from fleet import KEY, START, VERSIONS, Fleet
+from load import Load, Says, Timeline, ask, is_same
+from replicas import TOKEN, Replica, bearer, desire
 from swaps import KINDS, tell_swaps
-
-if TYPE_CHECKING:
-    from e2e.conftest import TinyModel
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(700)]
 
-KEY = "sk-of-a-team"
-VERSIONS = [f"v{number}" for number in range(1, 7)]
-START = dict(zip("abcd", VERSIONS, strict=False))
-SWAPS = 12
+SWAPS = 50
 CLIENTS = 8
-ARGUMENTS = ["--max-model-len", "256", "--max-loras", "2", "--max-lora-rank", "16"]
-"""Four adapters on two slots, none kept in memory besides: vLLM reads them from disk again and again."""
-
-
-@dataclass
-class Fleet:
-    """The replicas and what their adapters say."""
-
-    replicas: list[Replica]
-    root: Path
-    model: Path
-    expected: dict[str, Says]
-
-    @property
-    def store(self) -> Path:
-        """The store that the replicas share."""
-        return self.root / "store"
-
-    @property
-    def urls(self) -> list[str]:
-        """Where they answer."""
-        return [replica.url for replica in self.replicas]
-
-    async def tell(self, versions: dict[str, str]) -> None:
-        """What the operator does: the ConfigMap first, then every pod at once."""
-        desired = desire(self.store, versions)
-        for replica in self.replicas:
-            replica.remember(desired)
-        reports = await asyncio.gather(*(asyncio.to_thread(replica.tell, desired) for replica in self.replicas))
-        for report in reports:
-            assert [(state.name, state.phase) for state in report.adapters] == [(name, "Ready") for name in versions]
-
-
-@pytest.fixture(scope="module")
-def fleet(tiny_model: "TinyModel", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """Two replicas that hold the first four versions."""
-    root = tmp_path_factory.mktemp("fleet")
-    for seed, version in enumerate(VERSIONS, start=11):
-        tiny_model.make_adapter(root / "store" / version, seed=seed, base_model=BASE_URI)
-    (root / "keys").mkdir()
-    (root / "keys" / "team").write_text(f"{KEY}\n")
-    replicas = [make_replica(root, name, tiny_model.folder, ARGUMENTS) for name in ("first", "second")]
-    try:
-        for replica in replicas:
-            replica.remember(desire(root / "store", START))
-            replica.start()
-        expected = {name: listen(tiny_model.folder, root / "store" / name, PROMPT, TOKENS) for name in VERSIONS}
-        for replica in replicas:
-            replica.wait_until_ready()
-        yield Fleet(replicas, root, tiny_model.folder, expected)
-    finally:
-        for replica in replicas:
-            replica.stop()
 
 
 def test_the_versions_say_different_things(fleet: Fleet) -> None:
@@ -99,8 +40,10 @@ def test_the_versions_say_different_things(fleet: Fleet) -> None:
 
 def test_changes_under_a_steady_load_fail_nothing_mix_nothing_and_leave_nothing_stale(fleet: Fleet) -> None:
     load = Load(fleet.urls, sorted(START), fleet.expected, Timeline.start(START), KEY)
+    cached = fleet.count("vllm:prefix_cache_hits_total")
     kinds = asyncio.run(swap_under_load(fleet, load))
     assert load.tally.faults == []
+    assert fleet.count("vllm:prefix_cache_hits_total") - cached > 64 * load.tally.answers  # each asks for the same text
     assert kinds == [KINDS[number % len(KINDS)] for number in range(SWAPS)]
     assert load.tally.answers > SWAPS * CLIENTS
     assert load.tally.absent > 0  # removed names are told to be unknown
@@ -178,7 +121,7 @@ def test_a_killed_replica_has_all_its_adapters_before_it_takes_traffic(fleet: Fl
     killed, other = fleet.replicas
     killed.kill()
     assert not killed.is_ready()
-    load = Load([other.url], sorted(START), fleet.expected, Timeline.start(START), KEY)
+    load = Load([other.url], sorted(START), fleet.expected, Timeline.start(START), KEY, pause_seconds=0.5)
 
     async def come_back() -> None:
         async with load.run(1):  # the other one goes on meanwhile
@@ -193,74 +136,6 @@ def test_a_killed_replica_has_all_its_adapters_before_it_takes_traffic(fleet: Fl
 
 def client_of(fleet: Fleet, key: str = KEY) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{fleet.urls[0]}/v1", api_key=key, max_retries=0)
-
-
-def test_openais_client_lists_and_completes(fleet: Fleet) -> None:
-    client = client_of(fleet)
-    assert [model.id for model in client.models.list()] == ["base", *START]
-    assert client.models.retrieve("c").id == "c"
-    whole = client.completions.create(model="a", prompt=PROMPT, max_tokens=6, temperature=0, logprobs=2, n=1)
-    assert (whole.model, whole.choices[0].finish_reason) == ("a", "length")
-    assert whole.choices[0].logprobs is not None
-    assert len(whole.choices[0].logprobs.tokens or []) == 6
-    assert whole.usage is not None
-    assert whole.usage.completion_tokens == 6
-    two = client.completions.create(model="a", prompt=[PROMPT, PROMPT], max_tokens=2, temperature=0)
-    assert [choice.index for choice in two.choices] == [0, 1]
-    options: Any = {"include_usage": True}
-    stream = client.completions.create(
-        model="a", prompt=PROMPT, max_tokens=6, temperature=0, stream=True, stream_options=options
-    )
-    chunks = list(stream)
-    assert {chunk.model for chunk in chunks} == {"a"}
-    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole.choices[0].text
-    assert chunks[-1].usage is not None
-    raw = client.completions.with_raw_response.create(model="b", prompt=PROMPT, max_tokens=1)
-    assert raw.parse().model == "b"
-
-
-def test_openais_client_chats(fleet: Fleet) -> None:
-    client = client_of(fleet)
-    messages: Any = [{"role": "system", "content": "code"}, {"role": "user", "content": "def f():"}]
-    whole = client.chat.completions.create(model="b", messages=messages, max_tokens=5, temperature=0)
-    assert (whole.model, whole.choices[0].message.role) == ("b", "assistant")
-    stream = client.chat.completions.create(model="b", messages=messages, max_tokens=5, temperature=0, stream=True)
-    chunks = list(stream)
-    assert {chunk.model for chunk in chunks} == {"b"}
-    said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert said == whole.choices[0].message.content
-
-
-def test_openais_asynchronous_client_streams_and_may_hang_up(fleet: Fleet) -> None:
-    async def stream() -> list[str]:
-        async with openai.AsyncOpenAI(base_url=f"{fleet.urls[0]}/v1", api_key=KEY, max_retries=0) as client:
-            answer = await client.completions.create(model="d", prompt=PROMPT, max_tokens=200, stream=True)
-            models = []
-            async for chunk in answer:
-                models.append(chunk.model)
-                if len(models) == 3:
-                    await answer.close()
-                    break
-            again = await client.completions.create(model="d", prompt=PROMPT, max_tokens=1)
-            return [*models, again.model]
-
-    assert asyncio.run(stream()) == ["d"] * 4
-
-
-def test_openais_client_knows_every_error(fleet: Fleet) -> None:
-    client = client_of(fleet)
-    with pytest.raises(openai.NotFoundError, match="does not exist"):
-        client.completions.create(model="nobody", prompt=PROMPT)
-    with pytest.raises(openai.NotFoundError, match="does not exist"):
-        client.models.retrieve("nobody")
-    with pytest.raises(openai.BadRequestError, match=r"max_model_len|context length"):
-        client.completions.create(model="a", prompt=PROMPT, max_tokens=100_000)
-    with pytest.raises(openai.BadRequestError):
-        client.completions.create(model="a", prompt=PROMPT, temperature=-1)
-    with pytest.raises(openai.PermissionDeniedError, match="set by its ModelDeployment"):
-        client.post("/load_lora_adapter", cast_to=object, body={"lora_name": "x", "lora_path": "/x"})
-    with pytest.raises(openai.AuthenticationError, match="asks for an API key"):
-        client_of(fleet, "sk-wrong").chat.completions.create(model="a", messages=[])
 
 
 def test_every_route_of_the_real_server_asks_for_a_key_and_keys_are_renewed(fleet: Fleet) -> None:

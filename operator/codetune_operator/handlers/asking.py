@@ -7,8 +7,9 @@ from typing import Any
 from codetune_api.contracts import ServerReport
 
 from codetune_operator.cluster.pushing import fetch_reports
+from codetune_operator.reconcile.servingpods import base_url, can_answer
 from codetune_operator.reconcile.workloads import container_entry
-from codetune_operator.resources.servingnames import CONTAINER, PORT
+from codetune_operator.resources.servingnames import CONTAINER
 
 Obj = dict[str, Any]
 Answer = ServerReport | str
@@ -33,8 +34,8 @@ class ServingReports:
 
     async def collect(self, namespace: str, pods: Sequence[Obj], token: str) -> Mapping[str, Answer]:
         """Pod name → report, for pods that can answer; those not heard of lately are asked."""
-        ids = {pod["metadata"]["name"]: _identity(pod) for pod in pods if _can_answer(pod)}
-        urls = {pod["metadata"]["name"]: base_url(pod) for pod in pods if _can_answer(pod)}
+        ids = {pod["metadata"]["name"]: _identity(pod) for pod in pods if can_answer(pod)}
+        urls = {pod["metadata"]["name"]: base_url(pod) for pod in pods if can_answer(pod)}
         stale = {name: urls[name] for name, identity in ids.items() if not self._is_fresh(namespace, name, identity)}
         if stale:
             self._store(namespace, await fetch_reports(stale, token=token), ids)
@@ -57,18 +58,6 @@ class ServingReports:
     def _store(self, namespace: str, answers: Mapping[str, Answer], ids: Mapping[str, str]) -> None:
         for name, answer in answers.items():
             self._heard[namespace, name] = _Heard(ids.get(name, ""), answer, self._clock())
-
-
-def base_url(pod: Obj) -> str:
-    """Where the pod's server answers."""
-    address = pod["status"]["podIP"]
-    return f"http://[{address}]:{PORT}" if ":" in address else f"http://{address}:{PORT}"
-
-
-def _can_answer(pod: Obj) -> bool:
-    entry = container_entry(pod, CONTAINER)
-    running = "running" in entry.get("state", {}) and bool(entry.get("started"))
-    return running and bool(pod.get("status", {}).get("podIP")) and not pod["metadata"].get("deletionTimestamp")
 
 
 def _identity(pod: Obj) -> str:

@@ -98,6 +98,7 @@ class Observer:
         return ModelDeploymentView(
             modeldeployment=deployment,
             operator_key=self.operator_key,
+            report=self.logs.report(deployment_slot(deployment)) or RunReport(),
             finetunes=self._finetunes(namespace),
             deployment=self.store.get(DEPLOYMENT, namespace, name),
             service=self.store.get(SERVICE, namespace, name),
@@ -144,6 +145,11 @@ def project_slot(project: Project) -> str:
 def finetune_slot(finetune: FineTune) -> str:
     """All Jobs of a run share one report."""
     return finetune.metadata.uid
+
+
+def deployment_slot(deployment: ModelDeployment) -> str:
+    """All pods that fetch its base model share one report."""
+    return deployment.metadata.uid
 
 
 def _read(model: type[T], raw: Obj) -> T | None:

@@ -11,7 +11,7 @@ from codetune_operator.cluster.kinds import FINETUNE, MODELDEPLOYMENT, PROJECT, 
 from codetune_operator.errors import ForbiddenError, MissingError, NamespaceTerminatingError, PermanentError
 from codetune_operator.handlers.executing import Executor
 from codetune_operator.handlers.keys import STORE, Key
-from codetune_operator.handlers.observing import Observer, finetune_slot, project_slot
+from codetune_operator.handlers.observing import Observer, deployment_slot, finetune_slot, project_slot
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.tracking import LogTracker
 from codetune_operator.reconcile import conditions, finetune, modeldeployment, project, store
@@ -69,6 +69,9 @@ class Reconciler:
             return await self._reconcile_finetune(key, raw, now)
         view = await self.observer.view_modeldeployment(raw)
         plan = modeldeployment.reconcile(view, self.settings, now)
+        slot = deployment_slot(view.modeldeployment)
+        self.logs.forget(key, keep=slot)
+        self.logs.update(key, slot, plan.follow, view.report)
         news = await self.executor.execute(raw, plan, view.pods)
         return 0.0 if news else plan.requeue_after
 

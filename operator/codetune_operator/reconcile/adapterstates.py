@@ -8,6 +8,9 @@ from codetune_api.modeldeployment import AdapterState
 
 from codetune_operator.reconcile.adapters import ALLOWED_RANKS, ResolvedAdapter
 
+RANK_RAISED = "RankRaised"
+"""Reason of an adapter that waits for pods with a higher --max-lora-rank."""
+
 
 def learn_ranks(
     resolved: Sequence[ResolvedAdapter], reports: Mapping[str, ServerReport | str]
@@ -67,6 +70,12 @@ def _state(adapter: ResolvedAdapter, answers: Sequence[ServerReport], replicas: 
         phase="Ready" if 0 < replicas <= ready else "Loading",
         ready_replicas=ready,
     )
+    if failed is not None and failed.rank is not None and failed.rank <= ALLOWED_RANKS[-1]:
+        message = (
+            f"It has rank {failed.rank}, more than the running pods were started for: they are replaced one after the "
+            "other, each once its successor is ready."
+        )
+        return state.model_copy(update={"phase": "Loading", "reason": RANK_RAISED, "message": message})
     if failed is not None:
         return state.model_copy(
             update={"phase": "Failed", "reason": failed.reason or "LoadFailed", "message": failed.message[:2000]}

@@ -22,14 +22,14 @@ from codetune_operator.reconcile.adapters import (
 from codetune_operator.reconcile.adapterstates import is_settled, learn_ranks
 from codetune_operator.reconcile.failures import classify
 from codetune_operator.reconcile.observed import ModelDeploymentView
-from codetune_operator.reconcile.plan import AdapterPush, ChildRef, EventSpec, Obj, Plan
+from codetune_operator.reconcile.plan import AdapterPush, ChildRef, EventSpec, Follow, Obj, Plan
+from codetune_operator.reconcile.servingpods import base_url, can_answer, is_fetching
 from codetune_operator.reconcile.servingstatus import Serving, build_serving_events, build_serving_status
-from codetune_operator.reconcile.workloads import container_entry
-from codetune_operator.resources.claims import build_claim
-from codetune_operator.resources.models import ModelSource, locate_model
+from codetune_operator.resources.claims import build_missing_claim
+from codetune_operator.resources.models import FETCH_CONTAINER, ModelSource, locate_model
 from codetune_operator.resources.serverpod import rank_of
-from codetune_operator.resources.serving import build_serving
-from codetune_operator.resources.servingnames import CONTAINER, PORT, adapter_token
+from codetune_operator.resources.serving import build_serving, fetch_nonce
+from codetune_operator.resources.servingnames import adapter_token
 from codetune_operator.resources.servingpolicies import POLICY_KINDS
 from codetune_operator.settings import Settings
 
@@ -45,8 +45,8 @@ def reconcile(view: ModelDeploymentView, settings: Settings, now: datetime) -> P
     if deployment.metadata.deletion_timestamp:
         # Nothing of it lies in the store, and its children go with it.
         return Plan()
-    model = locate_model(deployment.spec.base_model, file_root=settings.file_root)
-    found = resolve_adapters(deployment.spec, view.finetunes, has_files=settings.file_root is not None)
+    model = locate_model(deployment.spec.base_model, settings)
+    found = resolve_adapters(deployment.spec, view.finetunes, settings)
     resolved = learn_ranks(found, view.server_reports)
     refusal = model if isinstance(model, Failure) else _refuse_arguments(deployment)
     failure = refusal or classify(view.pods, owner=view.deployment, nodes=view.nodes)
@@ -62,6 +62,7 @@ def reconcile(view: ModelDeploymentView, settings: Settings, now: datetime) -> P
         status=status,
         apply=children,
         delete=_unwanted(view, children),
+        follow=_follow(view),
         push=push,
         events=(*_rank_event(view, resolved, rank), *events),
         requeue_after=SETTLE_SECONDS if push else LOOK_AGAIN_SECONDS,
@@ -76,7 +77,7 @@ def _children(
     rank: int,
 ) -> tuple[Obj, ...]:
     deployment = view.modeldeployment
-    claim = () if view.claim is not None else (build_claim(deployment.metadata.namespace, settings),)
+    claim = build_missing_claim(view.claim, deployment.metadata.namespace, settings)
     serving = build_serving(
         deployment,
         desired_set(resolved),
@@ -95,7 +96,7 @@ def _pin(view: ModelDeploymentView, model: ModelSource, resolved: tuple[Resolved
     served = [view.finetunes[adapter.fine_tune] for adapter in resolved if adapter.fine_tune and adapter.desired]
     trained = next((finetune.status.base_model for finetune in served if finetune.status.base_model), None)
     pinned = view.modeldeployment.status.base_model or trained
-    return replace(model, hub=replace(model.hub, revision=pinned.commit)) if pinned is not None else model
+    return replace(model, origin=replace(model.hub, revision=pinned.commit)) if pinned is not None else model
 
 
 def _unwanted(view: ModelDeploymentView, children: tuple[Obj, ...]) -> tuple[ChildRef, ...]:
@@ -121,23 +122,21 @@ def _refuse_arguments(deployment: ModelDeployment) -> Failure | None:
     )
 
 
+def _follow(view: ModelDeploymentView) -> tuple[Follow, ...]:
+    """The log of a pod that fetches the base model; where several do, they wait for one of them."""
+    nonce = fetch_nonce(view.modeldeployment)
+    return tuple(Follow(pod["metadata"]["name"], FETCH_CONTAINER, nonce) for pod in view.pods if is_fetching(pod))[:1]
+
+
 def _push(view: ModelDeploymentView, desired: DesiredAdapters) -> AdapterPush | None:
     """The set, to every pod that can be spoken to and was not yet told it, or has not said how it went."""
     pods = {
-        pod["metadata"]["name"]: f"http://{pod['status']['podIP']}:{PORT}"
+        pod["metadata"]["name"]: base_url(pod)
         for pod in view.pods
-        if _answers(pod) and not is_settled(view.server_reports.get(pod["metadata"]["name"]), desired)
+        if can_answer(pod) and not is_settled(view.server_reports.get(pod["metadata"]["name"]), desired)
     }
     token = adapter_token(view.operator_key, view.modeldeployment)
     return AdapterPush(pods=pods, adapters=desired, token=token) if pods else None
-
-
-def _answers(pod: Obj) -> bool:
-    """vLLM answers from the moment on that the startup probe has passed."""
-    if pod["metadata"].get("deletionTimestamp") or not pod.get("status", {}).get("podIP"):
-        return False
-    entry = container_entry(pod, CONTAINER)
-    return "running" in entry.get("state", {}) and bool(entry.get("started"))
 
 
 def _rank_event(view: ModelDeploymentView, resolved: tuple[ResolvedAdapter, ...], rank: int) -> tuple[EventSpec, ...]:

@@ -66,6 +66,8 @@ class ModelDeploymentView:
     modeldeployment: ModelDeployment
     operator_key: bytes = field(default=b"", repr=False)
     """Key that the tokens of the adapter routes are derived from."""
+    report: RunReport = field(default_factory=RunReport)
+    """What the pods that fetch the base model said so far."""
     finetunes: Mapping[str, FineTune] = field(default_factory=dict)
     """FineTunes of the namespace, by name."""
     deployment: Obj | None = None

@@ -12,12 +12,13 @@ from codetune_api.modeldeployment import AdapterState, ModelDeploymentStatus
 
 from codetune_operator.reconcile import conditions
 from codetune_operator.reconcile.adapters import ResolvedAdapter
-from codetune_operator.reconcile.adapterstates import adapter_states
+from codetune_operator.reconcile.adapterstates import RANK_RAISED, adapter_states
 from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import EventSpec, Obj
+from codetune_operator.reconcile.servingpods import is_fetching
 from codetune_operator.reconcile.workloads import container_entry
 from codetune_operator.resources.models import hub_repository, pin_model
-from codetune_operator.resources.servingnames import CONTAINER, pod_selector
+from codetune_operator.resources.servingnames import CONTAINER, PORT, pod_selector
 from codetune_operator.settings import Settings
 
 ServingPhase = Literal["Pending", "Starting", "Ready", "Updating", "Stopped", "Failed"]
@@ -37,6 +38,7 @@ _HOPELESS = frozenset(
 _CRASHES = frozenset({"CrashLoop", "OutOfMemory", "DiskFull", "InternalError"})
 """Failures that count as lasting once the server has come back a few times in vain."""
 _VAIN_RESTARTS = 3
+_WORDS = 300
 _TOLD = 5
 """How many adapters that are not served a sentence tells of; all of them stand in `status.adapters`."""
 
@@ -155,7 +157,8 @@ def _judge(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
         return "Updating" if available else "Failed", conditions.stalled(failure.reason, failure.message)
     if not serving.is_rolled_out:
         phase: ServingPhase = "Pending" if serving.view.deployment is None else "Updating" if available else "Starting"
-        said = f"{available} of {serving.wanted} replicas answer requests; the others are starting."
+        said = f"{available} of {serving.wanted} replicas answer requests; {_say_start(serving)}."
+        said = " ".join([said, *_say_raised(serving)])
         reason, message = (failure.reason, failure.message) if failure else ("Rolling" if available else phase, said)
         return phase, conditions.reconciling(reason, message)
     if any(isinstance(report, ServerReport) and report.api_keys == 0 for report in serving.reports.values()):
@@ -168,6 +171,19 @@ def _judge(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
     return _judge_adapters(serving)
 
 
+def _say_raised(serving: Serving) -> list[str]:
+    """Why pods are replaced that work."""
+    raised = [state for state in serving.adapters if state.reason == RANK_RAISED]
+    return [f"Adapter {state.name!r}: {state.message}" for state in raised[:1]]
+
+
+def _say_start(serving: Serving) -> str:
+    """What the replicas that do not answer yet are at."""
+    fetching = next((pod["metadata"]["name"] for pod in serving.view.pods if is_fetching(pod)), "")
+    told = serving.view.report.stage_message
+    return f"pod {fetching} fetches {told or 'the base model'}" if fetching else "the others are starting"
+
+
 def _judge_adapters(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
     counted = serving.counted
     failed = [state for state in counted if state.phase == "Failed"]
@@ -178,8 +194,16 @@ def _judge_adapters(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
     if pending:
         return "Updating", conditions.reconciling(pending[0].reason, f"{pending[0].message} The rest is served.")
     loading = [state.name for state in counted if state.phase == "Loading"]
+    silent = next(((name, said) for name, said in serving.reports.items() if isinstance(said, str)), None)
+    if loading and silent:
+        pod, said = silent
+        message = (
+            f"Pod {pod} serves, and does not say which adapters: {said[:_WORDS]}. Let the operator reach port {PORT} "
+            "of the pods (network policies, firewalls)."
+        )
+        return "Updating", conditions.reconciling("PodSilent", message)
     if loading:
-        message = f"Adapters are being loaded: {', '.join(loading)}."
+        message = " ".join([f"Adapters are being loaded: {', '.join(loading)}.", *_say_raised(serving)])
         return "Updating", conditions.reconciling("AdaptersLoading", message)
     waiting = [state for state in serving.adapters if state.phase != "Ready"]
     served = len(serving.adapters) - len(waiting)

@@ -1,11 +1,12 @@
 """The pods of a ModelDeployment: vLLM's command line, environment, volumes, probes and the way out. Pure."""
 
+import math
 from typing import Any
 
 from codetune_api.contracts import ENV_MODEL
 from codetune_api.modeldeployment import EnvVar, ModelDeployment
 from codetune_api.quantities import parse_quantity
-from codetune_operator.resources.models import ModelSource, build_fetch_container, canonical_model
+from codetune_operator.resources.models import ModelSource, build_fetch_containers, canonical_model
 from codetune_operator.resources.pods import CONFIG, SCRATCH, container, pod_template
 from codetune_operator.resources.servingnames import (
     CONTAINER,
@@ -76,22 +77,20 @@ def build_pod_template(deployment: ModelDeployment, model: ModelSource, settings
         {"name": "adapters", "configMap": {"name": adapters_name(deployment)}},
         {"name": "adapter-token", "secret": {"secretName": token_name(deployment)}},
         {"name": "adapter-cache", "emptyDir": {"sizeLimit": spec.adapter_cache_size}},
+        # vLLM's processes speak to each other through shared memory, on a CPU too; a container has 64 MB of it.
+        {"name": "shm", "emptyDir": {"medium": "Memory"}},
         *model.volumes,
     ]
     if spec.api_keys_secret_ref is not None:
         # Without the Secret nobody is admitted; the pod starts all the same and takes it in when it comes.
         secret = {"secretName": spec.api_keys_secret_ref.name, "optional": True}
         volumes.append({"name": "api-keys", "secret": secret})
-    fetch: list[Obj] = []
-    if model.hub is not None:
+    if model.origin is not None:
         volumes.append({"name": "config", "configMap": {"name": fetch_config_name(deployment)}})
-        fetch = [build_fetch_container(spec.model_secret_ref, config_mount, settings)]
-    if spec.resources.gpus:
-        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
     return pod_template(
         labels=serving_labels(deployment),
         containers=[_build_server(deployment, model, settings, max_rank)],
-        init_containers=fetch,
+        init_containers=build_fetch_containers(model, spec.model_secret_ref, config_mount, settings),
         volumes=volumes,
         scheduling=spec.scheduling,
         settings=settings,
@@ -113,6 +112,8 @@ def _build_server(deployment: ModelDeployment, model: ModelSource, settings: Set
         mounts=_mounts(deployment, model),
         resources=spec.resources,
         store_read_only=True,
+        # Which adapters it is to hold may change at any time.
+        reads_buckets=True,
     )
     own = {entry.name for entry in spec.env}
     environment = [entry for entry in built["env"] if entry["name"] not in own]
@@ -136,12 +137,11 @@ def _mounts(deployment: ModelDeployment, model: ModelSource) -> list[Obj]:
         {"name": "adapters", "mountPath": ADAPTERS_FOLDER, "readOnly": True},
         {"name": "adapter-token", "mountPath": TOKEN_FOLDER, "readOnly": True},
         {"name": "adapter-cache", "mountPath": CACHE_FOLDER},
+        {"name": "shm", "mountPath": "/dev/shm"},
         *model.mounts,
     ]
     if deployment.spec.api_keys_secret_ref is not None:
         mounts.append({"name": "api-keys", "mountPath": API_KEYS_FOLDER, "readOnly": True})
-    if deployment.spec.resources.gpus:
-        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
     return mounts
 
 
@@ -158,6 +158,8 @@ def _environment(deployment: ModelDeployment, model: ModelSource) -> dict[str, s
     spec = deployment.spec
     room = int(parse_quantity(spec.adapter_cache_size) * 100) * int(_CACHE_SHARE * 100) // 10_000
     keys = {"CODETUNE_API_KEYS": API_KEYS_FOLDER} if spec.api_keys_secret_ref is not None else {}
+    # A request is no limit: a pod sees all cores of its node, and is not to start a thread for each of them.
+    cpus = {"CODETUNE_CPUS": str(math.ceil(parse_quantity(spec.resources.cpu)))} if spec.resources.cpu else {}
     return {
         ENV_MODEL: model.path,
         "CODETUNE_BASE_MODEL": canonical_model(spec.base_model),
@@ -166,6 +168,7 @@ def _environment(deployment: ModelDeployment, model: ModelSource) -> dict[str, s
         "CODETUNE_ADAPTER_CACHE": f"{CACHE_FOLDER}/copies",
         "CODETUNE_ADAPTER_CACHE_BYTES": str(max(1, room)),
         **keys,
+        **cpus,
         "CODETUNE_DEVICE": "cuda" if spec.resources.gpus else "cpu",
         "HF_HUB_OFFLINE": "1",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",

@@ -32,6 +32,8 @@ class RunReport:
     """All that a run's log says, over every attempt."""
 
     stage: str = ""
+    stage_message: str = ""
+    """What the stage is about, e.g. the file that is being fetched."""
     progress: Progress | None = None
     remaining: float | None = None
     """Seconds to the end, counted from `progress.updated_at`."""
@@ -103,7 +105,7 @@ def sort_key(timestamp: str) -> str:
 def _fold(report: RunReport, event: Event, again: bool) -> RunReport:
     match event:
         case StageEvent():
-            return replace(report, stage=event.stage)
+            return replace(report, stage=event.stage, stage_message=event.message)
         case ProgressEvent():
             return _fold_progress(report, event)
         case ParametersEvent():

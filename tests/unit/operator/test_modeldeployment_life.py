@@ -10,8 +10,10 @@ from codetune_api.finetune import FineTune
 from codetune_api.modeldeployment import ModelDeployment, ModelDeploymentStatus
 from codetune_operator.reconcile.modeldeployment import LOOK_AGAIN_SECONDS, SETTLE_SECONDS, reconcile
 from codetune_operator.reconcile.observed import ModelDeploymentView
-from codetune_operator.reconcile.plan import Plan
+from codetune_operator.reconcile.plan import Follow, Plan
+from codetune_operator.resources.serving import fetch_nonce
 from codetune_operator.resources.servingnames import adapter_token, pod_selector
+from codetune_operator.runs.report import RunReport
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]
@@ -147,6 +149,11 @@ LIFE = [
         ("Updating", "False", "AdaptersLoading", "Reconciling"),
         serving(make_mdep(MINE), make_finetune(), server_reports={}),
         id="nothing heard after a restart of the operator",
+    ),
+    pytest.param(
+        ("Updating", "False", "PodSilent", "Reconciling"),
+        serving(make_mdep(MINE), make_finetune(), server_reports={"p1": "GET http://10.0.0.7:8000 failed: timeout"}),
+        id="its pod is out of the operator's reach",
     ),
     pytest.param(
         ("Updating", "False", "AdapterPending", "Reconciling"),
@@ -356,6 +363,44 @@ def test_pods_are_told_that_can_listen_and_do_not_know(
         assert plan.push.token not in repr(plan.push)
 
 
+@pytest.mark.parametrize(
+    ("url", "address"), [("http://10.0.0.7:8000", "10.0.0.7"), ("http://[fd00::7]:8000", "fd00::7")]
+)
+def test_pods_are_told_at_their_address_of_either_family(url: str, address: str) -> None:
+    pod = make_pod()
+    pod["status"]["podIP"] = address
+    plan = reconcile(serving(make_mdep(MINE), make_finetune(), server_reports={}, pods=(pod,)), SETTINGS, NOW)
+    assert plan.push is not None
+    assert plan.push.pods == {"p1": url}
+
+
+@pytest.mark.parametrize(
+    ("words", "report"),
+    [
+        pytest.param("pod p1 fetches the base model.", RunReport(), id="nothing said yet"),
+        pytest.param(
+            "pod p1 fetches b.safetensors of org/name (2 of 3).",
+            RunReport(stage="Fetching", stage_message="b.safetensors of org/name (2 of 3)"),
+            id="a file",
+        ),
+    ],
+)
+def test_what_is_fetched_of_a_hub_model_is_read_from_the_pods_log_and_told(words: str, report: RunReport) -> None:
+    pod = make_pod(ready=False, state={"waiting": {"reason": "PodInitializing"}})
+    pod["status"]["initContainerStatuses"] = [{"name": "fetch", "state": {"running": {}}}]
+    mdep = make_mdep(baseModel="hf://org/name")
+    other = {**pod, "metadata": {**pod["metadata"], "name": "p2"}}
+    observed = view(mdep, deployment=make_deployment(2, 0), pods=(pod, other), report=report)
+    plan = reconcile(observed, SETTINGS, NOW)
+    assert plan.follow == (Follow("p1", "fetch", fetch_nonce(mdep)),)
+    config = next(child for child in plan.apply if child["metadata"]["name"] == "coder-fetch")
+    assert fetch_nonce(mdep) in config["data"]["fetch.json"]
+    (ready,) = [entry for entry in status_of(plan).conditions if entry.type == "Ready"]
+    assert ready.message.endswith(words)
+    done = {**pod, "status": {**pod["status"], "initContainerStatuses": []}}
+    assert reconcile(replace(observed, pods=(done,)), SETTINGS, NOW).follow == ()
+
+
 def test_a_store_is_made_where_there_is_none() -> None:
     plan = reconcile(view(make_mdep(), claim=None), SETTINGS, NOW)
     assert plan.apply[0]["kind"] == "PersistentVolumeClaim"
@@ -406,6 +451,8 @@ def test_a_rank_that_pods_found_too_high_rolls_them() -> None:
     plan = reconcile(observed, SETTINGS, NOW)
     (event,) = [event for event in plan.events if event.reason == "MaxLoraRankRaised"]
     assert "'mine' needs --max-lora-rank 256" in event.message
+    (ready,) = [entry for entry in status_of(plan).conditions if entry.type == "Ready"]
+    assert "'mine': It has rank 200" in ready.message
 
 
 def test_a_deleted_one_is_left_to_its_owner_references() -> None:

@@ -30,7 +30,7 @@ def make_deployment(uid: str = "u1", **spec: Any) -> ModelDeployment:
 
 def build(deployment: ModelDeployment, desired: DesiredAdapters = NONE, rank: int = 16) -> dict[str, Obj]:
     """The objects by `kind/name`."""
-    model = locate_model(deployment.spec.base_model, file_root=None)
+    model = locate_model(deployment.spec.base_model, Settings())
     assert isinstance(model, ModelSource), model
     built = build_serving(deployment, desired, model, Settings(), operator_key=KEY, max_rank=rank)
     return {f"{each['kind']}/{each['metadata']['name']}": each for each in built}
@@ -200,13 +200,17 @@ def test_an_image_of_ones_own_comes_with_its_secrets() -> None:
     assert pod["imagePullSecrets"] == [{"name": "mine"}]
 
 
-def test_several_gpus_split_the_model_and_share_memory() -> None:
-    deployment = make_deployment(resources={"gpus": 4})
-    pod = pod_spec(build(deployment))
-    (server,) = pod["containers"]
+def test_several_gpus_split_the_model() -> None:
+    (server,) = pod_spec(build(make_deployment(resources={"gpus": 4})))["containers"]
     assert server["resources"]["limits"]["nvidia.com/gpu"] == "4"
     assert "--tensor-parallel-size 4" in " ".join(server["args"])
-    assert {"name": "shm", "mountPath": "/dev/shm"} in server["volumeMounts"]
+
+
+@pytest.mark.parametrize("gpus", [0, 1, 4])
+def test_processes_share_as_much_memory_as_they_like(gpus: int) -> None:
+    pod = pod_spec(build(make_deployment(resources={"gpus": gpus})))
+    assert {"name": "shm", "mountPath": "/dev/shm"} in pod["containers"][0]["volumeMounts"]
+    assert {"name": "shm", "emptyDir": {"medium": "Memory"}} in pod["volumes"]
 
 
 def test_the_service_finds_the_pods_and_only_them() -> None:
@@ -244,6 +248,19 @@ def test_a_pod_is_told_by_environment_where_things_are() -> None:
     assert {told[name].startswith("/codetune/scratch") for name in ("HOME", "VLLM_CACHE_ROOT", "TRITON_CACHE_DIR")} == {
         True
     }
+
+
+@pytest.mark.parametrize(
+    ("expected", "resources"),
+    [
+        pytest.param("4", {"gpus": 0, "cpu": "4"}, id="cores"),
+        pytest.param("2", {"gpus": 0, "cpu": "1500m"}, id="a part of one more"),
+        pytest.param(None, {"gpus": 0}, id="all that the node has"),
+    ],
+)
+def test_a_pod_knows_how_many_cores_it_asked_for(expected: str | None, resources: Obj) -> None:
+    (server,) = pod_spec(build(make_deployment(resources=resources)))["containers"]
+    assert env(server).get("CODETUNE_CPUS") == expected
 
 
 @pytest.mark.parametrize(

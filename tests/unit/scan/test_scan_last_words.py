@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from codetune_trainer.errors import (
 )
 
 if TYPE_CHECKING:
-    from unit.scan.conftest import Workshop
+    from unit.scan.conftest import Listen, Workshop
 
 
 def fail_with(error: Exception) -> Callable[[], int]:
@@ -210,14 +210,11 @@ class SilentHandler(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def test_a_terminated_scan_ends_with_143_and_leaves_no_git_behind(workshop: "Workshop") -> None:
+def test_a_terminated_scan_ends_with_143_and_leaves_no_git_behind(workshop: "Workshop", listen: "Listen") -> None:
     asked, release = threading.Event(), threading.Event()
     handler = type("Handler", (SilentHandler,), {"asked": asked, "release": release})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_address[1]}/repo.git"
-        config = workshop.config({"name": "repo", "git": {"url": url}})
+    with listen(handler) as url:
+        config = workshop.config({"name": "repo", "git": {"url": f"{url}/repo.git"}})
         with start("scan", environment_of(workshop, config)) as process:
             assert asked.wait(60)
             children = psutil.Process(process.pid).children(recursive=True)
@@ -228,5 +225,3 @@ def test_a_terminated_scan_ends_with_143_and_leaves_no_git_behind(workshop: "Wor
         _, alive = psutil.wait_procs(children, timeout=30)
         assert not alive
         release.set()
-        server.shutdown()
-        thread.join()

@@ -121,20 +121,36 @@ async def test_a_mounted_set_that_cannot_be_read_holds_the_pod_back_until_a_put(
     assert (await pod.client.get("/codetune/ready")).json() == {"ready": True, "message": ""}
 
 
+def broken(*_: object) -> None:
+    raise ZeroDivisionError("a bug")
+
+
 async def test_an_adapter_task_that_dies_takes_the_pod_out_of_its_service(
-    pod: "Pod", monkeypatch: pytest.MonkeyPatch, make_adapter: "Make"
+    pod: "Pod", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await pod.put()
-
-    def broken(*_: object) -> None:
-        raise ZeroDivisionError("a bug")
-
-    monkeypatch.setattr("codetune_server.verifying.AdapterVerifier.verify", broken)
-    await pod.put(make_adapter("tuned"), wait=0)
+    monkeypatch.setattr("codetune_server.versions.VersionTable.unused", broken)
+    await pod.put(wait=0)
     async with asyncio.timeout(5):
         while (answer := await pod.client.get("/codetune/ready")).status_code != 503:
             await asyncio.sleep(0.001)
     assert "ZeroDivisionError: a bug" in answer.json()["message"]
+
+
+async def test_an_adapter_whose_check_breaks_is_refused_by_name_and_the_others_serve(
+    pod: "Pod", monkeypatch: pytest.MonkeyPatch, make_adapter: "Make"
+) -> None:
+    good = make_adapter("good")
+    await pod.put(good)
+    monkeypatch.setattr("codetune_server.verifying.highest_rank", broken)
+    report = await pod.put(make_adapter("odd", content=3), good)
+    assert [(state.name, state.phase, state.reason) for state in report.adapters] == [
+        ("odd", "Failed", "InvalidAdapter"),
+        ("good", "Failed", "InvalidAdapter"),
+    ]
+    assert "ZeroDivisionError: a bug" in report.adapters[0].message
+    assert report.models == ["base", "good"]  # what serves goes on
+    assert (await pod.client.get("/codetune/ready")).status_code == 200
 
 
 async def test_vllms_api_key_is_used_for_the_calls_inside(settings: ServerSettings) -> None:

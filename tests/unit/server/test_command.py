@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,17 +77,42 @@ def test_the_middleware_learns_the_highest_rank(rank: str, arguments: list[str])
     assert build_command(arguments, {}, FOUR_CORES).environment["CODETUNE_MAX_LORA_RANK"] == rank
 
 
+@pytest.mark.parametrize(("address", "has_ipv6"), [("::", True), ("0.0.0.0", False)])
+def test_a_pod_listens_on_addresses_of_both_families_where_there_are_both(address: str, has_ipv6: bool) -> None:
+    argv = build_command([], {}, replace(FOUR_CORES, has_ipv6=has_ipv6)).argv
+    assert argv[argv.index("--host") + 1] == address
+
+
 def test_the_address_comes_from_the_environment_unless_the_arguments_have_one() -> None:
     bound = {"CODETUNE_BIND_HOST": "127.1.2.3"}
     assert "127.1.2.3" in build_command([], bound, FOUR_CORES).argv
     assert "127.1.2.3" not in build_command(["--host", "::1"], bound, FOUR_CORES).argv
 
 
-def test_a_cpu_quota_limits_the_threads_instead_of_the_cores() -> None:
-    machine = Machine(cores=tuple(range(64)), memory_bytes=1 << 40, quota=2)
-    environment = build_command([], {"CODETUNE_DEVICE": "cpu"}, machine).environment
-    assert (environment["VLLM_CPU_OMP_THREADS_BIND"], environment["OMP_NUM_THREADS"]) == ("nobind", "2")
+@pytest.mark.parametrize(
+    ("threads", "quota", "asked"),
+    [
+        pytest.param("2", 2, None, id="a quota"),
+        pytest.param("3", None, "3", id="a request"),
+        pytest.param("2", 2, "3", id="a request above the quota"),
+        pytest.param("1", 8, "1", id="a request below the quota"),
+    ],
+)
+def test_a_part_of_the_nodes_cpu_limits_the_threads_and_binds_none(
+    threads: str, quota: int | None, asked: str | None
+) -> None:
+    machine = Machine(cores=tuple(range(64)), memory_bytes=1 << 40, quota=quota)
+    given = {"CODETUNE_DEVICE": "cpu", **({"CODETUNE_CPUS": asked} if asked else {})}
+    environment = build_command([], given, machine).environment
+    assert (environment["VLLM_CPU_OMP_THREADS_BIND"], environment["OMP_NUM_THREADS"]) == ("nobind", threads)
     assert environment["VLLM_CPU_KVCACHE_SPACE"] == "4"
+
+
+@pytest.mark.parametrize("asked", ["4", "64"])
+def test_a_pod_that_asked_for_all_its_cores_is_bound_to_them(asked: str) -> None:
+    environment = build_command([], {"CODETUNE_DEVICE": "cpu", "CODETUNE_CPUS": asked}, FOUR_CORES).environment
+    assert environment["VLLM_CPU_OMP_THREADS_BIND"] == "0,1,2,3"
+    assert "OMP_NUM_THREADS" not in environment
 
 
 def test_several_workers_share_the_cores_as_vllm_sees_fit() -> None:

@@ -97,7 +97,7 @@ async def test_a_body_that_names_no_adapter_reaches_vllm_unchanged(
     body: bytes, content_type: str, pod: "Pod", make_adapter: "Make"
 ) -> None:
     await pod.put(make_adapter("tuned"))
-    await pod.client.post("/other", content=body, headers={"content-type": content_type})
+    await pod.client.post("/v1/other", content=body, headers={"content-type": content_type})
     assert pod.vllm.bodies[-1] == body
 
 
@@ -159,46 +159,3 @@ async def test_a_version_is_not_retrieved_by_its_own_name(pod: "Pod", make_adapt
     tuned = make_adapter("tuned")
     await pod.put(tuned)
     assert (await pod.client.get(f"/v1/models/{version(tuned)}")).status_code == 404
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/v1/load_lora_adapter"),
-        ("POST", "/v1/unload_lora_adapter"),
-        ("POST", "/v1/load_lora_adapter/"),
-        ("POST", "/v1/%6Coad_lora_adapter"),
-        ("POST", "/adapters"),
-        ("DELETE", "/adapters/tuned"),
-    ],
-)
-async def test_vllms_adapter_routes_are_closed(method: str, path: str, pod: "Pod") -> None:
-    answer = await pod.client.request(method, path, json={"lora_name": "x", "lora_path": "/etc"})
-    assert answer.status_code == 403
-    assert pod.vllm.loaded == {}
-    assert all(called != path for called, _ in pod.vllm.calls)
-
-
-async def test_vllms_adapter_routes_are_closed_below_a_root_path_too(pod: "Pod") -> None:
-    sent: list[dict[str, Any]] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"{}"}
-
-    scope = {"type": "http", "method": "POST", "root_path": "/api", "path": "/api/v1/load_lora_adapter", "headers": []}
-    await pod.app(scope, receive, send)
-    assert sent[0]["status"] == 403
-
-
-async def test_a_websocket_passes(pod: "Pod") -> None:
-    seen: list[str] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append(scope["type"])
-
-    pod.app._app = app
-    await pod.app({"type": "websocket", "path": "/v1/realtime"}, None, None)  # type: ignore[arg-type]
-    assert seen == ["websocket"]

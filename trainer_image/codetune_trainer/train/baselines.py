@@ -7,10 +7,7 @@ from typing import Any
 
 from codetune_trainer.train.answering import Mark
 from codetune_trainer.train.judging import Scored
-
-BASELINE = "baseline.json"
-ANSWERS = "evaluation.json"
-"""Marks of every question, base and tuned; no text of any file."""
+from codetune_trainer.train.names import ANSWERS, BASELINE
 
 
 @dataclass(frozen=True)

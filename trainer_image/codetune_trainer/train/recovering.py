@@ -9,8 +9,10 @@ from codetune_api.protocol import ParametersEvent
 
 from codetune_trainer.errors import DivergedLoss, OutOfMemory, OutOfMemoryNow, PeerLost
 from codetune_trainer.train.modelling import enable_checkpointing
+from codetune_trainer.train.names import RECOVERY
 from codetune_trainer.train.recovery import Recovery, learn, load, save
 from codetune_trainer.train.running import Run
+from codetune_trainer.train.storing import keep
 
 FIRST_STEPS = 3
 """After so many steps of an attempt its memory grows no more."""
@@ -92,11 +94,16 @@ def _learn(run: Run) -> str:
         return json.dumps(asdict(learn(found, run.config.memory_deaths)))
     except OutOfMemory:
         # Who gives the run more memory starts it again: that attempt must not be judged by these.
-        save(run.folder, replace(found, is_trying=False, is_short=False, deaths=0))
+        _save(run, replace(found, is_trying=False, is_short=False, deaths=0))
         raise
 
 
 def _keep(run: Run, recovery: Recovery) -> None:
     run.recovery = recovery
     if run.group.leads:
-        save(run.folder, recovery)
+        _save(run, recovery)
+
+
+def _save(run: Run, recovery: Recovery) -> None:
+    save(run.folder, recovery)
+    keep(run, RECOVERY)

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from codetune_trainer.errors import OutOfMemory
+from codetune_trainer.train.names import RECOVERY
 
-_FILE = "recovery.json"
 _HINT = "Raise resources.memory, or lower training.sequenceLength or lora.rank in a new FineTune."
 
 
@@ -44,16 +44,16 @@ class Recovery:
 def load(folder: Path) -> Recovery:
     """What was learned so far; nothing where it can't be read."""
     try:
-        return Recovery(**json.loads((folder / _FILE).read_bytes()))
+        return Recovery(**json.loads((folder / RECOVERY).read_bytes()))
     except (OSError, ValueError, TypeError):
         return Recovery()
 
 
 def save(folder: Path, recovery: Recovery) -> None:
     """Keep it for the attempts after this one."""
-    beside = folder / f".{_FILE}.part"
+    beside = folder / f".{RECOVERY}.part"
     beside.write_text(json.dumps(asdict(recovery)), encoding="utf-8")
-    beside.replace(folder / _FILE)
+    beside.replace(folder / RECOVERY)
 
 
 def learn(found: Recovery, memory_deaths: int) -> Recovery:

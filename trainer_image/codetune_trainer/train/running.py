@@ -8,6 +8,7 @@ import torch
 from codetune_api.contracts import TrainConfig
 from codetune_api.finetune import CheckpointStatus, Parameters
 from codetune_api.protocol import ProgressEvent
+from codetune_bucket.mirroring import Mirror
 
 from codetune_trainer.reporting import Reporter
 from codetune_trainer.train.checkpoints import Identity, State
@@ -16,6 +17,7 @@ from codetune_trainer.train.evaluating import HeldOut
 from codetune_trainer.train.feeding import Corpus
 from codetune_trainer.train.group import ALONE, Group
 from codetune_trainer.train.modelling import Model
+from codetune_trainer.train.names import METRICS
 from codetune_trainer.train.pacing import Pace, StopSignal, Throttle, count_milestones, learning_rate
 from codetune_trainer.train.recovery import Recovery
 
@@ -41,6 +43,8 @@ class Run:
     """Sequences in one forward pass of one process."""
     group: Group = ALONE
     """The processes that share the batches."""
+    mirror: Mirror = field(default_factory=lambda: Mirror(Path()))
+    """The bucket behind the store, where there is one."""
     recovery: Recovery = field(default_factory=Recovery)
     """What earlier attempts have taught."""
     state: State = field(default_factory=State)
@@ -112,5 +116,5 @@ def record(run: Run, row: dict[str, float | int | None]) -> None:
     """One line of `metrics.jsonl`; a run that was killed says the steps after its checkpoint twice."""
     if not run.group.leads:
         return
-    with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+    with (run.folder / METRICS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
