@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--dataset", required=True, help="folder of a Codetune dataset with held-out files")
     parser.add_argument("--length", type=int, default=512, help="tokens in a sequence")
-    parser.add_argument("--batch", type=int, default=4, help="sequences in a step")
+    parser.add_argument("--batch", type=int, default=2, help="sequences in a step")
     parser.add_argument("--runs", type=int, default=5, help="rounds")
     parser.add_argument("--steps", type=int, default=1, help="steps in a turn")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -187,8 +187,8 @@ def main() -> None:
         for index, name in enumerate(names):
             folder = Path(place) / str(index)
             folder.mkdir()
-            # A step more than is measured, and one for what turns take too much.
-            asked = turn * options.runs + 2 * options.batch * options.length
+            # A step for each pause, the first one, and one more for what turns take too much.
+            asked = turn * options.runs + (options.runs + 2) * options.batch * options.length
             options.found = write_subset(Path(options.dataset), folder / "dataset", tokenizer, asked)
             found[name] = CANDIDATES[name][1](options, folder)
         # Half a step less: not all steps are full of real tokens.

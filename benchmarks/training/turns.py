@@ -44,9 +44,16 @@ class Turns:
         self._process.send_signal(signal.SIGSTOP)
 
     def take(self, tokens: int) -> None:
-        """Let it train on at least so many tokens more, to the end of a step. Raises: RuntimeError."""
-        before, began = self.tokens, time.monotonic()
+        """Let it make a step, and then train on at least so many tokens more, to the end of a step.
+
+        The first one does not count: after a pause caches are cold, and the system may have taken pages back.
+
+        Raises:
+            RuntimeError: It has ended.
+        """
         self._process.send_signal(signal.SIGCONT)
+        self._advance(1)
+        before, began = self.tokens, time.monotonic()
         self._advance(tokens)
         self.speeds.append((self.tokens - before) / (time.monotonic() - began))
         self._process.send_signal(signal.SIGSTOP)

@@ -1,6 +1,7 @@
 """The training recipe: dataset → tokens → packed sequences → base model with LoRA → loop → evaluation → result."""
 
 import importlib
+import logging
 
 from codetune_api.contracts import TrainConfig
 
@@ -24,6 +25,8 @@ def main() -> int:
         # A pod that died after its last step comes again alone. Only the report is left, which is the first one's.
         if launching.node_index() > 0:
             return 0
+    # PEFT loads it always, and on a CPU it says that it misses kernels which only weights in 4 bits would need.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # Not at the top: the launcher has no use for torch.
     status: int = importlib.import_module("codetune_trainer.train.run").main(config)
     return status

@@ -1,6 +1,5 @@
 """`python -m codetune_trainer train`: the recipe, to be read from top to bottom."""
 
-import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -44,8 +43,6 @@ from codetune_trainer.train.tokens import tokenize
 def main(config: TrainConfig) -> int:
     """Set up, train, evaluate, report; returns the exit status. Raises: TrainerError."""
     transformers_logging.disable_progress_bar()
-    # PEFT loads it always, and on a CPU it misses kernels that only weights in 4 bits would need.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     places = load_places()
     if places.model is None:
         raise ModelNotFound(f"The environment variable {ENV_MODEL} is not set.", "The operator sets it in every Job.")
