@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PACKAGES := api operator trainer_image server_image cli local
+PACKAGES := api bucket operator trainer_image server_image cli local
 SOURCES  := $(PACKAGES) hack tests
 
 .PHONY: help install demo test lint check format generate images clean
@@ -32,7 +32,7 @@ test: install lint ## Everything but the demo (about 20 minutes on two cores)
 lint: install ## Style, types, layers, generated files
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mypy $(addprefix -p codetune_,api operator trainer server store cli local)
+	$(BIN)/mypy $(addprefix -p codetune_,api bucket operator trainer server store cli local)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m codetune_api.crd --check
 	$(BIN)/python -m codetune_api.reference --check
@@ -45,7 +45,7 @@ generate: install ## Write crds/, the chart's copy of them and the API reference
 	$(BIN)/python -m codetune_api.crd
 	$(BIN)/python -m codetune_api.reference
 
-images: ## Build the three images with buildah (root)
+images: ## Build the images with buildah (root)
 	hack/build-images.sh
 
 clean: ## Remove the virtual environment and what the demo left

@@ -1,4 +1,8 @@
-"""Where things lie in a namespace's artifact store; all paths are relative to its root."""
+"""Where things lie in a namespace's artifact store; all paths are relative to its root.
+
+In a bucket every key begins with `<namespace>/`, so that one policy can say what is whose: a path that does not (a
+model of the hub) has the namespace put before it.
+"""
 
 from codetune_api.metadata import ARTIFACTS_CLAIM
 
@@ -63,12 +67,16 @@ def model_folder(repository: str, commit: str) -> str:
     return f"models/{repository}/{commit}"
 
 
-def store_uri(path: str) -> str:
-    """The URI of a path in the store, as it stands in status."""
-    return f"pvc://{ARTIFACTS_CLAIM}/{path}"
+CLAIM_URI = f"pvc://{ARTIFACTS_CLAIM}"
+"""What the URIs of a store begin with that is a claim."""
 
 
-def store_path(uri: str) -> str | None:
+def store_uri(path: str, base: str = CLAIM_URI) -> str:
+    """The URI of a path in the store, as it stands in status; `base` is the store's own, `s3://bucket/prefix` too."""
+    return f"{base}/{path}"
+
+
+def store_path(uri: str, base: str = CLAIM_URI) -> str | None:
     """The path below the store's root that a URI names; None when it names something else."""
-    prefix = store_uri("")
+    prefix = store_uri("", base)
     return uri.removeprefix(prefix) if uri.startswith(prefix) else None

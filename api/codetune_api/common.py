@@ -9,7 +9,7 @@ from codetune_api.model import ApiModel, Name, Quantity, Timestamp, immutable, l
 
 MODEL_URI_PATTERN = (
     r"^(hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._/-]*)?"
-    r"|pvc://[a-z0-9]([-a-z0-9]*[a-z0-9])?/.+|file:///.+)$"
+    r"|pvc://[a-z0-9]([-a-z0-9]*[a-z0-9])?/.+|s3://[a-z0-9][-a-z0-9.]*[a-z0-9]/.+|file:///.+)$"
 )
 
 ModelUri = Annotated[str, Field(pattern=MODEL_URI_PATTERN, max_length=512)]
@@ -123,6 +123,9 @@ FailureReason = Literal[
     "UploadMissing",
     "InvalidParameters",
     "DatasetMissing",
+    "StoreDenied",
+    "StoreUnavailable",
+    "StoreDamaged",
     "InternalError",
 ]
 

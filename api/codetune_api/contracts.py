@@ -27,7 +27,11 @@ from codetune_api.project import FileCounts, FileRules, FileType, Holdout, Rejec
 ENV_CONFIG = "CODETUNE_CONFIG"
 """File with the run's JSON configuration."""
 ENV_STORE = "CODETUNE_STORE"
-"""Root of the namespace's artifact store."""
+"""Root of the namespace's artifact store; with a bucket: the pod's own copy of what it needs of it."""
+ENV_BUCKET = "CODETUNE_BUCKET"
+"""`s3://bucket/prefix` that is the store; unset: the folder is the store itself."""
+ENV_NAMESPACE = "CODETUNE_NAMESPACE"
+"""The pod's namespace; with a bucket, and in the store service."""
 ENV_MODEL = "CODETUNE_MODEL"
 """Folder of the base model."""
 ENV_SCRATCH = "CODETUNE_SCRATCH"
@@ -160,6 +164,9 @@ class TrainConfig(RunConfig):
     training: TrainingOverrides
     checkpoints: Checkpoints
     start: StartAdapter | None = None
+    memory_deaths: int = 0
+    """Pods of this Job that were killed for their memory, as far as that is known when a pod starts: whoever is killed
+    can't say it."""
 
 
 class TrainResult(Contract):
@@ -198,11 +205,13 @@ class CheckpointManifest(Contract):
 
 
 class FetchConfig(RunConfig):
-    """Init container `fetch`: `python -m codetune_trainer fetch`; brings a hub model into the store."""
+    """Init container `fetch`: `python -m codetune_trainer fetch`; brings a base model into the store."""
 
-    repository: str
-    """`org/name`."""
-    revision: str
+    uri: Annotated[str, Field(pattern=r"^s3://")] | None = None
+    """Folder of a bucket that it is taken from; None: from the hub."""
+    repository: str = ""
+    """`org/name` on the hub."""
+    revision: str = ""
     """Branch, tag or commit; `main` when the URI has none."""
     pin: str | None = None
     """File below the store that keeps the commit which the first attempt found; later ones take the same."""
@@ -257,9 +266,9 @@ class DesiredAdapter(Contract):
     digest: Digest | None = None
     """Digest over its two files; None: whatever is there (an adapter by `uri` without a digest)."""
     path: str
-    """PEFT folder below the store, or below the file root."""
-    root: Literal["Files"] | None = None
-    """Files: `path` is below the file root of a local cluster."""
+    """PEFT folder below the store, below the file root, or `bucket/prefix`."""
+    root: Literal["Files", "S3"] | None = None
+    """Files: `path` is below the file root of a local cluster. S3: it begins with the name of a bucket."""
 
 
 class DesiredAdapters(Contract):
@@ -277,7 +286,8 @@ class AdapterReport(Contract):
     desired_digest: Digest | None = None
     phase: Literal["Loading", "Ready", "Failed"]
     reason: str = ""
-    """DigestMismatch, AdapterNotFound, BaseModelMismatch, RankTooHigh, InvalidAdapter, CacheFull, LoadFailed."""
+    """DigestMismatch, AdapterNotFound, BaseModelMismatch, RankTooHigh, InvalidAdapter, CacheFull, StoreUnavailable,
+    StoreDenied, LoadFailed."""
     message: str = ""
     rank: int | None = None
     """The adapter's rank, where it is too high for the server as it was started."""

@@ -19,7 +19,8 @@ _SCORES = {
     "Fill-in-the-middle, edit similarity": "infill_edit_similarity",
 }
 _TOLD_PARAMETERS = (
-    "preset", "rank", "alpha", "dropout", "rs_lora", "target_modules", "max_steps", "epochs", "sequence_length",
+    "preset", "rank", "alpha", "dropout", "rs_lora", "quantization", "target_modules", "max_steps", "epochs",
+    "sequence_length",
     "batch_tokens", "learning_rate", "scheduler", "warmup_steps", "weight_decay", "fim_rate", "fim_format", "precision",
     "seed",
 )  # fmt: skip

@@ -55,10 +55,11 @@ class AdapterSpec(ApiModel):
     min_improvement: MinImprovement | None = None
     """Serve only when `status.evaluation.improvement` of the FineTune is at least this; 0.05 is 5 %."""
     uri: (
-        Annotated[str, Field(pattern=r"^(pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?|file://)/.+$", max_length=1024)] | None
+        Annotated[str, Field(pattern=r"^((pvc|s3)://[a-z0-9]([-a-z0-9.]*[a-z0-9])?|file://)/.+$", max_length=1024)]
+        | None
     ) = None
-    """`pvc://codetune-artifacts/path`: a PEFT adapter folder in the artifact store; on a local cluster also
-    `file:///path`."""
+    """A PEFT adapter folder: `pvc://codetune-artifacts/path` in a store that is a claim, `s3://bucket/path`, or on a
+    local cluster `file:///path`."""
     digest: Digest | None = None
     """Expected digest of that folder."""
 
@@ -210,7 +211,7 @@ class ModelDeploymentSpec(ApiModel):
     )
 
     base_model: BaseModelUri
-    """`hf://org/name@revision`, `pvc://claim/path` or, on a local cluster, `file:///path`."""
+    """`hf://org/name@revision`, `pvc://claim/path`, `s3://bucket/path` or, on a local cluster, `file:///path`."""
     model_secret_ref: SecretRef | None = None
     """Secret with the key `token`: the model hub's access token."""
     served_model_name: ModelName | None = None

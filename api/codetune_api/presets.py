@@ -13,6 +13,8 @@ from typing import Literal
 from codetune_api.finetune import (
     NO_DORA,
     NO_EMBEDDINGS,
+    NO_QUANTIZATION_ON_CPU,
+    NO_QUANTIZED_SHARDING,
     Checkpoints,
     EarlyStopping,
     LoraOverrides,
@@ -108,7 +110,8 @@ def resolve(
             "only help with the evaluation. Raise training.batchTokens, or take fewer GPUs or nodes."
         )
     precision = _precision(training.precision or "Auto", facts)
-    sharded = _sharded(training.sharding, precision, facts, notes)
+    quantization = _quantization(lora, training, facts, notes)
+    sharded = quantization == "None" and _sharded(training.sharding, precision, facts, notes)
     rank = lora.rank or shape.rank
     every_steps = min(checkpoints.every_steps or max(1, math.ceil(steps / 10)), steps)
     return Parameters(
@@ -119,6 +122,7 @@ def resolve(
         target_modules=_targets(lora.target_modules, facts.linear_modules),
         train_embeddings=_train_embeddings(lora, shape, notes),
         rs_lora=bool(lora.rs_lora),
+        quantization=quantization,
         max_steps=steps,
         epochs=round(steps * sequences * length / max(facts.dataset_tokens, 1), 3),
         sequence_length=length,
@@ -197,6 +201,22 @@ def _train_embeddings(lora: LoraOverrides, shape: Shape, notes: list[str]) -> bo
     if lora.train_embeddings is None and shape.train_embeddings:
         notes.append("Embeddings are not trained: vLLM serves no adapter with trained embeddings.")
     return False
+
+
+def _quantization(
+    lora: LoraOverrides, training: TrainingOverrides, facts: Facts, notes: list[str]
+) -> Literal["None", "Nf4"]:
+    if lora.quantization != "Nf4":
+        return "None"
+    if facts.device == "cpu":
+        raise InvalidParametersError(NO_QUANTIZATION_ON_CPU)
+    if training.sharding == "On":
+        raise InvalidParametersError(NO_QUANTIZED_SHARDING)
+    notes.append(
+        "Trained on the base model in 4 bits, which the evaluation is of too; the adapter is served on the base model "
+        "as it is."
+    )
+    return "Nf4"
 
 
 def _fim_rate(asked: float | None, facts: Facts, notes: list[str]) -> float:

@@ -121,8 +121,8 @@ class Quality(ApiModel):
     )
 
     base_model: ModelUri
-    """`hf://org/name@revision`, `pvc://claim/path` or, on a local cluster, `file:///path`. Best the model that is
-    tuned."""
+    """`hf://org/name@revision`, `pvc://claim/path`, `s3://bucket/path` or, on a local cluster, `file:///path`. Best the
+    model that is tuned."""
     model_secret_ref: SecretRef | None = None
     """Secret with the key `token`: the model hub's access token."""
     max_loss: Annotated[float, Field(gt=0, le=100)] = 3.0
@@ -162,7 +162,7 @@ class Holdout(ApiModel):
     """Files that are never trained on; evaluation uses them."""
 
     fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Share of the accepted files, chosen by a digest of path and content, so that it is stable."""
+    """Share of the accepted files, chosen by a digest of their content, so that it is stable."""
     paths: Annotated[list[Pattern], Field(max_length=256)] = []
     """gitignore-style patterns of files to hold out in any case."""
 
@@ -244,7 +244,7 @@ class SourceStatus(ApiModel):
     bytes: int = 0
     synced_at: Timestamp | None = None
     reason: str = ""
-    """Why it could not be fetched, e.g. `SourceUnavailable`; empty when it could."""
+    """Why it could not be fetched, or not in full, e.g. `SourceUnavailable`; empty when it could."""
     message: str = ""
     """What to know about this source: what is wrong with it and how to mend it, or empty."""
 

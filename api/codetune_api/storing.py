@@ -10,8 +10,6 @@ from codetune_api.contracts import Contract
 
 ENV_STORE_TOKEN_FILE = "CODETUNE_STORE_TOKEN_FILE"
 """File with the token that every request must bring."""
-ENV_STORE_NAMESPACE = "CODETUNE_NAMESPACE"
-"""Namespace that a store service is for."""
 
 
 class StoreInfo(Contract):
@@ -78,7 +76,7 @@ class StoreRefusal(Contract):
 
     reason: str
     """CamelCase, stable: Unauthorized, NotFound, InvalidRequest, InvalidManifest, OffsetMismatch, DigestMismatch,
-    UploadIncomplete, TooLarge, DiskFull, InternalError."""
+    UploadIncomplete, TooLarge, DiskFull, StoreUnavailable, InternalError."""
     message: str
     """What is wrong and what to do."""
     offset: int | None = None

@@ -19,6 +19,7 @@ from codetune_api.project import FileRules, Holdout, Source, VolumeSource
 from codetune_api.protocol import ProgressEvent, ResultEvent, parse
 
 NONCE = "benchmark-benchmark"
+NAME = "code"
 
 
 def run(stage: str, config: RunConfig, folder: Path, model: Path) -> ResultEvent:
@@ -26,7 +27,7 @@ def run(stage: str, config: RunConfig, folder: Path, model: Path) -> ResultEvent
     (folder / "config.json").write_text(json.dumps(config.to_wire()))
     places = {"CONFIG": folder / "config.json", "STORE": folder, "SCRATCH": folder / "scratch", "MODEL": model}
     places |= {"VOLUMES": folder / "volumes", "TERMINATION_LOG": folder / "termination"}
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}  # as the operator sets them
     environment |= {f"CODETUNE_{name}": str(path) for name, path in places.items()}
     line = [sys.executable, "-m", "codetune_trainer", stage]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -42,24 +43,35 @@ def run(stage: str, config: RunConfig, folder: Path, model: Path) -> ResultEvent
     return result
 
 
-def scan(package: str, folder: Path, model: Path) -> ScanResult:
-    """The dataset of a package's own sources, as a volume source."""
-    found = importlib.util.find_spec(package)
+def find_sources(options: argparse.Namespace) -> Path:
+    """The folder of code that is trained on."""
+    if options.sources is not None:
+        return Path(options.sources)
+    found = importlib.util.find_spec(options.package)
     if found is None or not found.submodule_search_locations:
-        raise SystemExit(f"--package {package}: no package of that name is installed")
-    shutil.copytree(found.submodule_search_locations[0], folder / "volumes" / package, symlinks=True)
-    source = Source(name=package, volume=VolumeSource(claim_name="none"))
+        raise SystemExit(f"--package {options.package}: no package of that name is installed")
+    return Path(found.submodule_search_locations[0])
+
+
+def scan(options: argparse.Namespace) -> ScanResult:
+    """The dataset of a folder of sources, as a volume source with the default rules."""
+    folder, code = options.folder, find_sources(options)
+    for path in filter(Path.is_file, code.rglob(options.only)):
+        target = folder / "volumes" / NAME / path.relative_to(code)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    source = Source(name=NAME, volume=VolumeSource(claim_name="none"))
     config = ScanConfig(
         nonce=NONCE,
         namespace="benchmark",
-        name=package,
+        name=NAME,
         sources=[source],
         files=FileRules(),
-        holdout=Holdout(),
+        holdout=Holdout(fraction=options.holdout),
         output="projects",
         cache="projects/sources",
     )
-    result = run("scan", config, folder, model).scan
+    result = run("scan", config, folder, options.model).scan
     assert result is not None
     return result
 
@@ -69,7 +81,7 @@ def train(options: argparse.Namespace, dataset: ScanResult, folder: Path) -> Tra
     config = TrainConfig(
         nonce=NONCE,
         namespace="benchmark",
-        name=options.package,
+        name=NAME,
         dataset=dataset.uri,
         dataset_revision=dataset.revision,
         output="run",
@@ -93,6 +105,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="folder of the base model")
     parser.add_argument("--package", default="peft", help="an installed package of several files")
+    parser.add_argument("--sources", type=Path, help="a folder of code, instead of a package")
+    parser.add_argument("--only", default="*", help="the files to take, by a pattern of their names")
+    parser.add_argument("--holdout", type=float, default=0.1, help="share of the files that is held out")
     parser.add_argument("--folder", type=Path, required=True, help="an empty folder for dataset and run")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch-tokens", type=int, default=1024)
@@ -100,13 +115,15 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     (options.folder / "scratch").mkdir(parents=True)
-    dataset = scan(options.package, options.folder, options.model)
+    dataset = scan(options)
     print(f"{dataset.files.accepted} files of {dataset.files.total}, {dataset.files.held_out} held out", flush=True)
     began = time.monotonic()
     result = train(options, dataset, options.folder)
     print(f"{time.monotonic() - began:.0f} s")
     assert result.evaluation is not None
     print(json.dumps(result.evaluation.to_wire(), indent=1))
+    folder = options.folder
+    print(f"More: --dataset {folder / dataset.uri} --adapter {folder / 'run' / 'checkpoints' / result.best_checkpoint}")
 
 
 if __name__ == "__main__":

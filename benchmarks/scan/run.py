@@ -20,6 +20,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the trainer's image starts a scan; numpy reads it when it is imported
+
 from codetune_api.contracts import ScanConfig, ScanResult
 from codetune_trainer.config import Places
 from codetune_trainer.reporting import Reporter

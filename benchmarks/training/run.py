@@ -1,22 +1,21 @@
 """Trains the same model on the same tokens with the peers and with Codetune, in turn, and prints a table of ratios.
 
-Each run is a process of its own and passes once over the same files. Real (non-padding) tokens from the end of the
-first step to that of the last, by the wall clock and per second that the threads computed, which a busy machine
-disturbs less; peak memory of the process; and held-out loss afterwards, by one measure for all. Medians over `--runs`
-interleaved rounds. Each run also measures the product of matrices that the machine reaches at that moment.
+Each candidate is one process that passes once over the same files; the others are stopped while one has its turn.
+Real (non-padding) tokens per second from the end of the first step on, medians over `--runs` interleaved rounds; peak
+memory of the process; and held-out loss afterwards, by one measure for all. The product of matrices that the machine
+reaches is measured too, in the precision used: no step can be faster than that.
 """
 
 import argparse
 import json
-import os
+import math
 import re
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,14 @@ from codetune_api.finetune import Checkpoints, LoraOverrides, TrainingOverrides
 from codetune_api.protocol import ProgressEvent, parse
 from subset import write_subset
 from transformers import AutoConfig, AutoTokenizer
+from turns import Turns, take_turns
 
 NONCE = "benchmark-benchmark"
 HERE = Path(__file__).resolve().parent
 IMAGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """What the trainer's image sets; the rest of Codetune's allocator settings it makes itself when it starts."""
+POD = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
+"""How its threads wait, as the operator tells every pod; on an otherwise idle machine no faster than the default."""
 SAME = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=274877906944"}
 """The same for every candidate, where --same-allocator is given."""
 PRODUCT = """
@@ -45,53 +47,12 @@ print(2 * 2048 * 576 * 1536 / min(times))
 """
 
 
-@dataclass
-class Observed:
-    """A process that ended, and where it was when it said how many tokens it had trained on."""
-
-    output: str = ""
-    peak_bytes: int = 0
-    marks: list[tuple[int, float, float]] = field(default_factory=list)
-    """(tokens, seconds by the wall clock, seconds of its threads)."""
-
-    def speed(self, clock: int) -> float:
-        """Tokens per second of a clock (1: wall, 2: threads) from the end of the first step to that of the last."""
-        first, last = self.marks[0], self.marks[-1]
-        return (last[0] - first[0]) / (last[clock] - first[clock])
-
-
-def observe(line: Sequence[str], environment: dict[str, str], count: Callable[[str], int | None]) -> Observed:
-    """Run a program to its end; `count` reads the tokens so far out of a line. Raises: RuntimeError."""
-    found = Observed()
-    # Threads that wait must not count as working.
-    settings = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", **environment}
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=settings)
-    assert process.stdout is not None
-    for text in process.stdout:
-        found.output += text
-        if (tokens := count(text)) is not None:
-            found.marks.append((tokens, time.monotonic(), _work(process.pid)))
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = status
-    if status:
-        raise RuntimeError(f"{' '.join(line)} failed:\n{found.output[-3000:]}")
-    found.peak_bytes = usage.ru_maxrss * 1024
-    return found
-
-
-def _work(process: int) -> float:
-    """Seconds that the threads of a process have computed so far."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def run_stock(options: argparse.Namespace, folder: Path, *flags: str) -> tuple[Observed, Path]:
-    """One run of a peer, and its adapter."""
-    adapter = folder / "adapter"
+def stock(options: argparse.Namespace, folder: Path, *flags: str) -> Turns:
+    """A peer."""
     line = [sys.executable, str(HERE / "stock.py"), "--model", options.model, "--dataset", str(folder / "dataset")]
-    line += ["--output", str(adapter), "--length", str(options.length), "--batch", str(options.batch), *flags]
+    line += ["--output", str(folder / "adapter"), "--length", str(options.length), "--batch", str(options.batch)]
     pattern = re.compile(r"^trained on (\d+) tokens$", re.MULTILINE)
-    return observe(line, SAME if options.same_allocator else {}, partial(_first_number, pattern)), adapter
+    return Turns([*line, *flags], SAME if options.same_allocator else {}, partial(_first_number, pattern))
 
 
 def _first_number(pattern: re.Pattern[str], text: str) -> int | None:
@@ -99,16 +60,14 @@ def _first_number(pattern: re.Pattern[str], text: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def run_codetune(options: argparse.Namespace, folder: Path, precision: str) -> tuple[Observed, Path]:
-    """One run of `python -m codetune_trainer train`, through its own contract, and its adapter."""
+def codetune(options: argparse.Namespace, folder: Path, precision: str) -> Turns:
+    """`python -m codetune_trainer train`, through its own contract."""
     (folder / "config.json").write_text(json.dumps(build_config(options, folder, precision).to_wire()))
     environment = {"CODETUNE_CONFIG": str(folder / "config.json"), "CODETUNE_STORE": str(folder)}
     environment |= {"CODETUNE_MODEL": str(Path(options.model).resolve()), "CODETUNE_SCRATCH": str(folder)}
     environment |= {"CODETUNE_TERMINATION_LOG": str(folder / "termination")}
-    environment |= SAME if options.same_allocator else IMAGE
-    line = [sys.executable, "-m", "codetune_trainer", "train"]
-    found = observe(line, environment, _count_progress)
-    return found, max((folder / "run" / "checkpoints").glob("step-*"))
+    environment |= POD | (SAME if options.same_allocator else IMAGE)
+    return Turns([sys.executable, "-m", "codetune_trainer", "train"], environment, _count_progress)
 
 
 def _count_progress(text: str) -> int | None:
@@ -140,11 +99,23 @@ def build_config(options: argparse.Namespace, folder: Path, precision: str) -> T
     )
 
 
+def find_adapter(folder: Path) -> Path:
+    """What a candidate left."""
+    checkpoints = list((folder / "run" / "checkpoints").glob("step-*"))
+    return max(checkpoints) if checkpoints else folder / "adapter"
+
+
 def measure_loss(options: argparse.Namespace, adapter: Path) -> float:
     """Held-out loss of a candidate's adapter."""
     line = [sys.executable, str(HERE / "holdout.py"), "--model", options.model, "--dataset", options.dataset]
     line += ["--adapter", str(adapter), "--length", str(options.length)]
-    return float(observe(line, {}, lambda _: None).output.splitlines()[-1])
+    return float(subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def measure_product(precision: str) -> float:
+    """FLOP/s of one large product, the best of some."""
+    line = [sys.executable, "-c", PRODUCT, precision]
+    return float(subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def flops_a_token(options: argparse.Namespace) -> float:
@@ -156,77 +127,81 @@ def flops_a_token(options: argparse.Namespace) -> float:
     return float(4 * weights + 3 * 2 * options.length * width * layers)
 
 
-def choose_candidates(options: argparse.Namespace) -> dict[str, Callable[[Path], tuple[Observed, Path]]]:
-    """By name; the first is what the ratios are of."""
-    found: dict[str, Callable[[Path], tuple[Observed, Path]]] = {
-        "Trainer + PEFT, fp32": lambda folder: run_stock(options, folder),
-        "TRL packing, fp32": lambda folder: run_stock(options, folder, "--trl"),
-        "Codetune, fp32": partial(run_codetune, options, precision="Float32"),
-    }
-    if options.bf16:
-        found["Trainer + PEFT, bf16"] = lambda folder: run_stock(options, folder, "--bf16")
-        found["TRL packing, bf16"] = lambda folder: run_stock(options, folder, "--trl", "--bf16")
-        found["Codetune, bf16"] = partial(run_codetune, options, precision="BFloat16")
-    return {name: run for name, run in found.items() if re.search(options.only, name)}
+CANDIDATES: dict[str, tuple[str, Callable[[argparse.Namespace, Path], Turns]]] = {
+    "Trainer + PEFT, fp32": ("float32", stock),
+    "Trainer + PEFT, bf16": ("bfloat16", lambda options, folder: stock(options, folder, "--bf16")),
+    "TRL, packing": ("bfloat16", lambda options, folder: stock(options, folder, "--trl")),
+    "Codetune, fp32": ("float32", partial(codetune, precision="Float32")),
+    "Codetune, bf16": ("bfloat16", partial(codetune, precision="BFloat16")),
+}
+"""Precision of the products, and what starts it."""
 
 
-@dataclass
-class Figures:
-    """What was measured of one candidate."""
-
-    runs: list[Observed] = field(default_factory=list)
-    loss: float = 0.0
-
-    def median(self, figure: Callable[[Observed], float]) -> float:
-        """Of all its runs."""
-        return statistics.median(map(figure, self.runs))
-
-
-def print_table(options: argparse.Namespace, found: dict[str, Figures], product: float) -> None:
-    """Medians and ratios to the first."""
-    limit = product / flops_a_token(options)
-    print(f"\n{options.found} tokens a run, length {options.length}, batch {options.batch}, {options.runs} rounds;")
-    print(f"products reach {product / 1e9:.0f} GFLOP/s, which is {limit:.0f} tokens/s.\n")
-    print("| candidate | tokens/s | ratio | per second of a core | ratio | peak GB | ratio | held-out loss |")
-    print(8 * "|---" + "|")
-    first = next(iter(found.values()))
-    for name, figures in found.items():
-        cells = [name]
-        for figure in (lambda run: run.speed(1), lambda run: run.speed(2), lambda run: run.peak_bytes / 1e9):
-            value, other = figures.median(figure), first.median(figure)
-            cells += [f"{value:.1f}" if value > 10 else f"{value:.2f}", f"{value / other:.2f}"]
-        print(f"| {' | '.join(cells)} | {figures.loss:.4f} |")
+def print_table(options: argparse.Namespace, found: dict[str, Turns], losses: dict[str, float]) -> None:
+    """Medians; ratios of the last candidates to each of the peers."""
+    products = {precision: measure_product(precision) for precision in {CANDIDATES[name][0] for name in found}}
+    limits = {precision: product / flops_a_token(options) for precision, product in products.items()}
+    speeds = {name: statistics.median(candidate.speeds) for name, candidate in found.items()}
+    tokens = ", ".join(f"{candidate.tokens}" for candidate in found.values())
+    print(f"\nLength {options.length}, batch {options.batch}, {options.runs} rounds, tokens: {tokens}.")
+    for precision, product in sorted(products.items()):
+        print(f"Products in {precision} reach {product / 1e9:.0f} GFLOP/s: {limits[precision]:.0f} tokens/s.")
+    peers = [name for name in found if not name.startswith("Codetune")]
+    print("\n| candidate | tokens/s | of the limit | peak GB | held-out loss |", end="")
+    print("".join(f" to {name} | memory |" for name in peers))
+    print((5 + 2 * len(peers)) * "|---" + "|")
+    for name, candidate in found.items():
+        share = speeds[name] / limits[CANDIDATES[name][0]]
+        cells = [
+            name,
+            f"{speeds[name]:.0f}",
+            f"{share:.0%}",
+            f"{candidate.peak_bytes / 1e9:.2f}",
+            f"{losses.get(name, math.nan):.4f}",
+        ]
+        for peer in peers:
+            cells.append(f"{speeds[name] / speeds[peer]:.2f}")
+            cells.append(f"{candidate.peak_bytes / found[peer].peak_bytes:.0%}")
+        print(f"| {' | '.join(cells)} |")
 
 
 def main() -> None:
-    """Run all candidates in turn and print medians and ratios to the first."""
+    """Run all candidates in turn and print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--dataset", required=True, help="folder of a Codetune dataset with held-out files")
-    parser.add_argument("--tokens", type=int, default=12_000, help="about so many tokens a run")
-    parser.add_argument("--length", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--length", type=int, default=512, help="tokens in a sequence")
+    parser.add_argument("--batch", type=int, default=4, help="sequences in a step")
+    parser.add_argument("--runs", type=int, default=5, help="rounds")
+    parser.add_argument("--steps", type=int, default=1, help="steps in a turn")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--bf16", action="store_true", help="also in bf16, which not every CPU computes in itself")
     parser.add_argument("--same-allocator", action="store_true", help="one setting of malloc for all candidates")
+    parser.add_argument("--keep", type=Path, help="put the adapters here, for holdout.py, instead of measuring losses")
     parser.add_argument("--only", default="", help="candidates whose name matches this pattern")
     options = parser.parse_args()
-    candidates = choose_candidates(options)
-    found = {name: Figures() for name in candidates}
-    products: list[float] = []
+    names = [name for name in CANDIDATES if re.search(options.only, name)]
     tokenizer = AutoTokenizer.from_pretrained(options.model)
-    for _ in range(options.runs):
-        for name, candidate in candidates.items():
-            products.append(float(observe([sys.executable, "-c", PRODUCT, "float32"], {}, lambda _: None).output))
-            with tempfile.TemporaryDirectory() as folder:
-                options.found = write_subset(Path(options.dataset), Path(folder) / "dataset", tokenizer, options.tokens)
-                run, adapter = candidate(Path(folder))
-                found[name].loss = found[name].loss or measure_loss(options, adapter)  # the same every time
-            found[name].runs.append(run)
-            speeds = f"{run.speed(1):.1f} tokens/s, {run.speed(2):.1f} a second of a core"
-            print(f"{name}: {speeds}, {run.peak_bytes / 1e9:.2f} GB, {products[-1] / 1e9:.0f} GFLOP/s", flush=True)
-    print_table(options, found, max(products))
+    turn = options.steps * options.batch * options.length
+    with tempfile.TemporaryDirectory() as place:
+        found = {}
+        for index, name in enumerate(names):
+            folder = Path(place) / str(index)
+            folder.mkdir()
+            # A step more than is measured, and one for what turns take too much.
+            asked = turn * options.runs + 2 * options.batch * options.length
+            options.found = write_subset(Path(options.dataset), folder / "dataset", tokenizer, asked)
+            found[name] = CANDIDATES[name][1](options, folder)
+        # Half a step less: not all steps are full of real tokens.
+        take_turns(list(found.values()), options.runs, turn - options.batch * options.length // 2)
+        for name, candidate in found.items():
+            speeds = ", ".join(f"{speed:.0f}" for speed in candidate.speeds)
+            print(f"{name}: {speeds} tokens/s, {candidate.peak_bytes / 1e9:.2f} GB", flush=True)
+        adapters = {name: find_adapter(Path(place) / str(at)) for at, name in enumerate(names)}
+        if options.keep is not None:
+            for name, adapter in adapters.items():
+                shutil.copytree(adapter, options.keep / re.sub("[^A-Za-z0-9]+", "-", name), dirs_exist_ok=True)
+        losses = {} if options.keep is not None else {name: measure_loss(options, adapters[name]) for name in names}
+    print_table(options, found, losses)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def build_trainer(options: argparse.Namespace, tokenizer: Any, teller: Teller) -
     padding = tokenizer.pad_token_id or tokenizer.eos_token_id
     return Trainer(
         model=get_peft_model(model, _adapter()),
-        args=TrainingArguments(**_arguments(options), remove_unused_columns=False),
+        args=TrainingArguments(**_arguments(options), bf16=options.bf16, remove_unused_columns=False),
         train_dataset=windows(options.dataset, "train", tokenizer, options.length),  # type: ignore[arg-type]
         data_collator=Counter(lambda rows: collate(rows, padding), teller.batches),
         callbacks=[teller],
@@ -77,7 +77,10 @@ def build_trainer(options: argparse.Namespace, tokenizer: Any, teller: Teller) -
 
 
 def build_trl(options: argparse.Namespace, tokenizer: Any, teller: Teller) -> Trainer:
-    """TRL's SFTTrainer with packing that cuts no token off; its other defaults as they are (activations twice)."""
+    """TRL's SFTTrainer with packing that cuts no token off; its other defaults as they are.
+
+    Those are: weights in float32, products in bf16, activations computed twice.
+    """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -86,12 +89,10 @@ def build_trl(options: argparse.Namespace, tokenizer: Any, teller: Teller) -> Tr
         "packing": True,
         "packing_strategy": "bfd_split",
         "max_length": options.length,
-        "use_cpu": not torch.cuda.is_available(),
     }
-    settings |= {"model_init_kwargs": {"dtype": "bfloat16" if options.bf16 else "float32"}}
     trainer = SFTTrainer(
         model=options.model,
-        args=SFTConfig(**_arguments(options), **settings),
+        args=SFTConfig(**_arguments(options), **settings),  # type: ignore[arg-type]
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=_adapter(),
@@ -111,11 +112,11 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
         "num_train_epochs": 1,
         "per_device_train_batch_size": options.batch,
         "learning_rate": 3e-4,
-        "bf16": options.bf16,
         "save_strategy": "no",
         "report_to": [],
         "logging_strategy": "no",
         "disable_tqdm": True,
+        "use_cpu": not torch.cuda.is_available(),
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
+import yaml
 from kubernetes import config
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import ConfigException
@@ -43,14 +44,17 @@ class Connection:
         data = None if body is None else json.dumps(body).encode()
         answer = self.send(method, path, body=data, headers={"Content-Type": content_type})
         content = read_all(answer)
+        if answer.status >= 400 and not _is_status(content):
+            raise self._not_an_api_server(f"HTTP {answer.status}")
+        if answer.status == 401:
+            hint = "the credentials of the kubeconfig are refused or have run out, as `kubectl auth whoami` shows"
+            raise ApiRefusal(answer.status, f"{read_message(content)}: {hint}")
         if answer.status >= 400:
             raise ApiRefusal(answer.status, read_message(content))
         try:
             found: Obj = json.loads(content)
         except ValueError as error:
-            raise CliError(
-                f"{method} {path} was answered with something else than JSON: is this an API server?"
-            ) from error
+            raise self._not_an_api_server("something else than JSON") from error
         return found
 
     def send(
@@ -74,6 +78,13 @@ class Connection:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Interrupted(f"The API server {self.api.configuration.host} can't be reached: {error}") from error
 
+    def _not_an_api_server(self, answer: str) -> CliError:
+        """Something else answers, be it a proxy or a login page."""
+        host = self.api.configuration.host
+        return CliError(
+            f"{host} answers with {answer} and not as an API server does: is the kubeconfig's server right?"
+        )
+
     def _authorization(self) -> dict[str, str]:
         """Asked for each request: a token may be renewed meanwhile."""
         settings: dict[str, Any] = dict(self.api.configuration.auth_settings())
@@ -96,6 +107,12 @@ def connect(kubeconfig: Path | None, context: str | None, namespace: str | None)
         if kubeconfig is not None or context is not None:
             raise CliError(f"The kubeconfig can't be used: {str(error).rstrip('.')}.") from error
         own = namespace or _enter_pod(configuration, error)
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError) as error:
+        # The client takes it for granted that the file holds what a kubeconfig holds.
+        said = " ".join(str(error).split())
+        raise CliError(f"The kubeconfig can't be used: it is no YAML of a kubeconfig's form: {said}.") from error
+    if not configuration.host.startswith(("https://", "http://")):
+        raise CliError(f"The kubeconfig can't be used: its cluster's server {configuration.host!r} is no URL.")
     return Connection(own, ApiClient(configuration))
 
 
@@ -107,6 +124,17 @@ def read_all(answer: Answer) -> bytes:
         raise Interrupted(f"The answer broke off: {error}") from error
     finally:
         answer.release_conn()
+
+
+def _is_status(content: bytes) -> bool:
+    """Whether a refusal is an API server's: a metav1.Status, or its words for a path that it does not have."""
+    if content.strip() == b"404 page not found":
+        return True
+    try:
+        said = json.loads(content)
+    except ValueError:
+        return False
+    return isinstance(said, dict) and said.get("kind") == "Status"
 
 
 def read_message(content: bytes) -> str:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from codetune_api.artifacts import ADAPTER_FILES, MANIFEST, checkpoint_folder, checkpoint_name, store_path
+from codetune_api.artifacts import ADAPTER_FILES, MANIFEST, checkpoint_folder, checkpoint_name
 from codetune_api.contracts import CheckpointManifest
 from codetune_api.digests import FileEntry
 from codetune_api.finetune import CheckpointStatus, FineTune
@@ -21,7 +21,7 @@ from codetune_cli.showing import Meter, Screen, say_bytes
 from codetune_cli.storing import StoreClient, read_pieces
 from codetune_cli.waiting import insist
 
-_RUN = re.compile(r"[^/]+/finetunes/([^/]+)/([^/]+)/checkpoints/[^/]+")
+_RUN = re.compile(r"(?:pvc|s3)://.+/finetunes/([^/]+)/([^/]+)/checkpoints/[^/]+")
 _STEP = re.compile(r"step-([0-9]{1,9})")
 _CHUNK = 1 << 20
 
@@ -135,7 +135,7 @@ def _fetch_manifest(store: StoreClient, root: str, checkpoint: CheckpointStatus,
 
 def find_run(checkpoint: CheckpointStatus) -> str:
     """The route of the run's files. Raises: CliError."""
-    match = _RUN.fullmatch(store_path(checkpoint.uri) or checkpoint.uri)
+    match = _RUN.fullmatch(checkpoint.uri)
     if match is None:
         raise CliError(f"{checkpoint.name} lies at {checkpoint.uri}, which the store service does not offer.")
     return f"/v1/finetunes/{match[1]}/{match[2]}/files"

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import urllib3
 from codetune_api.contracts import Contract
-from codetune_api.metadata import STORE_PORT, STORE_SERVICE, STORE_TOKEN_HEADER
+from codetune_api.metadata import STORE_PORT, STORE_SERVICE, STORE_TOKEN_HEADER, STORE_TOKEN_SECRET
 from codetune_api.storing import MissingBlob, PackAnswer, StoreInfo, StoreRefusal, UploadProgress, UploadRequest
 from codetune_api.uploads import UploadHead
 from pydantic import ValidationError
@@ -78,7 +78,7 @@ class StoreClient:
 
         Raises:
             StoreRefused: The store service refused.
-            Interrupted: It could not be reached.
+            Interrupted: It could not be reached, or its token is just being changed.
             CliError: The API server refused.
         """
         answer = self._send(method, path, query, body, headers or {})
@@ -92,6 +92,10 @@ class StoreClient:
             if answer.status < 400:
                 return answer
             refused = self._refusal(answer.status, read_all(answer))
+            if isinstance(refused, StoreRefused) and refused.reason == "Unauthorized":
+                self._token = ""
+                why = f"The store service does not know the token of the Secret {STORE_TOKEN_SECRET} yet"
+                raise Interrupted(f"{why}: after a change it takes up to two minutes to reach the pod.")
         raise refused
 
     def _send(

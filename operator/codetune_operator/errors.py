@@ -5,6 +5,7 @@ OperatorError
 ├── PermanentError            the API server refuses for good; a person has to change something
 │   ├── ForbiddenError        the operator may not do this
 │   ├── InvalidObjectError    an object was refused as invalid
+│   ├── OccupiedError         an object of that name is somebody else's
 │   └── NamespaceTerminatingError  nothing new may be made in a namespace that goes away
 ├── TemporaryError            trying again later helps
 │   └── ConflictError         somebody else changed the object meanwhile
@@ -30,6 +31,10 @@ class ForbiddenError(PermanentError):
 
 class InvalidObjectError(PermanentError):
     """The API server refused an object as invalid."""
+
+
+class OccupiedError(PermanentError):
+    """Somebody else has an object of that name, and keeps what is to be written to it."""
 
 
 class NamespaceTerminatingError(PermanentError):

@@ -103,7 +103,12 @@ def _build_registry(cluster: Cluster, runtime: Runtime, settings: Settings) -> k
     def watcher() -> Watcher:
         return runtime.watcher
 
+    async def stop(**_: Any) -> None:
+        await runtime.stop()
+
     kopf.on.login(registry=registry, id="login")(login)
+    # Before kopf itself ends: it cancels whatever still runs 5 s later, looks that are under way included.
+    kopf.on.cleanup(registry=registry, id="stop")(stop)
     register(registry, watcher, nodes=not settings.namespaces)
     return registry
 

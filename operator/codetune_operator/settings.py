@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
+from codetune_api.artifacts import CLAIM_URI
 from codetune_api.common import Resources
 from codetune_api.model import Name, Quantity
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from codetune_operator.errors import SettingsError
 
 _WORDS = {"extra_forbidden": "there is no such field: check its spelling"}
 _TAG = version("codetune-operator")
+_BUCKET = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_=][A-Za-z0-9_=.-]*)*/?$"
 
 
 class _Group(BaseModel):
@@ -42,19 +44,44 @@ class ImageSettings(_Group):
     """Image of serving pods without a GPU."""
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """As in a container."""
-    pull_secrets: list[Name] = []
+    pull_secrets: list[Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]] = []
     """Names of Secrets with registry credentials, in the namespace of each pod."""
 
 
 class StoreSettings(_Group):
-    """The claim `codetune-artifacts` that the operator makes in a namespace that has none."""
+    """The artifact store of each namespace: a bucket, or the claim `codetune-artifacts` that the operator makes in a
+    namespace that has none."""
 
+    bucket: Annotated[str, Field(pattern=_BUCKET)] | None = None
+    """`s3://bucket/prefix`, where everything of a namespace lies below `<namespace>/`; needs `s3`. Unset: claims. The
+    fields below are then about the room that each pod gets for its own copy of what it needs."""
     storage_class_name: str | None = None
-    """Unset: the cluster's default class."""
+    """Unset: the cluster's default class; with a bucket: the node's own disk."""
     size: Quantity = "50Gi"
     """Room asked for, e.g. `200Gi`."""
     access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
-    """ReadWriteOnce is enough only where all pods of a namespace run on one node."""
+    """ReadWriteOnce is enough only where all pods of a namespace run on one node. A bucket has no use for it."""
+
+    @property
+    def uri(self) -> str:
+        """What the URIs of its artifacts begin with."""
+        return self.bucket.rstrip("/") if self.bucket is not None else CLAIM_URI
+
+
+class S3Settings(_Group):
+    """How pods reach what `s3://` names: the artifact store where `store.bucket` is set, base models and adapters."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/]+/?$")] | None = None
+    """Base URL of an S3-compatible server; unset: AWS."""
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] = "us-east-1"
+    """Region that requests are signed for."""
+    credentials_secret_name: Name | None = None
+    """Secret in each namespace with `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, where there is one,
+    `AWS_SESSION_TOKEN`. Unset: the pods have an identity of their own, by their ServiceAccount or their node."""
+    service_account_name: Name | None = None
+    """ServiceAccount in each namespace that such an identity is bound to (IRSA, EKS Pod Identity); unset: `default`."""
+    ca_config_map_name: Name | None = None
+    """ConfigMap in each namespace with the certificates of the endpoint's own authority, under `ca.crt`."""
 
 
 class HubSettings(_Group):
@@ -73,6 +100,8 @@ class Settings(_Group):
     """Namespaces whose resources are reconciled; empty: all of them."""
     images: ImageSettings = ImageSettings()
     store: StoreSettings = StoreSettings()
+    s3: S3Settings | None = None
+    """Unset: `s3://` is refused."""
     hub: HubSettings = HubSettings()
     monitoring_namespaces: list[Name] = []
     """Namespaces whose pods may reach every serving pod, e.g. that of Prometheus."""
@@ -84,6 +113,12 @@ class Settings(_Group):
     """What a scan Job asks of its node: `cpu` in cores, `memory` in bytes (also the limit)."""
     log_format: Literal["text", "json"] = "text"
     """How the operator writes its own log."""
+
+    @model_validator(mode="after")
+    def _check_bucket(self) -> "Settings":
+        if self.store.bucket is not None and self.s3 is None:
+            raise ValueError("store.bucket needs s3, which says how it is reached: s3: {region: …}")
+        return self
 
 
 def load_settings(path: Path) -> Settings:

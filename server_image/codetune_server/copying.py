@@ -15,12 +15,14 @@ from pathlib import Path
 
 from codetune_api.digests import FileEntry, digest_files
 
+from codetune_server.objects import RemoteFile, bring_file
 from codetune_server.refusing import Refused
 
 _CHUNK_BYTES = 1 << 20
 _INCOMING = "incoming"
-Signature = tuple[int, ...]
-"""Device, inode, size and times of a file: while they stay, so does its content."""
+Signature = tuple[int | str, ...]
+"""Device, inode, size and times of a file, or size and etag of an object: while they stay, so does its content."""
+Source = Path | RemoteFile
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class AdapterCopies:
         self._limit = limit_bytes
         self._known: dict[str, AdapterCopy] = {}
         """Those that were made or checked by this process."""
-        self._sources: dict[tuple[Path, ...], tuple[tuple[Signature, ...], str]] = {}
+        self._sources: dict[tuple[str, ...], tuple[tuple[Signature, ...], str]] = {}
         """Source files → what they were when they were copied last, and the digest that they had."""
 
     def find(self, digest: str) -> AdapterCopy | None:
@@ -56,24 +58,26 @@ class AdapterCopies:
             known = self._known[digest] = AdapterCopy(folder, digest)
         return known
 
-    def take(self, files: Mapping[str, Path]) -> AdapterCopy:
+    def take(self, files: Mapping[str, Source]) -> AdapterCopy:
         """Copy files (name → where it lies), unless they are those that were copied before.
 
         Raises: Refused when there is no room or the files changed meanwhile, OSError when they can't be read.
         """
-        place = tuple(files.values())
-        before = tuple(_signature(os.stat(path)) for path in place)
+        sources = tuple(files.values())
+        place = tuple(source.place if isinstance(source, RemoteFile) else str(source) for source in sources)
+        before = tuple(_sign(source) for source in sources)
         seen = self._sources.get(place)
         if seen and seen[0] == before and (known := self._known.get(seen[1])):
             return known
-        self._make_room(sum(signature[2] for signature in before))
+        self._make_room(sum(_size(source) for source in sources))
         incoming = self._root / _INCOMING
         shutil.rmtree(incoming, ignore_errors=True)
         incoming.mkdir()
         try:
             entries = {name: _copy(path, incoming / name) for name, path in files.items()}
-            if before != tuple(_signature(os.stat(path)) for path in place):
-                raise Refused("DigestMismatch", f"{place[0].parent} was changed while it was copied: it is tried again")
+            if before != tuple(_sign(source) for source in sources):
+                folder = place[0].rpartition("/")[0]
+                raise Refused("DigestMismatch", f"{folder} was changed while it was copied: it is tried again")
             copy = self._settle(incoming, digest_files(entries))
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
@@ -110,8 +114,13 @@ class AdapterCopies:
             )
 
 
-def _copy(source: Path, target: Path) -> FileEntry:
+def _copy(source: Source, target: Path) -> FileEntry:
     """Copy a regular file; returns what was copied. Raises: Refused, OSError."""
+    if isinstance(source, RemoteFile):
+        try:
+            return bring_file(source, target)
+        except OSError as error:
+            raise _full(error) from error
     # Not through a link that took the file's place since, and never waiting for the other end of a pipe.
     descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as reader:
@@ -134,9 +143,11 @@ def _write(descriptor: int, piece: bytes) -> None:
         while rest:
             rest = rest[os.write(descriptor, rest) :]
     except OSError as error:
-        raise Refused(
-            "CacheFull", f"the adapter can't be copied into the pod ({error.strerror}): give its node more disk"
-        ) from error
+        raise _full(error) from error
+
+
+def _full(error: OSError) -> Refused:
+    return Refused("CacheFull", f"the adapter can't be copied into the pod ({error.strerror}): give its node more disk")
 
 
 def _entry(path: Path) -> FileEntry:
@@ -144,5 +155,12 @@ def _entry(path: Path) -> FileEntry:
         return FileEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=path.stat().st_size)
 
 
-def _signature(found: os.stat_result) -> Signature:
+def _size(source: Source) -> int:
+    return source.bytes if isinstance(source, RemoteFile) else os.stat(source).st_size
+
+
+def _sign(source: Source) -> Signature:
+    if isinstance(source, RemoteFile):
+        return (source.bytes, source.etag)  # what comes is of this version, or nothing does
+    found = os.stat(source)
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -82,7 +82,7 @@ class AdapterMiddleware:
             vllm = VllmRoutes(self._app, scope, settings.api_key)
             copies = AdapterCopies(settings.cache, settings.cache_bytes)
             verifier = AdapterVerifier(
-                settings.store, copies, settings.base_model, settings.max_lora_rank, settings.files
+                settings.store, copies, settings.base_model, settings.max_lora_rank, settings.files, settings.mirror
             )
             self._keeper = AdapterKeeper(vllm, verifier)
             token, mounted = TokenFile(settings.token_file), MountedSet(settings.adapters_file)

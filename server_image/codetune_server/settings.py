@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codetune_api.contracts import ENV_FILE_ROOT, ENV_MODEL, ENV_STORE
+from codetune_bucket.mirroring import Mirror
 
 ENV_ADAPTERS = "CODETUNE_ADAPTERS"
 """File with the desired adapters at start, `DesiredAdapters` as JSON."""
@@ -48,6 +49,8 @@ class ServerSettings:
     base_model: str = ""
     files: Path | None = None
     """What `file:///` means; only a local cluster has it."""
+    mirror: Mirror | None = None
+    """The bucket that the store is, where it is one."""
     model: Path | None = None
     """Folder of the base model."""
     max_lora_rank: int = DEFAULT_MAX_LORA_RANK
@@ -74,6 +77,7 @@ class ServerSettings:
             api_keys=_path(environment.get(ENV_API_KEYS)),
             base_model=environment.get(ENV_BASE_MODEL, ""),
             files=_path(environment.get(ENV_FILE_ROOT)),
+            mirror=Mirror.from_environment(Path(store), environment),
             model=_path(environment.get(ENV_MODEL)),
             max_lora_rank=rank or DEFAULT_MAX_LORA_RANK,
             api_key=environment.get(ENV_VLLM_API_KEY, ""),

@@ -7,14 +7,17 @@ and what lies outside the store. They are made on a copy (`copying`), so that wh
 import json
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from codetune_api.artifacts import ADAPTER_FILES
 from codetune_api.common import MODEL_URI_PATTERN
 from codetune_api.contracts import DesiredAdapter
+from codetune_bucket.mirroring import Mirror
 
-from codetune_server.copying import AdapterCopies, AdapterCopy
+from codetune_server.copying import AdapterCopies, AdapterCopy, Source
+from codetune_server.objects import find_files
 from codetune_server.refusing import Refused
 from codetune_server.tensors import highest_rank
 
@@ -27,14 +30,21 @@ class AdapterVerifier:
     """Copies and checks folders of one store against one base model. Blocking: call it in a thread."""
 
     def __init__(
-        self, store: Path, copies: AdapterCopies, base_model: str, max_rank: int, files: Path | None = None
+        self,
+        store: Path,
+        copies: AdapterCopies,
+        base_model: str,
+        max_rank: int,
+        files: Path | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
-        """`files` is what `file:///` means; without it only the store is read."""
+        """`files` is what `file:///` means; `mirror` is the store's bucket. Without them only the store is read."""
         self._store = store
         self._files = files
         self._copies = copies
         self._base_model = base_model
         self._max_rank = max_rank
+        self._mirror = mirror or Mirror(store)
 
     def verify(self, adapter: DesiredAdapter) -> AdapterCopy:
         """Bring a folder into the pod. Raises: Refused with the reason and a sentence that says how to mend it."""
@@ -59,6 +69,23 @@ class AdapterVerifier:
 
     def _copy(self, adapter: DesiredAdapter) -> AdapterCopy:
         """Raises: Refused, OSError."""
+        remote = find_files(adapter, self._mirror)
+        sizes = {name: file.bytes for name, file in remote.items()} if remote is not None else {}
+        files: Mapping[str, Source] = remote if remote is not None else self._find_files(adapter)
+        if sizes.get(CONFIG, 0) > MAX_CONFIG_BYTES:
+            raise _too_large()
+        copy = self._copies.take(files)
+        # The digest comes first: of a file that is not the one that was meant, nothing else is worth saying.
+        if adapter.digest and copy.digest != adapter.digest:
+            raise Refused(
+                "DigestMismatch",
+                f"{adapter.path} has the digest {copy.digest}, expected was {adapter.digest}: "
+                "its files were changed or damaged; write the adapter again or ask for the digest that it has",
+            )
+        return copy
+
+    def _find_files(self, adapter: DesiredAdapter) -> dict[str, Path]:
+        """Raises: Refused, OSError."""
         root = self._files if adapter.root == "Files" else self._store
         if root is None:
             raise Refused(
@@ -70,16 +97,8 @@ class AdapterVerifier:
             if not stat.S_ISREG(path.stat().st_mode):
                 raise Refused("InvalidAdapter", f"{name} in {adapter.path} is not a file: write the adapter again")
         if files[CONFIG].stat().st_size > MAX_CONFIG_BYTES:
-            raise Refused("InvalidAdapter", f"{CONFIG} is larger than {MAX_CONFIG_BYTES} bytes: that is not PEFT's")
-        copy = self._copies.take(files)
-        # The digest comes first: of a file that is not the one that was meant, nothing else is worth saying.
-        if adapter.digest and copy.digest != adapter.digest:
-            raise Refused(
-                "DigestMismatch",
-                f"{adapter.path} has the digest {copy.digest}, expected was {adapter.digest}: "
-                "its files were changed or damaged; write the adapter again or ask for the digest that it has",
-            )
-        return copy
+            raise _too_large()
+        return files
 
     def keep_only(self, digests: set[str]) -> None:
         """Remove the copies of all others. Raises: OSError."""
@@ -116,6 +135,10 @@ class AdapterVerifier:
                 "start it with a higher --max-lora-rank",
                 rank=rank,
             )
+
+
+def _too_large() -> Refused:
+    return Refused("InvalidAdapter", f"{CONFIG} is larger than {MAX_CONFIG_BYTES} bytes: that is not PEFT's")
 
 
 def _inside(root: Path, path: str | Path) -> Path:

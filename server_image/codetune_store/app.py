@@ -9,6 +9,7 @@ from aiohttp.typedefs import Handler, Middleware
 from codetune_api.metadata import STORE_TOKEN_HEADER, STORE_TOKEN_SECRET
 from codetune_api.storing import StoreRefusal
 from codetune_api.uploads import MAX_BODY_BYTES
+from codetune_bucket.errors import BucketError
 
 from codetune_store.errors import StoreError, Unauthorized, translate
 from codetune_store.reading_routes import ReadingRoutes
@@ -67,7 +68,7 @@ async def _refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
         if error.status == 413:
             message = f"The body has more than {MAX_BODY_BYTES} bytes: send it in several pieces."
         return _answer(error.status, StoreRefusal(reason=reason, message=message))
-    except OSError as error:
+    except (OSError, BucketError) as error:
         refusal = translate(error)
         if refusal is None:
             raise

@@ -10,6 +10,7 @@ StoreError               an answer with a status of 400 or above; carries `Store
 ├── UploadIncomplete 409 a version can't be committed before all of it is there
 ├── TooLarge      413    more bytes than a request, a manifest or a content may have
 ├── BadRange      416    the file has no such bytes
+├── StoreUnavailable 503 the bucket can't be reached, does not let us in, or what lies in it is damaged
 └── DiskFull      507    the volume has no room left
 """
 
@@ -18,6 +19,7 @@ from typing import ClassVar
 
 from codetune_api.metadata import ARTIFACTS_CLAIM
 from codetune_api.storing import StoreRefusal
+from codetune_bucket.errors import BucketError, BucketFull
 
 
 class StoreError(Exception):
@@ -96,14 +98,22 @@ class DiskFull(StoreError):
     status, reason = 507, "DiskFull"
 
 
+class StoreUnavailable(StoreError):
+    """The bucket of the store does not do what it is asked."""
+
+    status, reason = 503, "StoreUnavailable"
+
+
 ROOM = (
     f"Give the claim {ARTIFACTS_CLAIM} more space, or delete FineTunes and Projects that nobody needs; then send "
     "again: what is there already is not sent twice."
 )
 
 
-def translate(error: OSError) -> StoreError | None:
-    """The refusal that an error of the file system means to a client; None when it is a fault of ours."""
+def translate(error: OSError | BucketError) -> StoreError | None:
+    """The refusal that an error of the store means to a client; None when it is a fault of ours."""
+    if isinstance(error, BucketError):
+        return (DiskFull if isinstance(error, BucketFull) else StoreUnavailable)(f"{error.message} {error.hint}")
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DiskFull(f"The volume of the artifact store is full. {ROOM}")
     if error.errno == errno.ENOENT:

@@ -12,7 +12,7 @@ from codetune_api.storing import RunFile, RunFiles, StoreInfo
 
 from codetune_store import __version__
 from codetune_store.errors import BadRange, InvalidRequest
-from codetune_store.opening import list_files, open_file
+from codetune_store.files import StoredFiles
 from codetune_store.reporting import RowFilter, read_report
 from codetune_store.requests import read_file_parts, read_name, read_uid, stream_lines
 from codetune_store.settings import StoreSettings
@@ -27,6 +27,7 @@ class ReadingRoutes:
 
     def __init__(self, settings: StoreSettings) -> None:
         self._settings = settings
+        self._files = StoredFiles(settings.mirror)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Register them."""
@@ -48,9 +49,8 @@ class ReadingRoutes:
             hint = "give the dataset's, as it stands in the Project's status.revision"
             raise InvalidRequest(f"revision is {revision[:80]!r}, which is no sha256:…: {hint}.")
         wanted = RowFilter.from_query(request.query)
-        root, namespace = self._settings.root, self._settings.namespace
-        name = read_name(request, "project")
-        lines = await asyncio.to_thread(read_report, root, namespace, name, revision, wanted)
+        name, namespace = read_name(request, "project"), self._settings.namespace
+        lines = await asyncio.to_thread(read_report, self._files, namespace, name, revision, wanted)
         return await stream_lines(request, lines)
 
     async def list_run(self, request: web.Request) -> web.Response:
@@ -61,7 +61,7 @@ class ReadingRoutes:
     async def download(self, request: web.Request) -> web.StreamResponse:
         """One file of a run, or the range of it that was asked for."""
         parts = [*self._run_folder(request), *read_file_parts(request.match_info["path"])]
-        file = await asyncio.to_thread(open_file, self._settings.root, parts)
+        file = await asyncio.to_thread(self._files.open, parts)
         with file:
             size = file.seek(0, 2)
             begin, end = resolve_range(request, size)
@@ -82,7 +82,7 @@ class ReadingRoutes:
         return finetune_folder(self._settings.namespace, name, uid).split("/")
 
     def _list(self, folder: list[str]) -> RunFiles:
-        found = list(islice(list_files(self._settings.root, folder), MAX_LISTED_FILES + 1))
+        found = list(islice(self._files.list(folder), MAX_LISTED_FILES + 1))
         files = [RunFile(path=entry.path, bytes=entry.size) for entry in found[:MAX_LISTED_FILES]]
         return RunFiles(files=files, truncated=len(found) > MAX_LISTED_FILES)
 

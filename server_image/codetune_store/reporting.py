@@ -3,14 +3,13 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from codetune_api.artifacts import dataset_folder
 
 from codetune_store.errors import InvalidRequest
+from codetune_store.files import StoredFiles
 from codetune_store.matching import PathPattern
-from codetune_store.opening import open_file
 
 _DECISIONS = frozenset({"train", "holdout", "rejected", "accepted"})
 _FILTERS = frozenset({"revision", "decision", "reason", "type", "path"})
@@ -60,14 +59,14 @@ class RowFilter:
         return self.path.matches(full.partition("/")[2]) or self.path.matches(full)
 
 
-def read_report(root: Path, namespace: str, project: str, revision: str, wanted: RowFilter) -> Iterator[bytes]:
+def read_report(files: StoredFiles, namespace: str, project: str, revision: str, wanted: RowFilter) -> Iterator[bytes]:
     """The wanted lines of a dataset's report as they stand in it; the file is open when this returns.
 
     Raises:
         NotFound: There is no such dataset.
     """
     folder = dataset_folder(namespace, project, revision)
-    file = open_file(root, [*folder.split("/"), "report.jsonl"])
+    file = files.open([*folder.split("/"), "report.jsonl"])
 
     def read() -> Iterator[bytes]:
         with file:

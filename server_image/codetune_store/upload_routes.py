@@ -122,6 +122,8 @@ class UploadRoutes:
 
     def _upload(self, request: web.Request) -> Upload:
         """The folder of the upload source that the path names. Raises: InvalidRequest, NotFound."""
+        if self._settings.mirror.is_remote:
+            raise InvalidRequest("Uploads are taken only where the store is a claim, and here it is a bucket.")
         project, source = read_name(request, "project"), read_name(request, "source")
         root = self._settings.root
         upload = Upload(root / upload_folder(self._settings.namespace, project, source))

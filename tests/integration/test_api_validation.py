@@ -138,6 +138,16 @@ SOURCE = PROJECT["spec"]["sources"][0]
             change(FINETUNE, training={"sharding": "On"}, resources={"gpus": 1}),
             id="sharing-weights-alone",
         ),
+        pytest.param(
+            ["lora.quantization is Nf4, which needs a GPU"],
+            change(FINETUNE, lora={"quantization": "Nf4"}, resources={"gpus": 0}),
+            id="4-bits-without-a-gpu",
+        ),
+        pytest.param(
+            ["training.sharding is On, but weights in 4 bits"],
+            change(FINETUNE, lora={"quantization": "Nf4"}, training={"sharding": "On"}, resources={"gpus": 2}),
+            id="4-bits-spread-over-gpus",
+        ),
         pytest.param(["spec.resources.nodes"], change(FINETUNE, resources={"nodes": 0}), id="no-node"),
         pytest.param(["spec.holdout.fraction"], change(PROJECT, holdout={"fraction": 0.9}), id="out-of-range"),
         pytest.param(

@@ -158,7 +158,7 @@ def test_a_source_that_fails_is_told_on_it_and_does_not_stop_the_others(team: "T
     assert condition(team, "Ready")["status"] == "True"
     failing = condition(team, "SourcesReady")
     assert (failing["status"], failing["reason"]) == ("False", "EmptyRepository")
-    assert "1 of 2 sources can't be read. lib:" in failing["message"]
+    assert "1 of 2 sources can't be read in full. lib:" in failing["message"]
     assert "kubectl annotate project shop" in failing["message"]
     assert [entry.get("reason", "") for entry in status["sources"]] == ["", "EmptyRepository"]
 
@@ -257,6 +257,7 @@ def test_a_namespace_delete_does_not_wait_for_runs(team: "Team") -> None:
     team.apply(make_finetune(suspend=True))
     team.wait_for_phase("ft", "mine", "Suspended")
     team.kubectl("delete", "cproj", "shop", "--wait=false")
+    team.wait_until(lambda: condition(team, "Ready")["reason"] == "DatasetInUse", "the run holds the Project")
 
     cluster = team.installation.cluster
     cluster.kubectl("delete", "namespace", team.name, "--wait=false")

@@ -3,15 +3,18 @@
 import argparse
 import importlib
 import importlib.metadata
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
 from codetune_trainer.config import termination_log
-from codetune_trainer.errors import EXIT_STOPPED, run_to_exit_code
+from codetune_trainer.errors import EXIT_STOPPED, MORE_MEMORY, MORE_SCAN_MEMORY, run_to_exit_code
 from codetune_trainer.launching import leave_code
 
+# Where numpy reads it: what it may be used for here is not worth threads, and with one thread a scan can fork.
+_ENVIRONMENT = {"scan": {"OPENBLAS_NUM_THREADS": "1"}}
 _PROGRAMS = {
     "scan": "fetch a Project's sources and write its dataset",
     "fetch": "bring a base model from the hub into the store",
@@ -33,11 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Also while the libraries load: as the first process of a container it would not hear of SIGTERM otherwise.
     # `train` takes over from here to end with a checkpoint.
     signal.signal(signal.SIGTERM, _end)
-    return leave_code(run_to_exit_code(lambda: _load(program)(), termination_log()))
+    more_memory = MORE_SCAN_MEMORY if program == "scan" else MORE_MEMORY
+    return leave_code(run_to_exit_code(lambda: _load(program)(), termination_log(), more_memory))
 
 
 def _load(program: str) -> Callable[[], int]:
     """The program's `main`. Imported here, because each needs other libraries: only `train` waits for torch."""
+    os.environ.update(_ENVIRONMENT.get(program, {}))
     run: Callable[[], int] = importlib.import_module(f"codetune_trainer.{program}").main
     return run
 

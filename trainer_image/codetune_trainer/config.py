@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from codetune_api.contracts import (
     ENV_VOLUMES,
     RunConfig,
 )
+from codetune_bucket.mirroring import Mirror
 from pydantic import ValidationError
 
 from codetune_trainer.errors import InvalidParameters
@@ -39,6 +41,13 @@ class Places:
     """What `file:///` means; None: file URLs are refused."""
     model: Path | None = None
     """Folder of the base model."""
+    mirrored: Mirror | None = None
+    """The bucket behind the store, where there is one."""
+
+    @cached_property
+    def mirror(self) -> Mirror:
+        """Brings what a run reads into the store's folder, and what it made out of it."""
+        return self.mirrored or Mirror(self.store)
 
 
 def load_config(model: type[Config]) -> Config:
@@ -59,13 +68,19 @@ def load_config(model: type[Config]) -> Config:
 
 def load_places() -> Places:
     """The pod's folders. Raises: InvalidParameters when a variable is missing that every run needs."""
+    store = _required(ENV_STORE)
+    try:
+        mirror = Mirror.from_environment(store)
+    except ValueError as error:
+        raise InvalidParameters(f"{error}.", "The operator sets both in every Job.") from error
     return Places(
-        store=_required(ENV_STORE),
+        store=store,
         scratch=_required(ENV_SCRATCH),
         credentials=_optional(ENV_CREDENTIALS),
         volumes=_optional(ENV_VOLUMES),
         file_root=_optional(ENV_FILE_ROOT),
         model=_optional(ENV_MODEL),
+        mirrored=mirror,
     )
 
 

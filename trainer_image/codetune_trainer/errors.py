@@ -17,6 +17,9 @@
     ├── DeviceMissing            the pod has no GPU although it asked for one
     ├── PeerMissing              the nodes of a run do not find each other
     ├── PeerLost                 another process of the run is gone, which alone says why
+    ├── StoreDenied              the bucket of the store does not let this run in
+    ├── StoreUnavailable         the bucket can't be reached or does not work now
+    ├── StoreDamaged             what lies in the bucket is not what was put there
     └── DiskFull                 a volume has no space left
 
 A container that fails writes `{reason, message, hint}` to its termination log, where the operator reads it.
@@ -24,6 +27,7 @@ A container that fails writes `{reason, message, hint}` to its termination log, 
 
 import errno
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -31,7 +35,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from codetune_api.common import FailureReason
-from codetune_api.contracts import Terminated
+from codetune_api.contracts import ENV_BUCKET, Terminated
+from codetune_bucket.errors import BucketError
 
 EXIT_RETRY = 1
 """Another attempt may succeed."""
@@ -67,6 +72,8 @@ _PERMANENT: frozenset[FailureReason] = frozenset(
         "DigestMismatch",
         "InvalidArchive",
         "UploadMissing",
+        "StoreDenied",
+        "StoreDamaged",
     }
 )
 _HUMAN_LINE_CHARACTERS = 2000
@@ -279,12 +286,53 @@ class DiskFull(TrainerError):
     reason = "DiskFull"
 
 
-def run_to_exit_code(run: Callable[[], int], termination_log: Path | None) -> int:
-    """Run a program's body; a failure becomes one human line, the termination log and an exit code."""
+class StoreDenied(TrainerError):
+    """The bucket of the store does not let this run in."""
+
+    reason = "StoreDenied"
+
+
+class StoreUnavailable(TrainerError):
+    """The bucket of the store can't be reached, or does not work now."""
+
+    reason = "StoreUnavailable"
+
+
+class StoreDamaged(TrainerError):
+    """What lies in the bucket of the store is not what was put there."""
+
+    reason = "StoreDamaged"
+
+
+_OF_BUCKETS: dict[FailureReason, type[TrainerError]] = {
+    kind.reason: kind for kind in (StoreDenied, StoreUnavailable, StoreDamaged, DiskFull)
+}
+
+
+def say_room() -> str:
+    """What to do about a store without room: a claim, or the pod's own copy of what it needs of a bucket."""
+    if os.environ.get(ENV_BUCKET):
+        return "Raise store.size in the operator's settings: it is the room that each pod has for its own copy."
+    return "Give the claim codetune-artifacts more space, or delete FineTunes and Projects that nobody needs."
+
+
+MORE_MEMORY = "Raise spec.resources.memory."
+MORE_SCAN_MEMORY = "Raise files.quality.resources.memory where that is set, else the operator's scanResources."
+"""A Project has no spec.resources: what to do for its scan."""
+
+
+def run_to_exit_code(run: Callable[[], int], termination_log: Path | None, more_memory: str = MORE_MEMORY) -> int:
+    """Run a program's body; a failure becomes one human line, the termination log and an exit code.
+
+    Args:
+        run: The body.
+        termination_log: Where the machine's form goes.
+        more_memory: What to do where the pod has too little memory.
+    """
     try:
         return run()
     except Exception as error:
-        failure = translate(error)
+        failure = translate(error, more_memory)
         if failure is not error:
             traceback.print_exception(error, file=sys.stderr)
         # Last words are those of the process that failed first.
@@ -292,19 +340,21 @@ def run_to_exit_code(run: Callable[[], int], termination_log: Path | None) -> in
         return failure.exit_code
 
 
-def translate(error: Exception) -> TrainerError:
+def translate(error: Exception, more_memory: str = MORE_MEMORY) -> TrainerError:
     """The failure that an exception stands for; our own come back as they are."""
     if isinstance(error, TrainerError):
         return error
+    if isinstance(error, BucketError):
+        return _OF_BUCKETS[error.reason](error.message, error.hint)
     # EFBIG: a limit on the size of a file, of the volume or of the process.
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         where = f" while writing {error.filename}" if error.filename else ""
         return DiskFull(
             f"A volume is full{where}.",
-            "Give the claim codetune-artifacts more space, or delete FineTunes and Projects that nobody needs.",
+            say_room(),
         )
     if isinstance(error, MemoryError):
-        return OutOfMemory("The pod ran out of memory.", "Raise spec.resources.memory.")
+        return OutOfMemory("The pod ran out of memory.", more_memory)
     return TrainerError(
         f"{type(error).__name__}: {error}",
         "This is a fault of Codetune: please report it with the log of this pod.",

@@ -1,27 +1,35 @@
-"""`python -m codetune_trainer fetch`: bring a base model from the hub into the store, once, verified.
+"""`python -m codetune_trainer fetch`: bring a base model from the hub or a bucket into the store, once, verified.
 
 It lands in `models/<org>/<name>/<commit>`; `$CODETUNE_SCRATCH/model` becomes a link to it. Only this program has the
 hub's token and talks to the hub. Weights in pickles are never fetched: loading one runs its code.
 """
 
-import fcntl
 import fnmatch
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from codetune_api.artifacts import model_folder
 from codetune_api.contracts import FetchConfig, FetchedModel
 from codetune_api.protocol import ModelEvent
+from codetune_bucket.errors import ObjectDamaged
 from pydantic import ValidationError
 
+from codetune_trainer import fetch_bucket, shelving
 from codetune_trainer.config import Places, inside, load_config, load_places
-from codetune_trainer.errors import DiskFull, ModelNotFound, ModelUnavailable, PickledWeights, UnsupportedModel
+from codetune_trainer.errors import (
+    DiskFull,
+    ModelNotFound,
+    ModelUnavailable,
+    PickledWeights,
+    UnsupportedModel,
+    say_room,
+)
 from codetune_trainer.hub import COMMIT, HubFile, download_file, hub_errors, list_files
+from codetune_trainer.leftovers import locked, partial_folder, remove_abandoned
 from codetune_trainer.manifests import sync_folder
 from codetune_trainer.reporting import Reporter
 
@@ -51,11 +59,12 @@ def fetch(config: FetchConfig, places: Places, reporter: Reporter) -> Path:
         TrainerError: By what is wrong: ModelNotFound, RevisionNotFound, GatedModel, AuthenticationFailed,
             UnsupportedModel, ModelUnavailable or DiskFull.
     """
+    if config.uri is not None:
+        return _fetch_from_bucket(config, config.uri, places, reporter)
     repository = config.repository
     if not _REPOSITORY.fullmatch(repository):
         raise ModelNotFound(f"{repository!r} is no name of a hub model.", "Write hf://ORGANISATION/NAME.")
-    pin = inside(places.store, config.pin, "pin") if config.pin else None
-    revision = _read_pin(pin, config) or config.revision
+    revision = _read_pin(config, places) or config.revision
     reporter.stage("Fetching", f"base model {repository} at {revision}")
     folder = _find_pinned(repository, revision, places)
     if folder is None:
@@ -63,13 +72,31 @@ def fetch(config: FetchConfig, places: Places, reporter: Reporter) -> Path:
             commit, files = list_files(repository, revision)
             chosen = choose_files(repository, files)
             folder = places.store / model_folder(repository, commit)
-            _settle(pin, config, commit, reporter)
-            with _locked(folder.parent):
-                if not folder.is_dir():
+            _settle(config, commit, places, reporter)
+            remove_abandoned(folder.parents[2], keep=partial_folder(folder))
+            with locked(folder.parent):
+                if not folder.is_dir() and not _take_kept(repository, commit, places):
                     _download(config, commit, chosen, folder, reporter)
+                    shelving.keep(places.mirror, model_folder(repository, commit))
     else:
-        _settle(pin, config, folder.name, reporter)
-    _check(config, folder, folder.name)
+        _settle(config, folder.name, places, reporter)
+    _check(config, folder, f"hf://{repository}@{folder.name[:12]}")
+    _link(places.scratch / "model", folder)
+    return folder
+
+
+def _fetch_from_bucket(config: FetchConfig, uri: str, places: Places, reporter: Reporter) -> Path:
+    """The same for a model in a bucket. Raises: TrainerError, BucketError."""
+    reporter.stage("Fetching", f"base model {uri}")
+    bucket, files, name = fetch_bucket.list_model(uri)
+    chosen = choose_files(uri, files)
+    folder = places.store / fetch_bucket.model_folder(bucket, name)
+    with locked(folder.parent):
+        if not folder.is_dir():
+            partial = _make_partial(folder)
+            _check_room(uri, chosen, partial)
+            fetch_bucket.bring_files(bucket, chosen, partial, folder)
+    _check(config, folder, uri)
     _link(places.scratch / "model", folder)
     return folder
 
@@ -113,10 +140,12 @@ def verify(path: Path, file: HubFile) -> str:
     return "" if digest.hexdigest() == expected else f"its digest is {digest.hexdigest()} instead of {expected}"
 
 
-def _read_pin(pin: Path | None, config: FetchConfig) -> str | None:
+def _read_pin(config: FetchConfig, places: Places) -> str | None:
     """The commit that an earlier attempt of the same run settled on."""
-    if pin is None:
+    if config.pin is None:
         return None
+    pin = inside(places.store, config.pin, "pin")
+    places.mirror.pull_file(config.pin)
     try:
         found = FetchedModel.model_validate_json(pin.read_bytes())
     except (OSError, ValidationError):
@@ -124,14 +153,16 @@ def _read_pin(pin: Path | None, config: FetchConfig) -> str | None:
     return found.commit if (found.repository, found.revision) == (config.repository, config.revision) else None
 
 
-def _settle(pin: Path | None, config: FetchConfig, commit: str, reporter: Reporter) -> None:
+def _settle(config: FetchConfig, commit: str, places: Places, reporter: Reporter) -> None:
     """From now on this run has this commit, whatever its branch moves to; and say so."""
-    if pin is not None:
+    if config.pin is not None:
+        pin = inside(places.store, config.pin, "pin")
         found = FetchedModel(repository=config.repository, revision=config.revision, commit=commit)
         pin.parent.mkdir(parents=True, exist_ok=True)
         beside = pin.with_name(f".{pin.name}.{os.getpid()}")
         beside.write_text(found.model_dump_json(by_alias=True), encoding="utf-8")
         beside.replace(pin)
+        places.mirror.push_file(config.pin)
     reporter.emit(ModelEvent(repository=config.repository, commit=commit))
 
 
@@ -140,10 +171,23 @@ def _find_pinned(repository: str, revision: str, places: Places) -> Path | None:
     if not COMMIT.fullmatch(revision):
         return None
     folder = places.store / model_folder(repository, revision)
-    return folder if folder.is_dir() else None
+    with locked(folder.parent):
+        return folder if folder.is_dir() or _take_kept(repository, revision, places) else None
 
 
-def _check(config: FetchConfig, folder: Path, commit: str) -> None:
+def _take_kept(repository: str, commit: str, places: Places) -> bool:
+    """Have a model that another pod has fetched. What is damaged there is fetched and kept anew."""
+    if not places.mirror.is_remote:
+        return False
+    path = model_folder(repository, commit)
+    try:
+        return shelving.take(places.mirror, path, _make_partial(places.store / path))
+    except ObjectDamaged as error:
+        print(f"What the bucket keeps of {repository} can't be used: {error}", flush=True)
+        return False
+
+
+def _check(config: FetchConfig, folder: Path, uri: str) -> None:
     """Refuse what can't be trained by its configuration. A server knows by itself what it serves.
 
     Raises: UnsupportedModel.
@@ -151,23 +195,29 @@ def _check(config: FetchConfig, folder: Path, commit: str) -> None:
     if config.training:
         from codetune_trainer.architectures import read_model_config
 
-        read_model_config(folder, f"hf://{config.repository}@{commit[:12]}")
+        read_model_config(folder, uri)
 
 
 def _download(config: FetchConfig, commit: str, files: list[HubFile], folder: Path, reporter: Reporter) -> None:
     """Into a folder beside, which a next attempt goes on with; it gets its name when every file is proven."""
     repository = config.repository
-    partial = folder.with_name(f".{commit}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
+    partial = _make_partial(folder)
     _check_room(repository, files, partial)
     for number, file in enumerate(files, start=1):
         reporter.stage("Fetching", f"{file.name} of {repository} ({number} of {len(files)})")
         if not (partial / file.name).is_file():
             _download_file(repository, commit, file, partial)
         if file.name == _CONFIG:
-            _check(config, partial, commit)
+            _check(config, partial, f"hf://{repository}@{commit[:12]}")
     sync_folder(partial)
     partial.rename(folder)
+
+
+def _make_partial(folder: Path) -> Path:
+    """Where a model comes together."""
+    partial = partial_folder(folder)
+    partial.mkdir(parents=True, exist_ok=True)
+    return partial
 
 
 def _download_file(repository: str, commit: str, file: HubFile, folder: Path) -> None:
@@ -188,17 +238,8 @@ def _check_room(repository: str, files: Sequence[HubFile], partial: Path) -> Non
     free = shutil.disk_usage(partial).free
     if missing > free:
         room = f"{missing / 1e9:.1f} GB more in the artifact store, whose volume has {free / 1e9:.1f} GB left"
-        hint = "Give the claim codetune-artifacts more space, or delete FineTunes and Projects that nobody needs."
+        hint = say_room()
         raise DiskFull(f"{repository} needs {room}.", hint)
-
-
-@contextmanager
-def _locked(parent: Path) -> Iterator[None]:
-    """One download of a model at a time; the lock goes with its process."""
-    parent.mkdir(parents=True, exist_ok=True)
-    with (parent / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _link(link: Path, folder: Path) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from codetune_api.artifacts import ADAPTER_FILES, MANIFEST
 from codetune_api.contracts import ENV_MODEL, CheckpointManifest, MergeConfig, MergedManifest
+from codetune_bucket.mirroring import Mirror
 from pydantic import ValidationError
 
 from codetune_trainer.config import inside, load_config, load_places
-from codetune_trainer.errors import DiskFull, IncompatibleCheckpoint, ModelNotFound, OutOfMemory
+from codetune_trainer.errors import DiskFull, IncompatibleCheckpoint, ModelNotFound, OutOfMemory, say_room
 from codetune_trainer.manifests import describe_folder, is_intact, sync_folder
 from codetune_trainer.purge import remove
 from codetune_trainer.reporting import Reporter
@@ -33,27 +34,29 @@ def main() -> int:
     places = load_places()
     if places.model is None:
         raise ModelNotFound(f"The environment variable {ENV_MODEL} is not set.", "The operator sets it in every Job.")
-    merge(config, places.model, places.store, Reporter(config.nonce))
+    merge(config, places.model, places.mirror, Reporter(config.nonce))
     return 0
 
 
-def merge(config: MergeConfig, model: Path, store: Path, reporter: Reporter) -> Path:
-    """Have the merged model in the store; returns its folder. Raises: TrainerError, OSError."""
-    folder = inside(store, config.output, "output")
-    if _is_there(folder, config):
+def merge(config: MergeConfig, model: Path, mirror: Mirror, reporter: Reporter) -> Path:
+    """Have the merged model in the store; returns its folder. Raises: TrainerError, BucketError, OSError."""
+    folder = inside(mirror.root, config.output, "output")
+    if _is_there(folder, config, mirror):
         return folder
-    adapter = inside(store, config.adapter, "adapter")
+    adapter = inside(mirror.root, config.adapter, "adapter")
+    for name in (MANIFEST, *ADAPTER_FILES):
+        mirror.pull_file(f"{config.adapter}/{name}")
     _check_adapter(adapter, config)
     folder.parent.mkdir(parents=True, exist_ok=True)
     for former in folder.parent.iterdir():
         remove(former)
+    mirror.remove(str(Path(config.output).parent))
     _check_room(model, folder.parent)
     reporter.stage("Merging", f"{config.checkpoint} into {config.base_model}")
     beside = Path(tempfile.mkdtemp(prefix=f".{config.checkpoint}.", dir=folder.parent))
     beside.chmod(0o755)  # what mkdtemp makes is for one user alone
     try:
         _write(model, adapter, config.base_model, beside)
-        reporter.stage("Saving", config.checkpoint)
         manifest = MergedManifest(
             checkpoint=config.checkpoint,
             adapter_digest=config.digest,
@@ -65,16 +68,20 @@ def merge(config: MergeConfig, model: Path, store: Path, reporter: Reporter) -> 
         beside.rename(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+    reporter.stage("Saving", config.checkpoint)
+    mirror.push(config.output, MANIFEST)
     return folder
 
 
-def _is_there(folder: Path, config: MergeConfig) -> bool:
+def _is_there(folder: Path, config: MergeConfig, mirror: Mirror) -> bool:
     """Whether an earlier attempt made this very model."""
+    mirror.pull_file(f"{config.output}/{MANIFEST}")
     try:
         manifest = MergedManifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValidationError):
         return False
-    return manifest.adapter_digest == config.digest and is_intact(folder, manifest.files)
+    # What is in a bucket has been proven when it was put there, and need not come for this.
+    return manifest.adapter_digest == config.digest and (mirror.is_remote or is_intact(folder, manifest.files))
 
 
 def _check_adapter(adapter: Path, config: MergeConfig) -> None:
@@ -95,7 +102,7 @@ def _check_room(model: Path, parent: Path) -> None:
     free = shutil.disk_usage(parent).free
     if needed > free:
         room = f"{needed / 1e9:.1f} GB, and the artifact store has {free / 1e9:.1f} GB left"
-        hint = "Give the claim codetune-artifacts more space, or delete FineTunes and Projects that nobody needs."
+        hint = say_room()
         raise DiskFull(f"The merged model needs {room}.", hint)
 
 

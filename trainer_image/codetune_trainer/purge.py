@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from codetune_api.contracts import PurgeConfig
+from codetune_bucket.mirroring import Mirror
 
 from codetune_trainer.config import inside, load_config, load_places
 from codetune_trainer.errors import InvalidParameters
@@ -28,11 +29,12 @@ _DATASET = re.compile(r"[0-9a-f]{64}")
 def main() -> int:
     """Remove as the pod's configuration says; returns the exit code."""
     config = load_config(PurgeConfig)
-    store = load_places().store
+    places = load_places()
     reporter = Reporter(config.nonce)
-    folders = [locate(store, path) for path in config.paths]  # all are checked before the first one goes
+    folders = [locate(places.store, path) for path in config.paths]  # all are checked before the first one goes
     for path, folder in zip(config.paths, folders, strict=True):
         reporter.stage("Purging", path)
+        places.mirror.remove(path)
         remove(folder)
         remove_empty_parent(folder)
     return 0
@@ -78,11 +80,12 @@ def remove(folder: Path) -> None:
     raise OSError(errno.ENOTEMPTY, "files keep appearing and going", str(folder))
 
 
-def prune_datasets(folder: Path, keep: Iterable[str]) -> list[str]:
+def prune_datasets(mirror: Mirror, project: str, keep: Iterable[str]) -> list[str]:
     """Remove the datasets of a Project but those to keep; whatever else is in its folder stays.
 
     Args:
-        folder: The Project's folder.
+        mirror: The store.
+        project: The Project's folder in it.
         keep: Revisions, `sha256:…`.
 
     Returns:
@@ -92,14 +95,16 @@ def prune_datasets(folder: Path, keep: Iterable[str]) -> list[str]:
         OSError: One can't be removed; those before it are gone.
     """
     kept = {revision.removeprefix("sha256:") for revision in keep}
+    folder = mirror.root / project
     old = sorted(
-        path
-        for path in folder.iterdir()
-        if _DATASET.fullmatch(path.name) and path.name not in kept and path.is_dir() and not path.is_symlink()
+        name
+        for name in mirror.folders(project)
+        if _DATASET.fullmatch(name) and name not in kept and not (folder / name).is_symlink()
     )
-    for path in old:
-        remove(path)
-    return [f"sha256:{path.name}" for path in old]
+    for name in old:
+        mirror.remove(f"{project}/{name}")
+        remove(folder / name)
+    return [f"sha256:{name}" for name in old]
 
 
 def remove_empty_parent(folder: Path) -> None:

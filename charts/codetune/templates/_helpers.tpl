@@ -60,9 +60,18 @@ app.kubernetes.io/component: operator
   resources: [networkpolicies]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [services, configmaps, persistentvolumeclaims]
+  resources: [services]
   verbs: [get, list, watch, create, patch, delete]
-# The tokens of ModelDeployments and store services are written and never read: no get, list or watch.
+# The artifact store, which is made where there is none, and never removed.
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, watch, create, patch]
+# Configurations of runs: written and never read.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [create, patch, delete]
+# The tokens of ModelDeployments and store services: written and never read, so no get, list or watch. The API server
+# answers a patch with the whole object, though: where other Secrets must be out of reach, name `watchNamespaces`.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [create, patch, delete]

@@ -11,16 +11,22 @@ from codetune_operator.cluster.kinds import kind_of
 Obj = dict[str, Any]
 
 
-async def apply(cluster: Cluster, *, obj: Obj) -> Obj:
+async def apply(cluster: Cluster, *, obj: Obj, force: bool) -> Obj:
     """Make an object as it should be; what other field owners set besides stays.
+
+    Args:
+        cluster: Where.
+        obj: The object.
+        force: Take fields over that somebody else has set otherwise.
 
     Returns:
         The object as the server holds it now.
 
     Raises:
+        OccupiedError: Somebody else has set fields of it otherwise, and they are not taken over.
         OperatorError: The server refused, or could not be reached.
     """
     metadata = obj["metadata"]
     path = kind_of(obj["apiVersion"], obj["kind"]).path(metadata["namespace"], metadata["name"])
-    query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+    query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
     return await asyncio.to_thread(cluster.send, "PATCH", path, query=query, body=obj, content_type=APPLY_PATCH)

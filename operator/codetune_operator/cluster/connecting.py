@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
+import yaml
 from kubernetes import config
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import ConfigException
@@ -123,5 +124,9 @@ def connect(kubeconfig: Path | None) -> Cluster:
         where = f"The kubeconfig {kubeconfig} is no good" if kubeconfig else "Not inside a pod"
         said = str(error).rstrip(".")
         raise SettingsError(f"{where}: {said}. Give a working one with --kubeconfig FILE.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError) as error:
+        # The client takes it for granted that the file holds what a kubeconfig holds.
+        said = " ".join(str(error).split())
+        raise SettingsError(f"The kubeconfig {kubeconfig} is no YAML of a kubeconfig's form: {said}.") from error
     configuration.connection_pool_maxsize = _CONNECTIONS
     return Cluster(ApiClient(configuration))

@@ -9,12 +9,15 @@ from codetune_operator.errors import (
     InvalidObjectError,
     MissingError,
     NamespaceTerminatingError,
+    OccupiedError,
     OperatorError,
     PermanentError,
     TemporaryError,
 )
 
 _MESSAGE_LIMIT = 1000
+_NO_SUCH_FIELD = "failed to create typed patch object"
+"""Server-side apply of a field that the kind does not have, as one in a wrong `affinity`: HTTP 500, but for good."""
 
 
 def translate_refusal(code: int, content: bytes, what: str) -> OperatorError:
@@ -33,9 +36,12 @@ def translate_refusal(code: int, content: bytes, what: str) -> OperatorError:
         return _translate_forbidden(message)
     if code == 404:
         return MissingError(message)
+    if code == 409 and "FieldManagerConflict" in _causes(status):
+        cure = "an object of this name is there already and is not Codetune's: remove it, or choose another name"
+        return OccupiedError(f"{message}: {cure}.")
     if code == 409:
         return ConflictError(message)
-    if code in {400, 405, 406, 413, 415, 422}:
+    if code in {400, 405, 406, 413, 415, 422} or _NO_SUCH_FIELD in message:
         return InvalidObjectError(message)
     return TemporaryError(f"{message} (HTTP {code})")
 
@@ -51,9 +57,13 @@ def _translate_forbidden(message: str) -> OperatorError:
 
 def _is_terminating(status: dict[str, Any]) -> bool:
     """Both forms: an object refused in a namespace that goes away."""
-    causes = (status.get("details") or {}).get("causes") or []
-    named = any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+    named = "NamespaceTerminating" in _causes(status)
     return named or "because it is being terminated" in str(status.get("message", ""))
+
+
+def _causes(status: dict[str, Any]) -> list[str]:
+    """Reasons of the single causes that an answer names."""
+    return [str(cause.get("reason", "")) for cause in (status.get("details") or {}).get("causes") or []]
 
 
 def _read_status(content: bytes) -> dict[str, Any]:

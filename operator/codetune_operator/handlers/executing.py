@@ -16,7 +16,7 @@ from codetune_operator.cluster.eventing import EventRecorder
 from codetune_operator.cluster.kinds import CLAIM, DEPLOYMENT, JOB, POLICIES, SERVICE, kind_of
 from codetune_operator.cluster.patching import patch_finalizers, patch_status
 from codetune_operator.cluster.pushing import push_adapters
-from codetune_operator.errors import MissingError, OperatorError
+from codetune_operator.errors import MissingError, NamespaceTerminatingError, OperatorError
 from codetune_operator.handlers.asking import ServingReports
 from codetune_operator.handlers.storing import Store
 from codetune_operator.reconcile.plan import ChildRef, EventSpec, Obj, Plan
@@ -92,8 +92,10 @@ class Executor:
         digest = wanted["metadata"]["annotations"][ANNOTATION_CONFIG_DIGEST]
         if self._is_applied(place, obj, digest):
             return
-        live = await apply(self.cluster, obj=wanted)
-        if obj["kind"] in _WATCHED and self.store.put(live):
+        watched = obj["kind"] in _WATCHED
+        # One that was never seen with our label is either not there, or somebody else's, which is left as it is.
+        live = await apply(self.cluster, obj=wanted, force=not watched or self._see(obj) is not None)
+        if watched and self.store.put(live):
             self.wake(live)
         self._applied[place] = _Applied(digest, _project(live), self.clock())
 
@@ -121,13 +123,20 @@ class Executor:
             return False
         if obj["kind"] not in _WATCHED:
             return self.clock() - applied.time < TRUST_SECONDS
-        seen = self.store.get(kind_of(obj["apiVersion"], obj["kind"]), place[1], place[2])
+        seen = self._see(obj)
         return seen is not None and _project(seen) == applied.live
+
+    def _see(self, obj: Obj) -> Obj | None:
+        """What the watches have of an object of this kind and name."""
+        metadata = obj["metadata"]
+        return self.store.get(kind_of(obj["apiVersion"], obj["kind"]), metadata["namespace"], metadata["name"])
 
     async def record(self, live: Obj, event: EventSpec) -> None:
         """An Event that is refused must hold nothing up: what it says is in status too."""
         try:
             await self.recorder.record(about=live, event=event)
+        except NamespaceTerminatingError:
+            return  # nobody will be there to read it
         except OperatorError as error:
             logger.warning("Event %s about %s is lost: %s", event.reason, live["metadata"]["name"], error)
 

@@ -100,7 +100,7 @@ class WorkQueue:
             del self._entries[key]
 
     async def close(self) -> None:
-        """Plan nothing more and wait for the looks that are under way."""
+        """Plan nothing more and wait for the looks that are under way; one that somebody cancelled is over too."""
         self._closed = True
         running = []
         for entry in self._entries.values():
@@ -109,7 +109,7 @@ class WorkQueue:
                 entry.timer = None
             if entry.running is not None:
                 running.append(entry.running)
-        await asyncio.gather(*running)
+        await asyncio.gather(*running, return_exceptions=True)
 
     def _start(self, key: Key) -> None:
         entry = self._entries[key]

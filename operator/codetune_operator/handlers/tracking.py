@@ -4,6 +4,7 @@ The attempts of a run are read one after the other, so that its report tells the
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from codetune_api.protocol import Event, parse
 
 from codetune_operator.cluster.connecting import Cluster
 from codetune_operator.cluster.following import read_log
-from codetune_operator.errors import MissingError, OperatorError
+from codetune_operator.errors import MissingError, OperatorError, TemporaryError
 from codetune_operator.handlers.keys import Key
 from codetune_operator.reconcile.plan import Follow
 from codetune_operator.runs.report import RunReport, fold
@@ -141,7 +142,7 @@ class LogTracker:
         loop = asyncio.get_running_loop()
 
         def hand_over(line: _Line | OperatorError | None) -> None:
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits for lines any more
                 loop.call_soon_threadsafe(lines.put_nowait, line)
 
         threading.Thread(target=reader.read, args=(hand_over,), name=f"log of {follow.pod}", daemon=True).start()
@@ -184,6 +185,8 @@ class _Reader:
                     hand_over((time, event))
         except OperatorError as error:
             hand_over(error)
+        except Exception as error:  # whatever it is: who waits for lines would wait for ever if it were not told
+            hand_over(TemporaryError(f"The log can't be read: {type(error).__name__}: {error}"))
         else:
             hand_over(None)
 

@@ -14,6 +14,7 @@ from codetune_operator.reconcile.deletion import PURGING
 from codetune_operator.reconcile.resuming import find_checkpoint
 from codetune_operator.reconcile.selecting import select_adapters
 from codetune_operator.resources.models import canonical_model, default_model_name
+from codetune_operator.settings import Settings
 
 AdapterReason = Literal[
     "AdapterPending",
@@ -34,6 +35,7 @@ SMALLEST_RANK = 16
 _PRESET_RANKS = {"Smaller": 16, "Standard": 32, "Embeddings": 64, "Auto": 64}
 """Largest rank that a run can get as long as it has not said which: so that its end does not roll the pods."""
 _FILE = "file:///"
+_S3 = "s3://"
 _UNKNOWN_RANK = 64
 """For an adapter by `uri`, which nobody but the server reads."""
 
@@ -65,18 +67,18 @@ class _Blocked(Exception):
 
 
 def resolve_adapters(
-    spec: ModelDeploymentSpec, finetunes: Mapping[str, FineTune], *, has_files: bool = False
+    spec: ModelDeploymentSpec, finetunes: Mapping[str, FineTune], settings: Settings
 ) -> tuple[ResolvedAdapter, ...]:
     """Every adapter of the spec in its order, then those that the selector finds.
 
     Args:
         spec: What to serve.
         finetunes: FineTunes of the namespace by name; those that do not exist are missing.
-        has_files: Whether the operator has a `fileRoot`, so that `file:///` means something.
+        settings: The operator's settings: what a URI means.
     """
-    named = (_resolve(spec, adapter, finetunes, has_files) for adapter in spec.adapters)
+    named = (_resolve(spec, adapter, finetunes, settings) for adapter in spec.adapters)
     chosen = select_adapters(spec, finetunes)
-    found = (replace(_resolve(spec, adapter, finetunes, has_files), is_selected=True) for adapter in chosen)
+    found = (replace(_resolve(spec, adapter, finetunes, settings), is_selected=True) for adapter in chosen)
     return (*named, *found)
 
 
@@ -97,7 +99,7 @@ def max_lora_rank(resolved: Sequence[ResolvedAdapter], *, current: int = 0) -> i
 
 
 def _resolve(
-    spec: ModelDeploymentSpec, adapter: AdapterSpec, finetunes: Mapping[str, FineTune], has_files: bool
+    spec: ModelDeploymentSpec, adapter: AdapterSpec, finetunes: Mapping[str, FineTune], settings: Settings
 ) -> ResolvedAdapter:
     name = adapter.fine_tune_ref.name if adapter.fine_tune_ref else ""
     finetune = finetunes.get(name)
@@ -105,8 +107,9 @@ def _resolve(
     try:
         _check_name(spec, adapter)
         if adapter.fine_tune_ref is None:
-            return ResolvedAdapter(name=adapter.name, rank=rank, desired=_by_uri(adapter, has_files))
+            return ResolvedAdapter(name=adapter.name, rank=rank, desired=_by_uri(adapter, settings))
         checkpoint = _choose(spec, adapter, adapter.fine_tune_ref.name, finetune)
+        path = _find_path(checkpoint, settings)
     except _Blocked as blocked:
         # An adapter that can never be served must not decide how the server starts.
         rank = SMALLEST_RANK if blocked.reason in PERMANENT_REASONS else rank
@@ -118,14 +121,13 @@ def _resolve(
             reason=blocked.reason,
             message=blocked.message,
         )
-    path = store_path(checkpoint.uri)
     return ResolvedAdapter(
         name=adapter.name,
         rank=rank,
         fine_tune=name,
         checkpoint=checkpoint.name,
         message=_say_failure(finetune),
-        desired=DesiredAdapter(name=adapter.name, digest=checkpoint.digest, path=path or checkpoint.uri),
+        desired=DesiredAdapter(name=adapter.name, digest=checkpoint.digest, path=path),
     )
 
 
@@ -136,25 +138,50 @@ def _check_name(spec: ModelDeploymentSpec, adapter: AdapterSpec) -> None:
         raise _Blocked("Failed", "AdapterUnsupported", message)
 
 
-def _by_uri(adapter: AdapterSpec, has_files: bool) -> DesiredAdapter:
+def _find_path(checkpoint: CheckpointStatus, settings: Settings) -> str:
+    """Where in the store a checkpoint lies. Raises: _Blocked."""
+    path = store_path(checkpoint.uri, settings.store.uri)
+    if path is None:
+        message = (
+            f"Checkpoint {checkpoint.name} lies at {checkpoint.uri}, and the artifact store is now "
+            f"{settings.store.uri}: copy it there and serve it by uri, or train again."
+        )
+        raise _Blocked("Failed", "AdapterUnsupported", message)
+    return path
+
+
+def _by_uri(adapter: AdapterSpec, settings: Settings) -> DesiredAdapter:
     """An adapter from elsewhere. Raises: _Blocked."""
     uri = adapter.uri or ""
-    is_file = uri.startswith(_FILE)
-    path = uri.removeprefix(_FILE) if is_file else store_path(uri)
-    if is_file and not has_files:
-        message = (
-            f"uri {uri!r} is a file URI, and this operator has no `fileRoot`: only a local cluster has. Copy the "
-            "adapter into the artifact store and write pvc://codetune-artifacts/PATH."
-        )
-        raise _Blocked("Failed", "AdapterUnsupported", message)
+    root, path = _read_uri(uri, settings)
     if not path or ".." in path.split("/"):
         message = (
-            f"uri {adapter.uri!r} is not in the namespace's artifact store: copy the adapter there and write "
-            "pvc://codetune-artifacts/PATH."
+            f"uri {uri!r} is not in the namespace's artifact store: copy the adapter there and write "
+            f"{settings.store.uri}/PATH."
         )
         raise _Blocked("Failed", "AdapterUnsupported", message)
-    root: Literal["Files"] | None = "Files" if is_file else None
     return DesiredAdapter(name=adapter.name, digest=adapter.digest, path=path.strip("/"), root=root)
+
+
+def _read_uri(uri: str, settings: Settings) -> tuple[Literal["Files", "S3"] | None, str | None]:
+    """What a path is relative to, and the path; none where the URI means nothing here. Raises: _Blocked."""
+    if uri.startswith(_S3):
+        if settings.s3 is None:
+            message = (
+                f"uri {uri!r} is in a bucket, and this operator has no `s3` in its settings: set it, or copy the "
+                f"adapter into the artifact store and write {settings.store.uri}/PATH."
+            )
+            raise _Blocked("Failed", "AdapterUnsupported", message)
+        return "S3", uri.removeprefix(_S3)
+    if not uri.startswith(_FILE):
+        return None, store_path(uri, settings.store.uri)
+    if settings.file_root is None:
+        message = (
+            f"uri {uri!r} is a file URI, and this operator has no `fileRoot`: only a local cluster has. Copy the "
+            f"adapter into the artifact store and write {settings.store.uri}/PATH."
+        )
+        raise _Blocked("Failed", "AdapterUnsupported", message)
+    return "Files", uri.removeprefix(_FILE)
 
 
 def _choose(spec: ModelDeploymentSpec, adapter: AdapterSpec, name: str, finetune: FineTune | None) -> CheckpointStatus:

@@ -1,13 +1,14 @@
 """Deletion of what has artifacts in the store: stop its Jobs, purge, let go. Pure, for Projects and FineTunes alike.
 
 The finalizer can't hang a namespace: it goes when the purge is done, when it failed for good, when there is no store,
-and when nothing can be made any more because the namespace itself goes away. What a ModelDeployment serves, or another
-run has started from, stays until that lets go of it.
+and when nothing can be made any more because the namespace itself goes away: what lies in a bucket then stays there.
+What a ModelDeployment serves, or another run has started from, stays until that lets go of it.
 """
 
 from datetime import datetime
 from typing import Protocol
 
+from codetune_api.artifacts import store_uri
 from codetune_api.finetune import FineTune, FineTuneStatus
 from codetune_api.metadata import FINALIZER
 from codetune_api.project import Project, ProjectStatus
@@ -43,15 +44,16 @@ def reconcile_deletion(view: ProjectView | FineTuneView, settings: Settings, now
     resource = view.project if isinstance(view, ProjectView) else view.finetune
     if FINALIZER not in resource.metadata.finalizers:
         return Plan()
-    held_by = _find_holders(view)
-    if not held_by and _has_nothing_to_purge(resource, view):
+    has_store = view.claim is not None or settings.store.bucket is not None
+    held_by = _find_holders(view) if has_store else ()
+    if not held_by and (not has_store or _has_nothing_to_purge(resource, view)):
         return Plan(finalizer="Remove")
     if isinstance(view, ProjectView) and (waits := say_holders(view.uses)):
         return _await_users(view, waits, now)
     name = purge_job_name(resource)
     purge = next((job for job in view.jobs if job["metadata"]["name"] == name), None)
     if purge is not None:
-        return _await_purge(resource, purge, now)
+        return _await_purge(resource, purge, settings, now)
     at_work = [pod for pod in living_pods(view.pods) if job_of(pod) != name]
     if view.jobs or at_work:
         # Whoever still writes would bring back what the purge removes.
@@ -64,12 +66,12 @@ def reconcile_deletion(view: ProjectView | FineTuneView, settings: Settings, now
 
 def _has_nothing_to_purge(resource: Project | FineTune, view: _View) -> bool:
     retained = isinstance(resource, FineTune) and resource.spec.deletion_policy == "Retain"
-    return retained or view.namespace_terminating or view.claim is None
+    return retained or view.namespace_terminating
 
 
 def _find_holders(view: ProjectView | FineTuneView) -> tuple[str, ...]:
     """Who uses what lies in the store, and how; nobody where that goes away in any case."""
-    if isinstance(view, ProjectView) or view.namespace_terminating or view.claim is None:
+    if isinstance(view, ProjectView) or view.namespace_terminating:
         return ()
     served = ", ".join(f"ModelDeployment {name!r}" for name in view.held_by)
     resumed = ", ".join(f"FineTune {name!r}" for name in view.resumed_by)
@@ -105,7 +107,7 @@ def _jobs(view: _View) -> tuple[ChildRef, ...]:
     )
 
 
-def _await_purge(resource: Project | FineTune, purge: Obj, now: datetime) -> Plan:
+def _await_purge(resource: Project | FineTune, purge: Obj, settings: Settings, now: datetime) -> Plan:
     finished = read_job(purge).finished
     if finished is None:
         message = "Its artifacts are being removed from the store."
@@ -116,9 +118,12 @@ def _await_purge(resource: Project | FineTune, purge: Obj, now: datetime) -> Pla
         return Plan(
             delete=(config, ChildRef("batch/v1", "Job", name, purge["metadata"].get("uid"))), finalizer="Remove"
         )
+    folder = artifact_folder(resource)
+    if settings.store.bucket is not None:
+        folder = store_uri(folder, settings.store.uri)
     message = (
-        f"Job {name} could not remove {artifact_folder(resource)} from the store: see `kubectl logs job/{name}`, "
-        "then remove that folder by hand."
+        f"Job {name} could not remove {folder} from the store: see `kubectl logs job/{name}`, then remove that folder "
+        "by hand."
     )
     return Plan(delete=(config,), events=(EventSpec("Warning", "PurgeFailed", message),), finalizer="Remove")
 

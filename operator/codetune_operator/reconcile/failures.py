@@ -6,17 +6,21 @@ out of memory, image, start, what the program itself said, crash, eviction, sche
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from codetune_api.common import Failure, FailureReason
 from codetune_api.contracts import Terminated
 from pydantic import ValidationError
 
+from codetune_operator.reconcile.durations import seconds_until
 from codetune_operator.reconcile.plan import Obj
 from codetune_operator.reconcile.unschedulable import explain_unschedulable
 from codetune_operator.reconcile.vllmwords import explain_words
 from codetune_operator.resources.servingnames import CONTAINER as SERVER
 
+NO_POD_SECONDS = 60
+"""How long a Job may have no pod before a person is told what may be the matter."""
 _MESSAGE_LIMIT = 2000
 _IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
@@ -82,6 +86,34 @@ def classify(pods: Iterable[Obj], *, owner: Obj | None = None, nodes: Sequence[O
         or _first(_find_unschedulable(pod, nodes) for pod in living)
         or _first(_find_refused(condition) for condition in _true_conditions(owner))
     )
+
+
+def explain_no_pod(job: Obj, now: datetime) -> tuple[Failure | None, float | None]:
+    """Why a Job never got a pod: only its events tell, which the operator does not read.
+
+    Args:
+        job: A Job that is neither suspended nor over, and none of whose pods ever ran.
+        now: The present.
+
+    Returns:
+        What may be the matter, once it takes too long; and the seconds until then, while it does not.
+    """
+    status = job.get("status", {})
+    since = status.get("startTime") or job["metadata"].get("creationTimestamp")
+    if since is None or status.get("failed"):
+        return None, None
+    left = seconds_until(since, NO_POD_SECONDS, now)
+    if left > 0:
+        return None, left
+    name = job["metadata"]["name"]
+    failure = Failure(
+        reason="StartError",
+        message=f"Job {name} still lacks pods after {NO_POD_SECONDS} s: the cluster refuses to create them, for a "
+        "ResourceQuota, a LimitRange, a policy of the namespace, or a priority or runtime class that does not exist.",
+        hint=f"`kubectl describe job {name}` names it. Adjust the resources to the quota and limits of the namespace, "
+        "give it a LimitRange with defaults where its quota wants limits, or ask who keeps the policy.",
+    )
+    return failure, None
 
 
 def _find_out_of_memory(container: _Container) -> Failure | None:

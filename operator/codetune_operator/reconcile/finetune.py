@@ -16,7 +16,7 @@ from codetune_api.project import Project
 from codetune_operator.reconcile.datasets import is_current
 from codetune_operator.reconcile.deletion import reconcile_deletion
 from codetune_operator.reconcile.durations import seconds_until
-from codetune_operator.reconcile.failures import classify
+from codetune_operator.reconcile.failures import classify, explain_no_pod
 from codetune_operator.reconcile.merging import reconcile_merge
 from codetune_operator.reconcile.observed import FineTuneView
 from codetune_operator.reconcile.plan import ChildRef, Follow, Obj, Plan
@@ -25,6 +25,7 @@ from codetune_operator.reconcile.runstatus import Decision, build_events, build_
 from codetune_operator.reconcile.workloads import (
     JobState,
     container_state,
+    count_memory_deaths,
     current_pods,
     has_started,
     index_of,
@@ -34,7 +35,7 @@ from codetune_operator.reconcile.workloads import (
     pods_of,
     read_job,
 )
-from codetune_operator.resources.claims import build_claim
+from codetune_operator.resources.claims import build_missing_claim
 from codetune_operator.resources.models import FETCH_CONTAINER, ModelSource, locate_model
 from codetune_operator.resources.training import (
     CONTAINER,
@@ -61,10 +62,12 @@ class _Source:
     dataset: DatasetStatus
     start: ResumedFrom | None
     model: ModelSource
+    memory_deaths: int = 0
+    """Attempts of its Job that were killed for their memory."""
 
     def build(self, finetune: FineTune, settings: Settings) -> tuple[Obj, ...]:
         """Its configuration and its Job, which is the last."""
-        return build_training(finetune, self.dataset, self.model, settings, self.start)
+        return build_training(finetune, self.dataset, self.model, settings, self.start, self.memory_deaths)
 
 
 def reconcile(view: FineTuneView, settings: Settings, now: datetime) -> Plan:
@@ -90,13 +93,13 @@ def _decide(view: FineTuneView, settings: Settings, now: datetime) -> Decision:
     finetune, status = view.finetune, view.finetune.status
     if status.phase == "Succeeded":
         return _rest(view, "Succeeded", now)
-    model = locate_model(finetune.spec.base_model, file_root=settings.file_root)
+    model = locate_model(finetune.spec.base_model, settings)
     if isinstance(model, Failure):
         return Decision("Failed", model.reason, model.message, failure=model)
     start = find_start(finetune, view.start)
     if isinstance(start, Decision):
         return start
-    dataset = status.dataset or _find_dataset(view)
+    dataset = status.dataset or _find_dataset(view, settings)
     if isinstance(dataset, Decision):
         return dataset
     source = _Source(dataset, start, model)
@@ -118,7 +121,11 @@ def _decide_run(view: FineTuneView, source: _Source, settings: Settings, now: da
         return replace(going, job_name=name)
     if job is None:
         return replace(_begin(view, source, settings), job_name=name)
+    source = replace(source, memory_deaths=count_memory_deaths(pods_of(name, view.pods), CONTAINER))
     decision = _watch(view, job, source, settings, now)
+    if source.memory_deaths and decision.phase == "Starting" and not decision.apply:
+        # The next pod learns of it by its configuration: whoever was killed has left no word.
+        decision = replace(decision, apply=source.build(view.finetune, settings)[:-1])
     restarts = _count_restarts(read_job(job), pods_of(name, view.pods), view.finetune.spec.resources.nodes)
     return replace(decision, job_name=name, job=read_job(job), restarts=restarts)
 
@@ -156,7 +163,7 @@ def _previous_message(view: FineTuneView) -> str:
     return next((entry.message for entry in view.finetune.status.conditions if entry.type == "Ready"), "")
 
 
-def _find_dataset(view: FineTuneView) -> DatasetStatus | Decision:
+def _find_dataset(view: FineTuneView, settings: Settings) -> DatasetStatus | Decision:
     name, project = view.finetune.spec.project_ref.name, view.project
     if project is None or project.metadata.deletion_timestamp:
         why = "does not exist in this namespace: create it" if project is None else "is being deleted: make it anew"
@@ -166,7 +173,7 @@ def _find_dataset(view: FineTuneView) -> DatasetStatus | Decision:
     if project.status.revision is None:
         message = f"Project {name!r} has no data yet: set its spec.suspend to false so that it is scanned."
         return Decision("WaitingForData", "ProjectNotReady", message)
-    return pin_dataset(view.finetune, project.status.revision)
+    return pin_dataset(view.finetune, project.status.revision, settings.store.uri)
 
 
 def _why_not_ready(project: Project) -> str:
@@ -200,7 +207,7 @@ def _begin(view: FineTuneView, source: _Source, settings: Settings) -> Decision:
     spec = view.finetune.spec
     if spec.suspend:
         return Decision("Suspended", "Suspended", "Set spec.suspend to false to let the run go on.")
-    claim = () if view.claim is not None else (build_claim(view.finetune.metadata.namespace, settings),)
+    claim = build_missing_claim(view.claim, view.finetune.metadata.namespace, settings)
     children = (*claim, *source.build(view.finetune, settings))
     if spec.scheduling.queue_name:
         return Decision("Queued", "QueuedByKueue", _say_queue(spec.scheduling.queue_name), apply=children)
@@ -225,9 +232,20 @@ def _watch(view: FineTuneView, job: Obj, source: _Source, settings: Settings, no
         return Decision("Starting", "Resuming", "The run goes on from its last checkpoint.", apply=resumed)
     current, nodes = current_pods(pods), spec.resources.nodes
     if len(current) < nodes:
-        have = f"{len(current)} of {nodes} pods" if current else "no pod yet"
-        return Decision("Starting", "NoPod", f"The training Job has {have}.")
+        return _await_pods(view, job, pods, now)
     return _watch_pods(view, current, state)
+
+
+def _await_pods(view: FineTuneView, job: Obj, pods: list[Obj], now: datetime) -> Decision:
+    current, nodes = current_pods(pods), view.finetune.spec.resources.nodes
+    have = f"{len(current)} of {nodes} pods" if current else "no pod yet"
+    waiting = Decision("Starting", "NoPod", f"The training Job has {have}.")
+    if len(living_pods(pods)) >= nodes or view.report.stage:
+        return waiting
+    failure, left = explain_no_pod(job, now)
+    if failure is None:
+        return replace(waiting, requeue_after=left)
+    return replace(waiting, message=failure.message, failure=failure)
 
 
 def _say_queue(name: str) -> str:

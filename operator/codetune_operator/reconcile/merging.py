@@ -52,7 +52,7 @@ def reconcile_merge(view: FineTuneView, settings: Settings) -> Merge:
     told = _run(view, found, request, settings)
     if told.status is None:
         return told
-    uri = store_uri(merged_path(finetune, found.name)) if told.status.phase == "Ready" else ""
+    uri = store_uri(merged_path(finetune, found.name), settings.store.uri) if told.status.phase == "Ready" else ""
     named = {"checkpoint": found.name, "digest": found.digest, "uri": uri}
     return replace(told, status=told.status.model_copy(update=named))
 
@@ -76,7 +76,7 @@ def _run(view: FineTuneView, checkpoint: CheckpointStatus, request: str, setting
         return replace(_say(request, "Pending", "An earlier request is being stopped."), delete=delete)
     job = jobs.get(name)
     if job is None:
-        model = locate_model(finetune.spec.base_model, file_root=settings.file_root)
+        model = locate_model(finetune.spec.base_model, settings)
         if isinstance(model, Failure):
             return _say(request, "Failed", f"{model.message} {model.hint}")
         children = build_merge(finetune, checkpoint, request, model, settings)

@@ -25,7 +25,7 @@ from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import AdapterPush, ChildRef, EventSpec, Follow, Obj, Plan
 from codetune_operator.reconcile.servingpods import base_url, can_answer, is_fetching
 from codetune_operator.reconcile.servingstatus import Serving, build_serving_events, build_serving_status
-from codetune_operator.resources.claims import build_claim
+from codetune_operator.resources.claims import build_missing_claim
 from codetune_operator.resources.models import FETCH_CONTAINER, ModelSource, locate_model
 from codetune_operator.resources.serverpod import rank_of
 from codetune_operator.resources.serving import build_serving, fetch_nonce
@@ -45,8 +45,8 @@ def reconcile(view: ModelDeploymentView, settings: Settings, now: datetime) -> P
     if deployment.metadata.deletion_timestamp:
         # Nothing of it lies in the store, and its children go with it.
         return Plan()
-    model = locate_model(deployment.spec.base_model, file_root=settings.file_root)
-    found = resolve_adapters(deployment.spec, view.finetunes, has_files=settings.file_root is not None)
+    model = locate_model(deployment.spec.base_model, settings)
+    found = resolve_adapters(deployment.spec, view.finetunes, settings)
     resolved = learn_ranks(found, view.server_reports)
     refusal = model if isinstance(model, Failure) else _refuse_arguments(deployment)
     failure = refusal or classify(view.pods, owner=view.deployment, nodes=view.nodes)
@@ -77,7 +77,7 @@ def _children(
     rank: int,
 ) -> tuple[Obj, ...]:
     deployment = view.modeldeployment
-    claim = () if view.claim is not None else (build_claim(deployment.metadata.namespace, settings),)
+    claim = build_missing_claim(view.claim, deployment.metadata.namespace, settings)
     serving = build_serving(
         deployment,
         desired_set(resolved),
@@ -96,7 +96,7 @@ def _pin(view: ModelDeploymentView, model: ModelSource, resolved: tuple[Resolved
     served = [view.finetunes[adapter.fine_tune] for adapter in resolved if adapter.fine_tune and adapter.desired]
     trained = next((finetune.status.base_model for finetune in served if finetune.status.base_model), None)
     pinned = view.modeldeployment.status.base_model or trained
-    return replace(model, hub=replace(model.hub, revision=pinned.commit)) if pinned is not None else model
+    return replace(model, origin=replace(model.hub, revision=pinned.commit)) if pinned is not None else model
 
 
 def _unwanted(view: ModelDeploymentView, children: tuple[Obj, ...]) -> tuple[ChildRef, ...]:

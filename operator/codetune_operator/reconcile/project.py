@@ -15,7 +15,7 @@ from codetune_operator.reconcile import conditions
 from codetune_operator.reconcile.datasets import is_current, kept_revisions
 from codetune_operator.reconcile.deletion import reconcile_deletion
 from codetune_operator.reconcile.durations import format_time, parse_time, seconds_until
-from codetune_operator.reconcile.failures import classify
+from codetune_operator.reconcile.failures import classify, explain_no_pod
 from codetune_operator.reconcile.observed import ProjectView
 from codetune_operator.reconcile.plan import ChildRef, Follow, Obj, Plan
 from codetune_operator.reconcile.scanstatus import (
@@ -38,10 +38,11 @@ from codetune_operator.reconcile.workloads import (
     current_pod,
     has_started,
     is_unscheduled,
+    living_pods,
     pods_of,
     read_job,
 )
-from codetune_operator.resources.claims import build_claim
+from codetune_operator.resources.claims import build_missing_claim
 from codetune_operator.resources.models import FETCH_CONTAINER
 from codetune_operator.resources.scan import (
     CONTAINER,
@@ -71,7 +72,7 @@ def reconcile(view: ProjectView, settings: Settings, now: datetime) -> Plan:
     except InvalidSchedule as error:
         decision = _refuse(project, str(error))
     status = build_scan_status(view, decision, now)
-    claim = () if view.claim is not None else (build_claim(project.metadata.namespace, settings),)
+    claim = build_missing_claim(view.claim, project.metadata.namespace, settings)
     return Plan(
         status=status,
         apply=(*claim, *decision.apply),
@@ -186,6 +187,8 @@ def _start(view: ProjectView, settings: Settings) -> ScanDecision:
         why = " by the rules that spec has now"
     else:
         why = " again"
+    if refused := _refuse_uploads(project, settings):
+        return ScanDecision("Failed", refused.reason, f"{refused.message} {refused.hint}", failure=refused)
     model = locate_quality_model(project, settings)
     if isinstance(model, Failure):
         return ScanDecision("Failed", model.reason, f"files.quality: {model.message} {model.hint}", failure=model)
@@ -195,6 +198,19 @@ def _start(view: ProjectView, settings: Settings) -> ScanDecision:
         f"The sources are being scanned{why}.",
         job_name=scan_job_name(project),
         apply=build_scan(project, settings, kept_revisions(project, view.uses), model),
+    )
+
+
+def _refuse_uploads(project: Project, settings: Settings) -> Failure | None:
+    """What is sent to a Project lies in a claim; there is none where the store is a bucket."""
+    uploads = [source.name for source in project.spec.sources if source.upload is not None]
+    if settings.store.bucket is None or not uploads:
+        return None
+    return Failure(
+        reason="UnsupportedSource",
+        message=f"Source {uploads[0]!r} is an upload, and this operator's store is a bucket, which takes none.",
+        hint="Give sources[].git, archive or volume instead of upload, or have store.bucket unset in the operator's "
+        "settings.",
     )
 
 
@@ -226,7 +242,21 @@ def _watch(view: ProjectView, job: Obj, now: datetime) -> ScanDecision:
             hint=f"See `kubectl describe job {job['metadata']['name']}`.",
         )
         return _fail(view.project, failure)
-    return _watch_pod(view, current_pod(pods), now)
+    pod = current_pod(pods)
+    return _watch_pod(view, pod, now) if pod is not None else _await_pod(view, job, pods, now)
+
+
+def _await_pod(view: ProjectView, job: Obj, pods: list[Obj], now: datetime) -> ScanDecision:
+    if read_job(job).suspended:
+        message = f"Job {job['metadata']['name']} is suspended: whoever did so, as Kueue does, lets it go on."
+        return ScanDecision("Scanning", "JobSuspended", message)
+    waiting = ScanDecision("Scanning", "NoPod", "The scan Job has no pod yet.")
+    if living_pods(pods) or view.report.stage:
+        return waiting
+    failure, left = explain_no_pod(job, now)
+    if failure is None:
+        return replace(waiting, requeue_after=left)
+    return replace(waiting, message=failure.message, failure=failure)
 
 
 def _fail(project: Project, failure: Failure) -> ScanDecision:
@@ -241,9 +271,7 @@ def _fail(project: Project, failure: Failure) -> ScanDecision:
     )
 
 
-def _watch_pod(view: ProjectView, pod: Obj | None, now: datetime) -> ScanDecision:
-    if pod is None:
-        return ScanDecision("Scanning", "NoPod", "The scan Job has no pod yet.")
+def _watch_pod(view: ProjectView, pod: Obj, now: datetime) -> ScanDecision:
     failure = classify([pod], nodes=view.nodes)
     if failure is not None and not has_started(pod, CONTAINER):
         return ScanDecision("Scanning", failure.reason, failure.message, failure=failure)

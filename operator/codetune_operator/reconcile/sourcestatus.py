@@ -13,7 +13,10 @@ from codetune_operator.reconcile.plan import EventSpec
 
 CONDITION = "SourcesReady"
 TRANSIENT_REASONS = frozenset(
-    {"SourceUnavailable", "Evicted", "InternalError", "CrashLoop", "StartError", "DiskFull", "DeadlineExceeded"}
+    {
+        *("SourceUnavailable", "Evicted", "InternalError", "CrashLoop", "StartError", "DiskFull", "DeadlineExceeded"),
+        *("StoreDenied", "StoreUnavailable"),
+    }
 )
 """Failures that may be over at the next attempt, without an edit of the Project."""
 SHORTEST_RETRY_SECONDS = 60.0
@@ -30,6 +33,9 @@ _NOT_OF_A_SOURCE = frozenset(
         "InvalidParameters",
         "OutOfMemory",
         "StartError",
+        "StoreDamaged",
+        "StoreDenied",
+        "StoreUnavailable",
         "Unschedulable",
     }
 )
@@ -55,7 +61,7 @@ def describe_sources(project: str, sources: Sequence[SourceStatus]) -> condition
     told = [f"{source.name}: {source.message}" for source in failing[:_SHOWN]]
     more = [f"{len(failing) - _SHOWN} more: see status.sources"] if len(failing) > _SHOWN else []
     again = "This is tried again by itself." if any(map(_is_transient, failing)) else say_how_to_ask(project)
-    message = f"{len(failing)} of {len(sources)} sources can't be read. {' '.join([*told, *more])} {again}"
+    message = f"{len(failing)} of {len(sources)} sources can't be read in full. {' '.join([*told, *more])} {again}"
     return {CONDITION: ("False", failing[0].reason, message)}
 
 

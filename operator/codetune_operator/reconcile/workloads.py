@@ -7,6 +7,8 @@ from typing import Any, Literal
 from codetune_operator.reconcile.plan import Obj
 
 _INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+_KILLED = 128 + 9
+"""Exit code of a container that was ended by SIGKILL."""
 _OWNER_LABELS = ("batch.kubernetes.io/job-name", "job-name")
 
 
@@ -78,6 +80,24 @@ def container_state(pod: Obj, container: str) -> dict[str, Any]:
     """A container's `state`: at most one of waiting, running, terminated."""
     state: dict[str, Any] = container_entry(pod, container).get("state", {})
     return state
+
+
+def count_memory_deaths(pods: Iterable[Obj], container: str) -> int:
+    """Pods whose container was killed for its memory: the node says so, or it was killed though nobody asked it to end.
+
+    An eviction, a preemption and a deletion end with SIGKILL too when the grace period is over; a node that is lost
+    says nothing.
+    """
+    return sum(_died_of_memory(pod, container) for pod in pods)
+
+
+def _died_of_memory(pod: Obj, container: str) -> bool:
+    ended = container_state(pod, container).get("terminated", {})
+    asked = pod["metadata"].get("deletionTimestamp") or any(
+        entry["type"] == "DisruptionTarget" and entry["status"] == "True"
+        for entry in pod.get("status", {}).get("conditions", [])
+    )
+    return ended.get("reason") == "OOMKilled" or (ended.get("exitCode") == _KILLED and not asked)
 
 
 def has_started(pod: Obj, container: str) -> bool:

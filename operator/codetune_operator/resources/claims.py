@@ -1,9 +1,14 @@
-"""The claim that is a namespace's artifact store. Pure."""
+"""The claim that is a namespace's artifact store, where no bucket is. Pure."""
 
 from typing import Any
 
 from codetune_api.metadata import ARTIFACTS_CLAIM, labels
 from codetune_operator.settings import Settings
+
+
+def build_missing_claim(claim: dict[str, Any] | None, namespace: str, settings: Settings) -> tuple[dict[str, Any], ...]:
+    """The claim where it is needed and not there."""
+    return () if claim is not None or settings.store.bucket is not None else (build_claim(namespace, settings),)
 
 
 def build_claim(namespace: str, settings: Settings) -> dict[str, Any]:

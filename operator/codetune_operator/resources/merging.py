@@ -18,7 +18,7 @@ from codetune_operator.resources.models import (
     FETCH_CONFIG_KEY,
     ModelSource,
     build_fetch_config,
-    build_fetch_container,
+    build_fetch_containers,
     canonical_model,
 )
 from codetune_operator.resources.pods import container, owner_reference, pod_template
@@ -70,11 +70,10 @@ def build_merge(
         mounts=[config_mount(), *model.mounts],
         resources=Resources(gpus=0, cpu=spec.resources.cpu, memory=spec.resources.memory),
     )
-    fetch = [] if model.hub is None else [build_fetch_container(spec.model_secret_ref, config_mount(), settings)]
     template = pod_template(
         labels=marks,
         containers=[merge],
-        init_containers=fetch,
+        init_containers=build_fetch_containers(model, spec.model_secret_ref, config_mount(), settings),
         volumes=[config_volume(name), *model.volumes],
         scheduling=spec.scheduling,
         settings=settings,
@@ -82,11 +81,16 @@ def build_merge(
     job = build_job(
         metadata, template, retries=_RETRIES, deadline_seconds=_DEADLINE_SECONDS, ttlSecondsAfterFinished=_TTL_SECONDS
     )
-    return _build_configs(finetune, checkpoint, request, model, metadata), job
+    return _build_configs(finetune, checkpoint, request, model, metadata, settings), job
 
 
 def _build_configs(
-    finetune: FineTune, checkpoint: CheckpointStatus, request: str, model: ModelSource, metadata: Obj
+    finetune: FineTune,
+    checkpoint: CheckpointStatus,
+    request: str,
+    model: ModelSource,
+    metadata: Obj,
+    settings: Settings,
 ) -> Obj:
     own, spec = finetune.metadata, finetune.spec
     nonce = hashlib.sha256(f"merge/{own.uid}/{request}".encode()).hexdigest()[:32]
@@ -95,15 +99,15 @@ def _build_configs(
         namespace=own.namespace,
         name=own.name,
         checkpoint=checkpoint.name,
-        adapter=store_path(checkpoint.uri) or checkpoint.uri,
+        adapter=store_path(checkpoint.uri, settings.store.uri) or checkpoint.uri,
         digest=checkpoint.digest,
         base_model=canonical_model(spec.base_model),
         output=merged_path(finetune, checkpoint.name),
     )
     built = build_config(metadata, config)
-    if model.hub is not None:
+    if model.origin is not None:
         # The commit that the run was made on, as it keeps it.
         pin = model_pin(finetune_folder(own.namespace, own.name, own.uid))
-        fetch = build_fetch_config(model.hub, nonce=nonce, namespace=own.namespace, name=own.name, pin=pin)
+        fetch = build_fetch_config(model.origin, nonce=nonce, namespace=own.namespace, name=own.name, pin=pin)
         built["data"][FETCH_CONFIG_KEY] = fetch.model_dump_json(by_alias=True, exclude_none=True, indent=2)
     return built

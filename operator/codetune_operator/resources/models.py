@@ -30,6 +30,14 @@ class HubModel:
 
 
 @dataclass(frozen=True)
+class BucketModel:
+    """A model in a bucket."""
+
+    uri: str
+    """`s3://bucket/path`."""
+
+
+@dataclass(frozen=True)
 class ModelSource:
     """What a pod needs to read a base model."""
 
@@ -37,20 +45,25 @@ class ModelSource:
     """Its folder inside the container: the value of CODETUNE_MODEL."""
     volumes: tuple[Obj, ...] = ()
     mounts: tuple[Obj, ...] = ()
-    hub: HubModel | None = None
+    origin: HubModel | BucketModel | None = None
     """Set when an init container has to fetch it first."""
 
+    @property
+    def hub(self) -> HubModel | None:
+        """Set when it comes from the hub."""
+        return self.origin if isinstance(self.origin, HubModel) else None
 
-def locate_model(uri: str, *, file_root: str | None) -> ModelSource | Failure:
+
+def locate_model(uri: str, settings: Settings) -> ModelSource | Failure:
     """How to reach the base model that a URI names, or why it can't be used here.
 
     Args:
-        uri: `hf://org/name[@revision]`, `pvc://claim/path` or `file:///path`.
-        file_root: The operator's setting `fileRoot`; None on a real cluster.
+        uri: `hf://org/name[@revision]`, `pvc://claim/path`, `s3://bucket/path` or `file:///path`.
+        settings: The operator's settings.
     """
     scheme, _, rest = uri.partition("://")
     if scheme == "hf":
-        return ModelSource(path=FETCHED_MODEL, hub=_read_hub(rest))
+        return ModelSource(path=FETCHED_MODEL, origin=_read_hub(rest))
     if ".." in PurePosixPath(rest).parts:
         return Failure(
             reason="UnsupportedModel",
@@ -63,6 +76,9 @@ def locate_model(uri: str, *, file_root: str | None) -> ModelSource | Failure:
         mount = {"name": "model", "mountPath": f"{MODELS_ROOT}/{claim}", "readOnly": True}
         folder = f"{MODELS_ROOT}/{claim}/{path.strip('/')}".rstrip("/")
         return ModelSource(path=folder, volumes=(volume,), mounts=(mount,))
+    if scheme == "s3":
+        return _locate_in_bucket(uri, settings)
+    file_root = settings.file_root
     if file_root is None:
         return Failure(
             reason="UnsupportedModel",
@@ -70,6 +86,16 @@ def locate_model(uri: str, *, file_root: str | None) -> ModelSource | Failure:
             hint="Put the model on a claim and use pvc://CLAIM/PATH, or name a hub model: hf://ORG/NAME.",
         )
     return ModelSource(path=f"{file_root.rstrip('/')}/{rest.strip('/')}")
+
+
+def _locate_in_bucket(uri: str, settings: Settings) -> ModelSource | Failure:
+    if settings.s3 is not None:
+        return ModelSource(path=FETCHED_MODEL, origin=BucketModel(canonical_model(uri)))
+    return Failure(
+        reason="UnsupportedModel",
+        message=f"baseModel {uri!r} is in a bucket, and this operator has no `s3` in its settings.",
+        hint="Set `s3` in the operator's settings (endpoint, region, credentialsSecretName), or name a hub model.",
+    )
 
 
 def canonical_model(uri: str) -> str:
@@ -88,11 +114,15 @@ def default_model_name(uri: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
+# A thread that waits for the others spins for less than a millisecond and then sleeps. Sleeping at once makes a step of
+# training, which is thousands of short pieces of work, a third slower; spinning for long, where somebody else uses the
+# node's cores too, keeps the very thread off its core that the others wait for.
+_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
+
+
 def model_environment(model: ModelSource) -> dict[str, str]:
     """What tells a program of ours where the model is, and keeps it off the network."""
-    # No thread spins while it waits for the others: where somebody else uses the node's cores too, spinning threads
-    # keep the very one off its core that they wait for.
-    return {ENV_MODEL: model.path, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    return {ENV_MODEL: model.path, "HF_HUB_OFFLINE": "1", **_WAITING}
 
 
 def count_threads(resources: Resources) -> list[Obj]:
@@ -108,9 +138,17 @@ def hub_repository(uri: str) -> str | None:
 
 
 def build_fetch_config(
-    model: HubModel, *, nonce: str, namespace: str, name: str, pin: str | None = None, training: bool = False
+    model: HubModel | BucketModel,
+    *,
+    nonce: str,
+    namespace: str,
+    name: str,
+    pin: str | None = None,
+    training: bool = False,
 ) -> FetchConfig:
     """What the init container `fetch` gets as its configuration."""
+    if isinstance(model, BucketModel):
+        return FetchConfig(nonce=nonce, namespace=namespace, name=name, uri=model.uri, training=training)
     return FetchConfig(
         nonce=nonce,
         namespace=namespace,
@@ -127,15 +165,20 @@ def pin_model(repository: str, commit: str) -> ModelPin:
     return ModelPin(uri=f"hf://{repository}@{commit}", commit=commit)
 
 
-def build_fetch_container(secret: SecretRef | None, config_mount: Obj, settings: Settings) -> Obj:
-    """The init container that brings a hub model into the store: it alone has the token and talks to the hub."""
+def build_fetch_containers(
+    model: ModelSource | None, secret: SecretRef | None, config_mount: Obj, settings: Settings
+) -> list[Obj]:
+    """The init container that brings a model into the store: it alone has the token and talks to the hub. None where
+    there is nothing to bring."""
+    if model is None or model.origin is None:
+        return []
     env = {ENV_CONFIG: f"{config_mount['mountPath']}/{FETCH_CONFIG_KEY}"}
     if settings.hub.endpoint:
         env["HF_ENDPOINT"] = settings.hub.endpoint
     token: list[Obj] = []
-    if secret is not None:
+    if secret is not None and model.hub is not None:
         token = [{"name": ENV_HUB_TOKEN, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": "token"}}}]
-    return container(
+    fetch = container(
         name=FETCH_CONTAINER,
         image=settings.images.trainer,
         command=["python", "-m", "codetune_trainer", "fetch"],
@@ -144,7 +187,9 @@ def build_fetch_container(secret: SecretRef | None, config_mount: Obj, settings:
         more_env=token,
         mounts=[config_mount],
         resources=_FETCH_RESOURCES,
+        reads_buckets=model.hub is None,
     )
+    return [fetch]
 
 
 def _read_hub(rest: str) -> HubModel:

@@ -17,6 +17,13 @@ from codetune_api.contracts import (
     ENV_VOLUMES,
 )
 from codetune_api.metadata import ARTIFACTS_CLAIM
+from codetune_operator.resources.buckets import (
+    bucket_environment,
+    bucket_mounts,
+    bucket_volumes,
+    build_store_volume,
+    speaks_s3,
+)
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]
@@ -55,8 +62,9 @@ def container(
     more_env: Sequence[Obj] = (),
     mounts: Sequence[Obj] = (),
     store_read_only: bool = False,
+    reads_buckets: bool = False,
 ) -> Obj:
-    """A container with the store and a scratch folder mounted.
+    """A container with the store and a scratch folder mounted; where the store is a bucket, it can reach that.
 
     Args:
         name: Its name in the pod.
@@ -68,18 +76,26 @@ def container(
         more_env: Entries that are no plain values, e.g. from a Secret.
         mounts: Mounts on top of store and scratch.
         store_read_only: Whether it may only read the store.
+        reads_buckets: Whether it reaches buckets also where the store is none.
     """
     variables = {**_environment(settings), **(env or {})}
+    reaches = settings.store.bucket is not None or reads_buckets
+    access = bucket_environment(settings) if reaches else []
     return {
         "name": name,
         "image": image,
         "imagePullPolicy": settings.images.pull_policy,
         "command": list(command),
-        "env": [*({"name": key, "value": value} for key, value in variables.items()), *more_env],
+        "env": [
+            *({"name": key, "value": value} for key, value in variables.items()),
+            *(entry for entry in access if entry["name"] not in variables),
+            *more_env,
+        ],
         "resources": resource_requirements(resources),
         "volumeMounts": [
             {"name": "store", "mountPath": STORE, **({"readOnly": True} if store_read_only else {})},
             {"name": "scratch", "mountPath": SCRATCH},
+            *(bucket_mounts(settings) if reaches else ()),
             *mounts,
         ],
         "securityContext": {
@@ -121,6 +137,7 @@ def pod_template(
         pull_secrets: Names of Secrets with registry credentials, besides those of the settings.
         subdomain: The headless Service under which each pod has a name.
     """
+    reaches = speaks_s3([*containers, *init_containers])
     spec: Obj = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -137,12 +154,15 @@ def pod_template(
         },
         "containers": list(containers),
         "volumes": [
-            {"name": "store", "persistentVolumeClaim": {"claimName": ARTIFACTS_CLAIM}},
+            {"name": "store", **_store_volume(settings)},
             {"name": "scratch", "emptyDir": {}},
+            *(bucket_volumes(settings) if reaches else ()),
             *volumes,
         ],
         **_scheduling_fields(scheduling),
     }
+    if reaches and settings.s3 is not None and settings.s3.service_account_name is not None:
+        spec["serviceAccountName"] = settings.s3.service_account_name
     if subdomain is not None:
         spec["subdomain"] = subdomain
     if init_containers:
@@ -150,6 +170,12 @@ def pod_template(
     if names := [*dict.fromkeys([*settings.images.pull_secrets, *pull_secrets])]:
         spec["imagePullSecrets"] = [{"name": name} for name in names]
     return {"metadata": {"labels": dict(labels)}, "spec": spec}
+
+
+def _store_volume(settings: Settings) -> Obj:
+    if settings.store.bucket is not None:
+        return build_store_volume(settings)
+    return {"persistentVolumeClaim": {"claimName": ARTIFACTS_CLAIM}}
 
 
 def resource_requirements(resources: Resources) -> Obj:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from codetune_api.artifacts import project_folder, sources_folder
-from codetune_api.common import Failure
+from codetune_api.common import Failure, SecretRef
 from codetune_api.contracts import RunConfig, ScanConfig
 from codetune_api.digests import canonical, digest_value
 from codetune_api.metadata import ANNOTATION_CONFIG_DIGEST, ANNOTATION_RESCAN, LABEL_PROJECT, labels
@@ -15,7 +15,7 @@ from codetune_operator.resources.models import (
     FETCH_CONFIG_KEY,
     ModelSource,
     build_fetch_config,
-    build_fetch_container,
+    build_fetch_containers,
     count_threads,
     locate_model,
     model_environment,
@@ -96,7 +96,7 @@ def build_scan_config(project: Project, keep: Sequence[str] = ()) -> ScanConfig:
 def locate_quality_model(project: Project, settings: Settings) -> ModelSource | Failure | None:
     """How the scan reaches the model of `files.quality`, or why it can't; None when spec has no such rule."""
     quality = project.spec.files.quality
-    return locate_model(quality.base_model, file_root=settings.file_root) if quality is not None else None
+    return locate_model(quality.base_model, settings) if quality is not None else None
 
 
 def build_scan(
@@ -125,7 +125,7 @@ def build_scan(
     template = pod_template(
         labels=marks,
         containers=[_build_container(project, settings, [config_mount(), *mounts], model)],
-        init_containers=_build_fetch(project, settings, model),
+        init_containers=build_fetch_containers(model, _model_secret(project), config_mount(), settings),
         volumes=[config_volume(name), *volumes, *(model.volumes if model is not None else ())],
         settings=settings,
     )
@@ -148,18 +148,16 @@ def _build_container(project: Project, settings: Settings, mounts: list[Obj], mo
     )
 
 
-def _build_fetch(project: Project, settings: Settings, model: ModelSource | None) -> list[Obj]:
+def _model_secret(project: Project) -> SecretRef | None:
     quality = project.spec.files.quality
-    if quality is None or model is None or model.hub is None:
-        return []
-    return [build_fetch_container(quality.model_secret_ref, config_mount(), settings)]
+    return quality.model_secret_ref if quality is not None else None
 
 
 def _fetch_configs(config: ScanConfig, model: ModelSource | None) -> dict[str, RunConfig]:
-    if model is None or model.hub is None:
+    if model is None or model.origin is None:
         return {}
     fetch = build_fetch_config(
-        model.hub, nonce=config.nonce, namespace=config.namespace, name=config.name, training=True
+        model.origin, nonce=config.nonce, namespace=config.namespace, name=config.name, training=True
     )
     return {FETCH_CONFIG_KEY: fetch}
 

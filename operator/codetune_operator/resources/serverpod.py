@@ -6,7 +6,7 @@ from typing import Any
 from codetune_api.contracts import ENV_MODEL
 from codetune_api.modeldeployment import EnvVar, ModelDeployment
 from codetune_api.quantities import parse_quantity
-from codetune_operator.resources.models import ModelSource, build_fetch_container, canonical_model
+from codetune_operator.resources.models import ModelSource, build_fetch_containers, canonical_model
 from codetune_operator.resources.pods import CONFIG, SCRATCH, container, pod_template
 from codetune_operator.resources.servingnames import (
     CONTAINER,
@@ -85,14 +85,12 @@ def build_pod_template(deployment: ModelDeployment, model: ModelSource, settings
         # Without the Secret nobody is admitted; the pod starts all the same and takes it in when it comes.
         secret = {"secretName": spec.api_keys_secret_ref.name, "optional": True}
         volumes.append({"name": "api-keys", "secret": secret})
-    fetch: list[Obj] = []
-    if model.hub is not None:
+    if model.origin is not None:
         volumes.append({"name": "config", "configMap": {"name": fetch_config_name(deployment)}})
-        fetch = [build_fetch_container(spec.model_secret_ref, config_mount, settings)]
     return pod_template(
         labels=serving_labels(deployment),
         containers=[_build_server(deployment, model, settings, max_rank)],
-        init_containers=fetch,
+        init_containers=build_fetch_containers(model, spec.model_secret_ref, config_mount, settings),
         volumes=volumes,
         scheduling=spec.scheduling,
         settings=settings,
@@ -114,6 +112,8 @@ def _build_server(deployment: ModelDeployment, model: ModelSource, settings: Set
         mounts=_mounts(deployment, model),
         resources=spec.resources,
         store_read_only=True,
+        # Which adapters it is to hold may change at any time.
+        reads_buckets=True,
     )
     own = {entry.name for entry in spec.env}
     environment = [entry for entry in built["env"] if entry["name"] not in own]

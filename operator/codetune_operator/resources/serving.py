@@ -41,7 +41,7 @@ def build_serving(
     token = base64.b64encode(adapter_token(operator_key, deployment).encode()).decode()
     secret |= {"type": "Opaque", "data": {TOKEN_KEY: token}}
     objects = [config, secret]
-    if model.hub is not None:
+    if model.origin is not None:
         objects.append(_build_fetch_config(deployment, model))
     workload = build_object(deployment, "apps/v1", "Deployment", deployment.metadata.name)
     workload["spec"] = _deployment_spec(deployment, model, settings, max_rank)
@@ -63,10 +63,10 @@ def fetch_nonce(deployment: ModelDeployment) -> str:
 
 
 def _build_fetch_config(deployment: ModelDeployment, model: ModelSource) -> Obj:
-    assert model.hub is not None
+    assert model.origin is not None
     metadata = deployment.metadata
     nonce = fetch_nonce(deployment)
-    config = build_fetch_config(model.hub, nonce=nonce, namespace=metadata.namespace, name=metadata.name)
+    config = build_fetch_config(model.origin, nonce=nonce, namespace=metadata.namespace, name=metadata.name)
     built = build_object(deployment, "v1", "ConfigMap", fetch_config_name(deployment))
     return {**built, "data": {FETCH_CONFIG_KEY: config.model_dump_json(by_alias=True, exclude_none=True, indent=2)}}
 

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from codetune_api.metadata import API_VERSION
 from codetune_api.modeldeployment import ModelDeployment
+from codetune_operator.resources.buckets import bucket_port
 from codetune_operator.resources.models import ModelSource
 from codetune_operator.resources.servingnames import PORT, build_object, pod_selector
 from codetune_operator.settings import Settings
@@ -86,13 +87,16 @@ def _admitted(deployment: ModelDeployment, settings: Settings) -> list[Obj]:
 
 
 def _egress(model: ModelSource, settings: Settings) -> list[Obj]:
-    """DNS; and the model hub, where the init container has to fetch the model. Serving itself calls nobody."""
+    """DNS; the model hub, where the init container has to fetch the model; and where adapters may come from buckets,
+    these. Serving itself calls nobody."""
     names: Obj = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
-    if model.hub is None:
-        return [names]
-    place = urlsplit(settings.hub.endpoint or "https://")
-    port = place.port or (80 if place.scheme == "http" else 443)
-    return [names, {"ports": [{"port": port, "protocol": "TCP"}]}]
+    ports = []
+    if model.hub is not None:
+        place = urlsplit(settings.hub.endpoint or "https://")
+        ports.append(place.port or (80 if place.scheme == "http" else 443))
+    if settings.s3 is not None:
+        ports.append(bucket_port(settings.s3))
+    return [names, *({"ports": [{"port": port, "protocol": "TCP"}]} for port in dict.fromkeys(ports))]
 
 
 def _start(deployment: ModelDeployment, kind: str) -> Obj:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from codetune_api.common import Resource, Resources
+from codetune_api.contracts import ENV_NAMESPACE
 from codetune_api.metadata import (
     LABEL_COMPONENT,
     LABEL_INSTANCE,
@@ -21,7 +22,7 @@ from codetune_api.metadata import (
     STORE_TOKEN_SECRET,
     labels,
 )
-from codetune_api.storing import ENV_STORE_NAMESPACE, ENV_STORE_TOKEN_FILE
+from codetune_api.storing import ENV_STORE_TOKEN_FILE
 from codetune_operator.resources.pods import container, pod_template
 from codetune_operator.settings import Settings
 
@@ -95,7 +96,7 @@ def _pod_template(namespace: str, settings: Settings) -> Obj:
         image=settings.images.operator,
         command=["python", "-m", "codetune_store"],
         settings=settings,
-        env={ENV_STORE_NAMESPACE: namespace, ENV_STORE_TOKEN_FILE: f"{TOKEN_FOLDER}/{STORE_TOKEN_KEY}"},
+        env={ENV_NAMESPACE: namespace, ENV_STORE_TOKEN_FILE: f"{TOKEN_FOLDER}/{STORE_TOKEN_KEY}"},
         mounts=[{"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True}],
         resources=_RESOURCES,
     )

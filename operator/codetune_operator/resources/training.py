@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
-from codetune_api.artifacts import dataset_folder, finetune_folder, model_pin, store_path, store_uri
+from codetune_api.artifacts import CLAIM_URI, dataset_folder, finetune_folder, model_pin, store_path, store_uri
 from codetune_api.contracts import StartAdapter, TrainConfig
 from codetune_api.digests import canonical, digest_value
 from codetune_api.finetune import DatasetStatus, FineTune, ResumedFrom
@@ -14,7 +14,7 @@ from codetune_operator.resources.models import (
     FETCH_CONFIG_KEY,
     ModelSource,
     build_fetch_config,
-    build_fetch_container,
+    build_fetch_containers,
     canonical_model,
     count_threads,
     model_environment,
@@ -65,14 +65,19 @@ def run_nonce(finetune: FineTune, job_name: str) -> str:
     return hashlib.sha256(canonical(["train", finetune.metadata.uid, job_name])).hexdigest()[:32]
 
 
-def pin_dataset(finetune: FineTune, revision: str) -> DatasetStatus:
+def pin_dataset(finetune: FineTune, revision: str, store: str = CLAIM_URI) -> DatasetStatus:
     """The dataset that this run is made on, whatever the Project finds later."""
     folder = dataset_folder(finetune.metadata.namespace, finetune.spec.project_ref.name, revision)
-    return DatasetStatus(revision=revision, uri=store_uri(folder))
+    return DatasetStatus(revision=revision, uri=store_uri(folder, store))
 
 
 def build_train_config(
-    finetune: FineTune, dataset: DatasetStatus, job_name: str, start: ResumedFrom | None = None
+    finetune: FineTune,
+    dataset: DatasetStatus,
+    job_name: str,
+    start: ResumedFrom | None = None,
+    memory_deaths: int = 0,
+    store: str = CLAIM_URI,
 ) -> TrainConfig:
     """Everything that the trainer is told."""
     metadata, spec = finetune.metadata, finetune.spec
@@ -91,14 +96,15 @@ def build_train_config(
         lora=spec.lora,
         training=spec.training,
         checkpoints=spec.checkpoints,
-        start=_build_start(start),
+        start=_build_start(start, store),
+        memory_deaths=memory_deaths,
     )
 
 
-def _build_start(start: ResumedFrom | None) -> StartAdapter | None:
+def _build_start(start: ResumedFrom | None, store: str) -> StartAdapter | None:
     if start is None:
         return None
-    path = store_path(start.uri) or start.uri
+    path = store_path(start.uri, store) or start.uri
     return StartAdapter(fine_tune=start.fine_tune, checkpoint=start.checkpoint, path=path, digest=start.digest)
 
 
@@ -108,16 +114,18 @@ def build_training(
     model: ModelSource,
     settings: Settings,
     start: ResumedFrom | None = None,
+    memory_deaths: int = 0,
 ) -> tuple[Obj, ...]:
     """The ConfigMap and the Job of a run, and on several nodes what lets these meet, in the order of applying."""
     name = training_job_name(finetune, dataset)
-    config = build_train_config(finetune, dataset, name, start)
+    config = build_train_config(finetune, dataset, name, start, memory_deaths, settings.store.uri)
     data = {CONFIG_KEY: config.model_dump_json(by_alias=True, exclude_none=True, indent=2)}
-    if model.hub is not None:
+    if model.origin is not None:
         # An adapter goes on with the very base that it was made on, whatever the branch has become since.
         pinned = start.base_model if start is not None else None
+        same = replace(model.hub, revision=pinned.commit) if pinned is not None and model.hub is not None else None
         fetch = build_fetch_config(
-            replace(model.hub, revision=pinned.commit) if pinned is not None else model.hub,
+            same or model.origin,
             nonce=config.nonce,
             namespace=config.namespace,
             name=finetune.metadata.name,
@@ -204,11 +212,10 @@ def _pod_template(finetune: FineTune, name: str, model: ModelSource, settings: S
         mounts=mounts,
         resources=spec.resources,
     )
-    fetch = [] if model.hub is None else [build_fetch_container(spec.model_secret_ref, config_mount, settings)]
     return pod_template(
         labels=training_labels(finetune),
         containers=[train],
-        init_containers=fetch,
+        init_containers=build_fetch_containers(model, spec.model_secret_ref, config_mount, settings),
         volumes=volumes,
         scheduling=spec.scheduling,
         settings=settings,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from chart import CHART, render_chart
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_operator.resources.servingnames import serving_labels
@@ -40,16 +41,32 @@ def test_helm_finds_nothing_wrong() -> None:
 
 
 def test_no_rule_has_a_wildcard(default: Objects) -> None:
-    for rule in rules(default):
-        for values in rule.values():
-            assert not [value for value in values if "*" in value]
+    values = [value for rule in rules(default) for values in rule.values() for value in values]
+    assert {"codetune.dev", "finetunes", "get"} < set(values)
+    assert not [value for value in values if "*" in value]
 
 
 def test_secrets_are_never_listed_and_only_the_operators_own_is_read(default: Objects) -> None:
-    for rule in rules(default):
-        if "secrets" in rule.get("resources", []):
-            assert not {"list", "watch", "update"} & set(rule["verbs"])
-            assert "get" not in rule["verbs"] or rule["resourceNames"] == ["codetune-operator-key"]
+    about = [rule for rule in rules(default) if "secrets" in rule.get("resources", [])]
+    assert {verb for rule in about for verb in rule["verbs"]} & {"list", "watch", "update"} == set()
+    assert [rule["resourceNames"] for rule in about if "get" in rule["verbs"]] == [["codetune-operator-key"]]
+
+
+def test_the_operator_has_no_right_that_it_does_not_use(default: Objects) -> None:
+    (role,) = find(default, "ClusterRole", "operator")
+    verbs = {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
+    seen = {"get", "list", "watch"}
+    assert verbs["configmaps"] == verbs["secrets"] == {"create", "patch", "delete"}
+    assert verbs["persistentvolumeclaims"] == {*seen, "create", "patch"}
+    assert verbs["projects"] == verbs["finetunes"] == verbs["modeldeployments"] == {*seen, "patch"}
+    assert verbs["pods"] == verbs["nodes"] == verbs["namespaces"] == seen
+    assert verbs["pods/log"] == {"get"}
+    assert verbs["events"] == {"create", "patch"}
+
+
+def test_two_versions_of_the_operator_never_run_at_once(default: Objects) -> None:
+    (deployment,) = find(default, "Deployment")
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
 
 
 def test_the_operators_pod_meets_the_restricted_standard(default: Objects) -> None:
@@ -73,6 +90,15 @@ def test_the_operator_reads_the_settings_that_are_rendered() -> None:
     settings = parse_settings(find(objects, "ConfigMap")[0]["data"]["settings.yaml"])
     assert (settings.file_root, settings.endpoint) == ("/files", "ClusterIP")
     assert (settings.namespace, settings.namespaces) == ("codetune-system", ["a"])
+
+
+def test_the_values_for_a_bucket_in_the_docs_are_settings_of_the_operator() -> None:
+    block = (REPOSITORY / "docs" / "storage.md").read_text().split("```yaml\n")[1].split("```")[0]
+    (found,) = find(render_chart(yaml.safe_load(block)), "ConfigMap")
+    settings = parse_settings(found["data"]["settings.yaml"])
+    assert settings.store.uri == "s3://codetune/artifacts"
+    assert settings.s3 is not None
+    assert settings.s3.credentials_secret_name == "codetune-s3"
 
 
 def test_store_services_run_from_the_image_of_the_operator_unless_told_otherwise() -> None:
@@ -143,6 +169,8 @@ def test_serving_pods_are_monitored_only_when_wanted(default: Objects) -> None:
         pytest.param({"podMonitor": {"keySecret": {"name": "x"}}}, id="half-a-reference"),
         pytest.param({"replicas": "two"}, id="wrong-type"),
         pytest.param({"settings": {"namespaces": ["a"]}}, id="setting-that-follows-from-another-value"),
+        pytest.param({"watchNamespaces": ["a", "a"]}, id="a-namespace-twice"),
+        pytest.param({"watchNamespaces": ["a b"]}, id="no-name-of-a-namespace"),
     ],
 )
 def test_wrong_values_are_refused(values: dict[str, Any]) -> None:

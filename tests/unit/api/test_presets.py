@@ -186,6 +186,28 @@ def test_sharing_weights_alone_is_refused() -> None:
         get(GPU, training={"sharding": "On"})
 
 
+NF4 = {"quantization": "Nf4"}
+
+
+def test_a_base_model_in_4_bits_is_not_spread_over_processes_and_said() -> None:
+    found = get(replace(TWO, free_bytes=1), lora=NF4)
+    assert (found.quantization, found.sharded) == ("Nf4", False)
+    assert any("in 4 bits" in note for note in found.notes)
+    assert (get(GPU).quantization, get(GPU, lora={"quantization": "None"}).quantization) == ("None", "None")
+
+
+@pytest.mark.parametrize(
+    ("match", "facts", "training"),
+    [
+        pytest.param(r"needs a GPU: set resources\.gpus", CPU, {}, id="without a GPU"),
+        pytest.param(r"training\.sharding is On", TWO, {"sharding": "On"}, id="and spread over processes"),
+    ],
+)
+def test_4_bits_are_refused(match: str, facts: Facts, training: Any) -> None:
+    with pytest.raises(InvalidParametersError, match=match):
+        get(facts, lora=NF4, training=training)
+
+
 def test_processes_that_get_no_sequence_are_told() -> None:
     found = get(replace(GPU, processes=8), training={"batch_tokens": 4 * 2048})
     assert found.processes == 8

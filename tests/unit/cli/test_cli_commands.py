@@ -3,6 +3,8 @@
 import hashlib
 import json
 import stat
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,10 +88,89 @@ def test_a_cluster_without_codetune_says_so(desk: "Desk", capsys: pytest.Capture
     assert "install the Helm chart" in capsys.readouterr().err
 
 
-def test_a_kubeconfig_that_is_none_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "config").write_text("nothing: true\n")
+def kubeconfig(server: str = "http://127.0.0.1:1", **more: Any) -> bytes:
+    whole = {
+        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "users": [{"name": "u", "user": {"token": "hunter2"}}],
+        "current-context": "x",
+        **more,
+    }
+    return json.dumps(whole).encode()
+
+
+KUBECONFIGS: dict[str, tuple[str, bytes]] = {
+    "none": ("The kubeconfig can't be used", b"nothing: true\n"),
+    "empty": ("is empty", b""),
+    "malformed": ("it is no YAML of a kubeconfig's form", b"a: [b\n"),
+    "tabs": ("it is no YAML of a kubeconfig's form", b"a: b\n\tc: d\n"),
+    "a list": ("it is no YAML of a kubeconfig's form", b"- a\n"),
+    "a word": ("it is no YAML of a kubeconfig's form", b"hello\n"),
+    "binary": ("it is no YAML of a kubeconfig's form", b"\xff\xfe\x00"),
+    "no server": ("its cluster's server '' is no URL", kubeconfig("")),
+    "a server that is no URL": ("'cluster.example.org:6443' is no URL", kubeconfig("cluster.example.org:6443")),
+    "no such context": ("Expected object with name other", kubeconfig(**{"current-context": "other"})),
+    "nobody listens": ("http://127.0.0.1:1 can't be reached", kubeconfig()),
+}
+
+
+@pytest.mark.parametrize("row", KUBECONFIGS.values(), ids=KUBECONFIGS.keys())
+def test_a_kubeconfig_that_leads_nowhere_says_so(
+    row: tuple[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected, content = row
+    (tmp_path / "config").write_bytes(content)
     assert main(["files", "shop", "--kubeconfig", str(tmp_path / "config")]) == 1
-    assert "The kubeconfig can't be used" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert expected in " ".join(said.split())
+    assert "hunter2" not in said
+
+
+STATUS = {"kind": "Status", "apiVersion": "v1", "status": "Failure"}
+ANSWERS: dict[str, tuple[str, int, str]] = {
+    "a web page": ("answers with HTTP 404 and not as an API server does", 404, "<html>Not Found</html>"),
+    "a login page": (
+        "answers with something else than JSON and not as an API server does",
+        200,
+        "<html>Sign in</html>",
+    ),
+    "a group that it does not have": ("install the Helm chart first", 404, "404 page not found\n"),
+    "a token that ran out": (
+        "Unauthorized: the credentials of the kubeconfig are refused or have run out",
+        401,
+        json.dumps(STATUS | {"message": "Unauthorized"}),
+    ),
+    "no right": (
+        "can't be read: projects is forbidden",
+        403,
+        json.dumps(STATUS | {"message": "projects is forbidden"}),
+    ),
+}
+
+
+@pytest.mark.parametrize("row", ANSWERS.values(), ids=ANSWERS.keys())
+def test_what_answers_instead_of_a_cluster_with_codetune_is_told(
+    row: tuple[str, int, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected, status, body = row
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        (tmp_path / "config").write_bytes(kubeconfig(f"http://127.0.0.1:{running.server_address[1]}"))
+        code = main(["files", "shop", "--kubeconfig", str(tmp_path / "config")])
+        running.shutdown()
+        thread.join()
+    assert (code, expected in " ".join(capsys.readouterr().err.split())) == (1, True)
 
 
 def test_a_store_service_that_does_not_come_says_what_it_waits_for(desk: "Desk", run: Any) -> None:

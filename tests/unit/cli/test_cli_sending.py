@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +99,7 @@ def test_a_line_that_breaks_is_taken_up_again(cuts: list[tuple[str, int]], desk:
     attempt.go()
     assert committed(desk) == FILES
     assert attempt.pauses
-    assert all("Going on in" in text for text in attempt.said)
+    assert {"Going on in" in text for text in attempt.said} == {True}
 
 
 class Killed(Exception):
@@ -167,6 +168,24 @@ def test_a_token_that_was_made_anew_is_asked_for_again(desk: "Desk", tmp_path: P
     body = {"stringData": {"token": "another"}}
     desk.connection.ask("PATCH", secret, body, "application/merge-patch+json")
     assert desk.store.info().namespace == "team"
+
+
+def test_a_token_that_has_not_reached_the_pod_yet_is_waited_for(desk: "Desk", tmp_path: Path) -> None:
+    secret = "/api/v1/namespaces/team/secrets/codetune-store-token"
+    desk.connection.ask("PATCH", secret, {"stringData": {"token": "another"}}, "application/merge-patch+json")
+    attempt = Try(desk, write(tmp_path / "work", FILES))
+
+    def sync(seconds: float) -> None:
+        if seconds > 1:
+            (tmp_path / "token").write_text("another")
+
+    attempt.sender = replace(attempt.sender, pause=sync)
+    attempt.go()
+    assert committed(desk) == FILES
+    assert ["does not know the token of the Secret codetune-store-token yet" in text for text in attempt.said] == [
+        True,
+        True,
+    ]
 
 
 def test_files_that_are_the_same_travel_once(desk: "Desk", tmp_path: Path) -> None:

@@ -199,6 +199,39 @@ async def test_a_child_that_was_deleted_is_made_again(api: "Api") -> None:
     assert len(api.seen) == 2
 
 
+async def test_only_what_is_known_to_be_ours_is_taken_back_from_others(api: "Api") -> None:
+    world = World(api)
+    for number in range(2):
+        await world.executor.apply(child("Service", "s", spec={"type": "ClusterIP", "ports": [{"port": number}]}))
+        await world.executor.apply(child("ConfigMap", "c", data={"a": str(number)}))
+
+    forced = [(request.path, request.query["force"]) for request in api.seen]
+    assert forced == [(SERVICE, "false"), (CONFIG, "true"), (SERVICE, "true"), (CONFIG, "true")]
+
+
+async def test_an_object_of_somebody_else_is_left_and_the_resource_says_so(api: "Api") -> None:
+    world = World(api, finalizers=["codetune.dev/artifacts"])
+    claim = "/api/v1/namespaces/ns/persistentvolumeclaims/codetune-artifacts"
+    cause = {"reason": "FieldManagerConflict", "message": 'conflict with "helm" using v1', "field": ".spec.resources"}
+    api.answers["PATCH", claim] = (409, {"message": "Apply failed with 1 conflict", "details": {"causes": [cause]}})
+
+    assert await world.reconciler.look(KEY) == REFUSED_SECONDS
+
+    assert world.ready()["reason"] == "Refused"
+    assert "not Codetune's: remove it, or choose another name" in world.ready()["message"]
+
+
+async def test_an_event_in_a_namespace_that_goes_away_is_no_news(api: "Api", caplog: pytest.LogCaptureFixture) -> None:
+    world = World(api)
+    refusal = "events is forbidden: unable to create new content in namespace ns because it is being terminated"
+    for message in (refusal, "no"):
+        api.answers["POST", EVENTS] = (403, {"message": message})
+        await world.executor.record(world.live, EventSpec("Normal", "Scanned", message))
+
+    assert [record.getMessage().partition(" is lost")[0] for record in caplog.records] == ["Event Scanned about mine"]
+    assert "terminated" not in caplog.text
+
+
 async def test_a_child_that_is_not_watched_is_applied_again_after_a_while(api: "Api") -> None:
     world = World(api)
     wanted = child("ConfigMap", "c", data={"a": "b"})

@@ -3,13 +3,14 @@
 import asyncio
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from codetune_api.contracts import DesiredAdapters, ServerReport
 from codetune_api.protocol import StageEvent, render
 from codetune_operator.cluster.applying import apply
-from codetune_operator.cluster.connecting import Cluster
+from codetune_operator.cluster.connecting import Cluster, connect
 from codetune_operator.cluster.deleting import delete
 from codetune_operator.cluster.eventing import EventRecorder
 from codetune_operator.cluster.following import read_log
@@ -18,7 +19,15 @@ from codetune_operator.cluster.kinds import JOB
 from codetune_operator.cluster.listing import list_objects
 from codetune_operator.cluster.patching import patch_status
 from codetune_operator.cluster.pushing import push_adapters
-from codetune_operator.errors import ConflictError, MissingError, OperatorError, PermanentError, TemporaryError
+from codetune_operator.errors import (
+    ConflictError,
+    MissingError,
+    OperatorError,
+    PermanentError,
+    SettingsError,
+    TemporaryError,
+)
+from codetune_operator.handlers import tracking
 from codetune_operator.handlers.keys import Key
 from codetune_operator.handlers.tracking import LogTracker
 from codetune_operator.reconcile.plan import AdapterPush, ChildRef, EventSpec, Follow
@@ -37,7 +46,8 @@ ABOUT: Obj = {
 }
 
 
-async def test_apply_is_server_side_with_our_field_manager(api: "Api") -> None:
+@pytest.mark.parametrize("force", [True, False])
+async def test_apply_is_server_side_with_our_field_manager(api: "Api", force: bool) -> None:
     api.answers["PATCH", CLAIM_PATH] = (200, {"kind": "PersistentVolumeClaim"})
     claim = {
         "apiVersion": "v1",
@@ -45,10 +55,10 @@ async def test_apply_is_server_side_with_our_field_manager(api: "Api") -> None:
         "metadata": {"name": "c", "namespace": "ns"},
     }
 
-    assert await apply(api.connect(), obj=claim) == {"kind": "PersistentVolumeClaim"}
+    assert await apply(api.connect(), obj=claim, force=force) == {"kind": "PersistentVolumeClaim"}
 
     (request,) = api.seen
-    assert request.query == {"fieldManager": "codetune", "force": "true"}
+    assert request.query == {"fieldManager": "codetune", "force": str(force).lower()}
     assert request.headers["content-type"] == "application/apply-patch+yaml"
     assert request.headers["authorization"] == "Bearer secret-token"
     assert request.body == claim
@@ -273,6 +283,31 @@ async def test_a_stream_that_broke_off_is_picked_up_where_it_ended(api: "Api") -
     await tracker.close()
 
 
+async def test_a_log_is_read_again_whatever_went_wrong_with_it(api: "Api", monkeypatch: pytest.MonkeyPatch) -> None:
+    api.answers["GET", LOG] = (200, f"2026-11-23T10:00:00Z {render(StageEvent(stage='Cloning'), NONCE)}\n".encode())
+    troubles: list[Exception] = [ValueError("read of closed file"), TemporaryError("It broke off.")]
+
+    def read(*arguments: Any, **more: Any) -> Any:
+        if troubles:
+            raise troubles.pop()
+        return read_log(*arguments, **more)
+
+    monkeypatch.setattr(tracking, "read_log", read)
+    monkeypatch.setattr(tracking, "_LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(tracking, "_PAUSE_SECONDS", 0.01)
+    woken = asyncio.Event()
+    tracker = LogTracker(api.connect(), lambda key: woken.set())
+
+    tracker.update(Key("Project", "ns", "mine"), "slot", (Follow("p", "scan", NONCE, finished=True),), RunReport())
+    async with asyncio.timeout(30):
+        await woken.wait()
+
+    report = tracker.report("slot")
+    assert report is not None
+    assert (report.stage, troubles) == ("Cloning", [])
+    await tracker.close()
+
+
 async def test_adapters_are_pushed_to_every_pod_and_each_answers_for_itself(api: "Api") -> None:
     report = ServerReport(ready=True, adapters=[], models=["base"])
     api.answers["PUT", "/good/codetune/adapters"] = (200, json.loads(report.model_dump_json(by_alias=True)))
@@ -305,3 +340,19 @@ async def test_errors_carry_no_credentials(api: "Api") -> None:
         await list_objects(api.connect(), kind=JOB)
 
     assert "secret-token" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("expected", "content"),
+    [
+        pytest.param("is no good: Invalid kube-config", b"", id="empty"),
+        pytest.param("is no YAML of a kubeconfig's form", b"a: [b", id="malformed"),
+        pytest.param("is no YAML of a kubeconfig's form", b"- a", id="a list"),
+        pytest.param("is no YAML of a kubeconfig's form", b"\xff\xfe", id="binary"),
+    ],
+)
+def test_a_kubeconfig_that_is_none_is_told(tmp_path: Path, expected: str, content: bytes) -> None:
+    (tmp_path / "config").write_bytes(content)
+
+    with pytest.raises(SettingsError, match=expected):
+        connect(tmp_path / "config")

@@ -16,6 +16,7 @@ from codetune_operator.errors import (
     InvalidObjectError,
     MissingError,
     NamespaceTerminatingError,
+    OccupiedError,
     PermanentError,
     TemporaryError,
 )
@@ -51,7 +52,24 @@ REFUSALS = [
     ),
     pytest.param(MissingError, 404, {"message": "not found"}, "not found", id="missing"),
     pytest.param(ConflictError, 409, {"message": "modified"}, "modified", id="conflict"),
+    pytest.param(
+        OccupiedError,
+        409,
+        {
+            "message": "Apply failed",
+            "details": {"causes": [{"reason": "FieldManagerConflict", "field": ".spec.ports"}]},
+        },
+        "not Codetune's: remove it",
+        id="somebody else's object",
+    ),
     pytest.param(InvalidObjectError, 422, {"message": "spec.x: Invalid"}, "spec.x", id="invalid"),
+    pytest.param(
+        InvalidObjectError,
+        500,
+        {"message": "failed to create typed patch object (ns/j; batch/v1, Kind=Job): .spec.x: field not declared"},
+        ".spec.x: field not declared",
+        id="a field that the kind does not have",
+    ),
     pytest.param(TemporaryError, 401, {"message": "Unauthorized"}, "401", id="a token that ran out"),
     pytest.param(TemporaryError, 429, {"message": "too many"}, "429", id="too many requests"),
     pytest.param(TemporaryError, 500, "oops", "500", id="broken, and no JSON object"),

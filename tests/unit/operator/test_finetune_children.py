@@ -55,7 +55,7 @@ def make_project(
 
 
 def make_job(finetune: FineTune, *, condition: str = "", reason: str = "", suspend: bool = False, **status: Any) -> Obj:
-    model = locate_model(finetune.spec.base_model, file_root=None)
+    model = locate_model(finetune.spec.base_model, SETTINGS)
     assert not hasattr(model, "reason")
     _, job = build_training(finetune, pin_dataset(finetune, REVISION), model, SETTINGS)
     if condition:

@@ -57,7 +57,7 @@ def make_project(
 
 
 def make_job(finetune: FineTune, *, condition: str = "", reason: str = "", suspend: bool = False, **status: Any) -> Obj:
-    model = locate_model(finetune.spec.base_model, file_root=None)
+    model = locate_model(finetune.spec.base_model, SETTINGS)
     assert not hasattr(model, "reason")
     _, job = build_training(finetune, pin_dataset(finetune, REVISION), model, SETTINGS)
     if condition:
@@ -202,6 +202,21 @@ LIFE = [
         id="suspended at work",
     ),
     pytest.param(("Starting", "NoPod", "no pod"), view(MINE, jobs=(make_job(MINE),)), id="job without a pod"),
+    pytest.param(
+        ("Starting", "NoPod", "refuses to create them, for a ResourceQuota"),
+        view(MINE, jobs=(make_job(MINE, startTime=LONG_AGO),)),
+        id="job that gets no pod",
+    ),
+    pytest.param(
+        ("Starting", "NoPod", "no pod yet"),
+        view(MINE, jobs=(make_job(MINE, startTime=LONG_AGO),), report=AT_WORK),
+        id="job whose pod is gone",
+    ),
+    pytest.param(
+        ("Starting", "NoPod", "no pod yet"),
+        view(MINE, jobs=(make_job(MINE, startTime=LONG_AGO, failed=1),)),
+        id="job that waits before its next attempt",
+    ),
     pytest.param(
         ("Starting", "PodStarting", "p1"),
         view(MINE, jobs=(make_job(MINE),), pods=(make_pod(MINE, phase="Pending"),)),

@@ -44,7 +44,7 @@ def make_deployment(base: str = "hf://org/name", status: Obj | None = None) -> M
 
 
 def find_model(uri: str) -> ModelSource:
-    model = locate_model(uri, file_root=None)
+    model = locate_model(uri, Settings())
     assert isinstance(model, ModelSource)
     return model
 

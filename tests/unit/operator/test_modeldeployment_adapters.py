@@ -14,6 +14,7 @@ from codetune_operator.reconcile.adapters import (
     resolve_adapters,
 )
 from codetune_operator.reconcile.adapterstates import adapter_states, is_settled, learn_ranks
+from codetune_operator.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,7 +96,7 @@ SERVED = [
 
 @pytest.mark.parametrize(("checkpoint", "digest", "adapter", "finetune"), SERVED)
 def test_a_checkpoint_is_chosen(checkpoint: str, digest: str, adapter: Obj, finetune: FineTune) -> None:
-    (resolved,) = resolve_adapters(make_spec(adapter), {"backend": finetune})
+    (resolved,) = resolve_adapters(make_spec(adapter), {"backend": finetune}, Settings())
     assert resolved.checkpoint == checkpoint
     assert resolved.desired == DesiredAdapter(
         name="mine", digest=digest, path=f"ns/finetunes/backend/u1/checkpoints/{checkpoint}"
@@ -236,7 +237,7 @@ def test_what_cannot_be_served_says_why(
 ) -> None:
     good = {"name": "good", "uri": "pvc://codetune-artifacts/good"}
     found = {"backend": finetune} if finetune else {}
-    blocked, served = resolve_adapters(make_spec(adapter, good), found)
+    blocked, served = resolve_adapters(make_spec(adapter, good), found, Settings())
     assert (blocked.phase, blocked.reason, blocked.desired) == (phase, reason, None)
     for message in messages:
         assert message in blocked.message
@@ -256,7 +257,7 @@ RANKS = [
 
 @pytest.mark.parametrize(("expected", "finetune", "current"), RANKS)
 def test_the_largest_rank_follows_from_the_adapters(expected: int, finetune: FineTune | None, current: int) -> None:
-    resolved = resolve_adapters(make_spec(by_finetune()), {"backend": finetune} if finetune else {})
+    resolved = resolve_adapters(make_spec(by_finetune()), {"backend": finetune} if finetune else {}, Settings())
     assert max_lora_rank(resolved, current=current) == expected
 
 
@@ -356,7 +357,7 @@ def test_a_selector_serves_every_match_under_its_own_name(expected: list[str], s
         "c": labelled("c", {"team": "y", "stage": "test"}),
         "d": labelled("d", {}),
     }
-    resolved = resolve_adapters(make_spec(adapterSelector=selector), found)
+    resolved = resolve_adapters(make_spec(adapterSelector=selector), found, Settings())
     assert [each.name for each in resolved] == expected
     assert [each.fine_tune for each in resolved] == expected
     assert all(each.is_selected and each.desired for each in resolved)
@@ -366,7 +367,7 @@ def test_an_adapter_that_is_named_wins_over_a_match_of_its_name() -> None:
     spec = make_spec(
         {"name": "a", "fineTuneRef": {"name": "b"}}, adapterSelector={"checkpoint": "latest", "minImprovement": 0.05}
     )
-    resolved = resolve_adapters(spec, {"a": labelled("a", {}), "b": labelled("b", {})})
+    resolved = resolve_adapters(spec, {"a": labelled("a", {}), "b": labelled("b", {})}, Settings())
     assert [(each.name, each.fine_tune, each.checkpoint) for each in resolved] == [
         ("a", "b", "step-000100"),
         ("b", "b", "step-000200"),
@@ -375,25 +376,25 @@ def test_an_adapter_that_is_named_wins_over_a_match_of_its_name() -> None:
 
 def test_what_a_selector_finds_is_held_back_as_it_says() -> None:
     spec = make_spec(adapterSelector={"minImprovement": 0.2})
-    (held,) = resolve_adapters(spec, {"a": labelled("a", {})})
+    (held,) = resolve_adapters(spec, {"a": labelled("a", {})}, Settings())
     assert (held.phase, held.reason, held.desired) == ("Held", "AdapterHeld", None)
 
 
 def test_a_match_that_is_being_deleted_is_let_go_of() -> None:
     gone = labelled("a", {}, metadata={"deletionTimestamp": "2026-11-23T10:00:00Z"})
-    assert resolve_adapters(make_spec(adapterSelector={}), {"a": gone}) == ()
+    assert resolve_adapters(make_spec(adapterSelector={}), {"a": gone}, Settings()) == ()
 
 
 def test_no_more_are_selected_than_a_server_may_hold() -> None:
     found = {f"f{i:03}": labelled(f"f{i:03}", {}) for i in range(300)}
-    resolved = resolve_adapters(make_spec(by_finetune(), adapterSelector={}), found)
+    resolved = resolve_adapters(make_spec(by_finetune(), adapterSelector={}), found, Settings())
     assert len(resolved) == 256
     assert resolved[-1].name == "f254"
 
 
 def test_what_a_failed_run_kept_is_served_with_a_word_about_it() -> None:
     failed = make_finetune("Failed", status={"failure": FAILURE})
-    resolved = resolve_adapters(make_spec(by_finetune()), {"backend": failed})
+    resolved = resolve_adapters(make_spec(by_finetune()), {"backend": failed}, Settings())
     (state,) = adapter_states(resolved, {}, replicas=1)
     assert "'backend' failed (DivergedLoss)" in state.message
     assert state.fine_tune == "backend"
@@ -427,5 +428,5 @@ def test_the_rank_of_an_adapter_by_uri_is_learnt_from_the_pods(
     ],
 )
 def test_a_local_cluster_serves_adapters_from_files_too(expected: DesiredAdapter | None, uri: str) -> None:
-    (resolved,) = resolve_adapters(make_spec({"name": "mine", "uri": uri}), {}, has_files=True)
+    (resolved,) = resolve_adapters(make_spec({"name": "mine", "uri": uri}), {}, Settings(file_root="/srv"))
     assert resolved.desired == expected

@@ -32,7 +32,7 @@ def build(settings: Settings | None = None, **spec: Any) -> dict[str, Obj]:
     deployment = ModelDeployment.from_wire(
         {"apiVersion": "codetune.dev/v1alpha1", "kind": "ModelDeployment", "metadata": metadata, "spec": spec}
     )
-    model = locate_model(deployment.spec.base_model, file_root=None)
+    model = locate_model(deployment.spec.base_model, settings or Settings())
     assert isinstance(model, ModelSource)
     built = build_policies(deployment, model, settings or Settings())
     assert {each["metadata"]["name"] for each in built} <= {"coder"}
@@ -95,22 +95,26 @@ def test_what_watches_over_the_cluster_may_reach_every_server() -> None:
     assert [labels["kubernetes.io/metadata.name"] for labels in names] == ["ingress", "monitoring"]
 
 
-EGRESS = [
-    pytest.param([DNS], "pvc://models/qwen", None, id="names only"),
-    pytest.param([DNS, {"ports": [{"port": 443, "protocol": "TCP"}]}], "hf://org/name", None, id="the hub"),
+EGRESS: list[Any] = [
+    pytest.param([], "pvc://models/qwen", {}, id="names only"),
+    pytest.param([443], "hf://org/name", {}, id="the hub"),
+    pytest.param([8443], "hf://org/name", {"hub": {"endpoint": "https://mirror:8443"}}, id="a mirror"),
+    pytest.param([80], "hf://org/name", {"hub": {"endpoint": "http://mirror"}}, id="a plain mirror"),
+    pytest.param([443], "pvc://models/qwen", {"s3": {}}, id="adapters from buckets of AWS"),
+    pytest.param([443], "hf://org/name", {"s3": {}}, id="the same port once"),
     pytest.param(
-        [DNS, {"ports": [{"port": 8443, "protocol": "TCP"}]}], "hf://org/name", "https://mirror:8443", id="a mirror"
+        [443, 9000], "hf://org/name", {"s3": {"endpoint": "http://minio:9000"}}, id="the hub and an S3 endpoint"
     ),
-    pytest.param(
-        [DNS, {"ports": [{"port": 80, "protocol": "TCP"}]}], "hf://org/name", "http://mirror", id="a plain mirror"
-    ),
+    pytest.param([80], "s3://models/qwen", {"s3": {"endpoint": "http://minio"}}, id="a plain S3 endpoint"),
 ]
 
 
-@pytest.mark.parametrize(("expected", "base", "endpoint"), EGRESS)
-def test_pods_call_nobody_but_where_the_model_is_fetched(expected: list[Obj], base: str, endpoint: str | None) -> None:
-    settings = Settings.model_validate({"hub": {"endpoint": endpoint}})
-    assert build(settings, baseModel=base)["NetworkPolicy"]["egress"] == expected
+@pytest.mark.parametrize(("expected", "base", "settings"), EGRESS)
+def test_pods_call_nobody_but_where_model_and_adapters_are_fetched(
+    expected: list[int], base: str, settings: Obj
+) -> None:
+    egress = build(Settings.model_validate(settings), baseModel=base)["NetworkPolicy"]["egress"]
+    assert egress == [DNS, *({"ports": [{"port": port, "protocol": "TCP"}]} for port in expected)]
 
 
 def test_the_network_policy_can_be_turned_off() -> None:

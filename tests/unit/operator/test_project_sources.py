@@ -52,7 +52,7 @@ def test_the_condition_says_how_many_which_why_and_what_is_done(result: Make) ->
     assert condition == (
         "False",
         "SourceUnavailable",
-        "1 of 2 sources can't be read. lib: SourceUnavailable: No. This is tried again by itself.",
+        "1 of 2 sources can't be read in full. lib: SourceUnavailable: No. This is tried again by itself.",
     )
 
 

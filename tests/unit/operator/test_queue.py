@@ -196,6 +196,22 @@ async def test_what_is_forgotten_is_not_looked_at(clock: Clock, looks: Looks, qu
     assert looks.seen == []
 
 
+async def test_a_look_that_was_cancelled_from_outside_does_not_keep_the_queue_from_closing(
+    clock: Clock, looks: Looks, queue: WorkQueue
+) -> None:
+    looks.answers = [asyncio.Event().wait()]  # type: ignore[list-item]  # it never comes
+    queue.enqueue(A)
+    await clock.turn_to(1)
+    (look,) = [task for task in asyncio.all_tasks() if task.get_name() == str(A)]
+
+    closing = asyncio.create_task(queue.close())
+    await settle()
+    look.cancel()
+    await closing
+
+    assert looks.seen == [(0.0, "a")]
+
+
 async def test_closing_waits_for_the_look_under_way_and_plans_no_other(
     clock: Clock, looks: Looks, queue: WorkQueue
 ) -> None:

@@ -30,7 +30,7 @@ def make_deployment(uid: str = "u1", **spec: Any) -> ModelDeployment:
 
 def build(deployment: ModelDeployment, desired: DesiredAdapters = NONE, rank: int = 16) -> dict[str, Obj]:
     """The objects by `kind/name`."""
-    model = locate_model(deployment.spec.base_model, file_root=None)
+    model = locate_model(deployment.spec.base_model, Settings())
     assert isinstance(model, ModelSource), model
     built = build_serving(deployment, desired, model, Settings(), operator_key=KEY, max_rank=rank)
     return {f"{each['kind']}/{each['metadata']['name']}": each for each in built}

@@ -9,8 +9,10 @@ from codetune_operator.settings import Settings, load_settings, parse_settings
 FULL = """
 namespace: tools
 namespaces: [team-a, team-b]
-images: {trainer: registry.example/codetune-trainer:1, pullPolicy: Always, pullSecrets: [pull]}
-store: {storageClassName: fast, size: 1Ti, accessMode: ReadWriteOnce}
+images: {trainer: registry.example/codetune-trainer:1, pullPolicy: Always, pullSecrets: [registry.example]}
+store: {bucket: s3://bucket/prefix/, storageClassName: fast, size: 1Ti, accessMode: ReadWriteOnce}
+s3: {endpoint: https://s3.example, region: eu-1, credentialsSecretName: keys, caConfigMapName: ca,
+     serviceAccountName: run}
 hub: {endpoint: https://hub.example}
 endpoint: ClusterIP
 fileRoot: /srv/files
@@ -26,9 +28,14 @@ def test_every_setting_is_read() -> None:
     assert settings.namespaces == ["team-a", "team-b"]
     assert settings.images.trainer == "registry.example/codetune-trainer:1"
     assert settings.images.server_cpu.startswith("codetune-server-cpu:")
-    assert (settings.images.pull_policy, settings.images.pull_secrets) == ("Always", ["pull"])
+    assert (settings.images.pull_policy, settings.images.pull_secrets) == ("Always", ["registry.example"])
     assert (settings.store.storage_class_name, settings.store.size) == ("fast", "1Ti")
     assert settings.store.access_mode == "ReadWriteOnce"
+    assert (settings.store.bucket, settings.store.uri) == ("s3://bucket/prefix/", "s3://bucket/prefix")
+    assert settings.s3 is not None
+    assert (settings.s3.endpoint, settings.s3.region) == ("https://s3.example", "eu-1")
+    assert (settings.s3.credentials_secret_name, settings.s3.ca_config_map_name) == ("keys", "ca")
+    assert settings.s3.service_account_name == "run"
     assert settings.hub.endpoint == "https://hub.example"
     assert (settings.endpoint, settings.file_root, settings.log_format) == ("ClusterIP", "/srv/files", "json")
     assert settings.scan_resources.memory == "4Gi"
@@ -45,6 +52,8 @@ MISTAKES = [
     pytest.param(["endpoint", "'Name'"], "endpoint: Name", id="no such choice"),
     pytest.param(["fileRoot", "'files'"], "fileRoot: files", id="relative root"),
     pytest.param(["store.size", "hub.endpoint"], "{store: {size: x}, hub: {endpoint: ftp://x}}", id="all at once"),
+    pytest.param(["store.bucket", "https"], "{store: {bucket: https://b}, s3: {}}", id="no bucket"),
+    pytest.param(["store.bucket needs s3"], "store: {bucket: s3://bucket}", id="a bucket out of reach"),
     pytest.param(["mapping", "list"], "[a]", id="a list"),
     pytest.param(["not YAML"], "a: [", id="no YAML"),
 ]

@@ -32,7 +32,7 @@ def make_finetune(uid: str = "u1", **spec: Any) -> FineTune:
 
 
 def build_all(finetune: FineTune, settings: Settings = SETTINGS) -> tuple[Obj, ...]:
-    model = locate_model(finetune.spec.base_model, file_root=settings.file_root)
+    model = locate_model(finetune.spec.base_model, settings)
     assert isinstance(model, ModelSource), model
     return build_training(finetune, pin_dataset(finetune, REVISION), model, settings)
 
@@ -69,8 +69,10 @@ VARIANTS = [
 
 @pytest.mark.parametrize("spec", VARIANTS)
 def test_all_objects_are_valid_kubernetes(spec: Obj) -> None:
-    for built in build_all(make_finetune(**spec)):
-        kubernetes_validate.validate(built, "1.37", strict=True)
+    built = build_all(make_finetune(**spec))
+    assert {"ConfigMap", "Job"} <= {obj["kind"] for obj in built}
+    for obj in built:
+        kubernetes_validate.validate(obj, "1.37", strict=True)
 
 
 @pytest.mark.parametrize("spec", VARIANTS)
@@ -114,8 +116,8 @@ def test_the_trainer_is_told_everything_by_its_config() -> None:
 
 def test_children_are_owned_labelled_and_named_after_the_run() -> None:
     finetune = make_finetune()
-    for built in build(finetune):
-        metadata = built["metadata"]
+    config_map, job = build(finetune)
+    for metadata in (config_map["metadata"], job["metadata"]):
         assert metadata["name"] == name_of(finetune)
         assert metadata["labels"]["codetune.dev/finetune"] == "mine"
         assert metadata["labels"]["app.kubernetes.io/managed-by"] == "codetune"
@@ -215,7 +217,7 @@ def test_switching_an_old_job_keeps_what_cannot_be_changed() -> None:
 
 
 def test_no_secret_value_and_no_path_of_this_machine_is_in_a_job() -> None:
-    refused = locate_model("file:///SmolLM2", file_root=None)
+    refused = locate_model("file:///SmolLM2", Settings())
     assert isinstance(refused, Failure)
     text = json.dumps(build(make_finetune(baseModel="hf://org/name", modelSecretRef={"name": "hub"})))
     assert "hostPath" not in text

@@ -2,7 +2,15 @@
 
 import pytest
 from codetune_api.common import Failure
-from codetune_operator.resources.models import HubModel, ModelSource, canonical_model, default_model_name, locate_model
+from codetune_operator.resources.models import (
+    BucketModel,
+    HubModel,
+    ModelSource,
+    canonical_model,
+    default_model_name,
+    locate_model,
+)
+from codetune_operator.settings import S3Settings, Settings
 
 CLAIM = ({"name": "model", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}},)
 
@@ -19,17 +27,22 @@ def mounted(path: str) -> ModelSource:
         pytest.param(mounted("qwen"), "pvc://models/qwen/", id="claim with a slash at the end"),
         pytest.param(ModelSource(path="/srv/SmolLM2"), "file:///SmolLM2", id="file"),
         pytest.param(
-            ModelSource(path="/codetune/scratch/model", hub=HubModel("org/name", "main")), "hf://org/name", id="hub"
+            ModelSource(path="/codetune/scratch/model", origin=HubModel("org/name", "main")), "hf://org/name", id="hub"
         ),
         pytest.param(
-            ModelSource(path="/codetune/scratch/model", hub=HubModel("org/name", "v2/x")),
+            ModelSource(path="/codetune/scratch/model", origin=HubModel("org/name", "v2/x")),
             "hf://org/name@v2/x",
             id="hub with revision",
+        ),
+        pytest.param(
+            ModelSource(path="/codetune/scratch/model", origin=BucketModel("s3://models/qwen/base")),
+            "s3://models/qwen//base/",
+            id="bucket",
         ),
     ],
 )
 def test_a_uri_becomes_a_folder_in_the_pod(expected: ModelSource, uri: str) -> None:
-    assert locate_model(uri, file_root="/srv/") == expected
+    assert locate_model(uri, Settings(file_root="/srv/", s3=S3Settings())) == expected
 
 
 @pytest.mark.parametrize(
@@ -37,11 +50,13 @@ def test_a_uri_becomes_a_folder_in_the_pod(expected: ModelSource, uri: str) -> N
     [
         pytest.param("no `fileRoot`", "file:///SmolLM2", None, id="file on a real cluster"),
         pytest.param("`..`", "file:///../etc", "/srv", id="out of the file root"),
+        pytest.param("no `s3` in its settings", "s3://models/base", None, id="bucket that nothing is known of"),
+        pytest.param("`..`", "s3://models/../base", None, id="out of the bucket"),
         pytest.param("`..`", "pvc://models/../../etc", None, id="out of the claim"),
     ],
 )
 def test_a_model_out_of_reach_is_refused_with_a_cure(message: str, uri: str, file_root: str | None) -> None:
-    failure = locate_model(uri, file_root=file_root)
+    failure = locate_model(uri, Settings(file_root=file_root))
     assert isinstance(failure, Failure)
     assert failure.reason == "UnsupportedModel"
     assert uri in failure.message

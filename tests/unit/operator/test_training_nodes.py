@@ -49,7 +49,7 @@ def job_name(finetune: FineTune) -> str:
 
 def build_all(finetune: FineTune) -> dict[str, Obj]:
     """All objects of a run, by kind."""
-    model = locate_model(finetune.spec.base_model, file_root=None)
+    model = locate_model(finetune.spec.base_model, SETTINGS)
     assert isinstance(model, ModelSource)
     return {obj["kind"]: obj for obj in build_training(finetune, pin_dataset(finetune, REVISION), model, SETTINGS)}
 

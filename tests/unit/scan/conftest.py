@@ -7,8 +7,12 @@ import os
 import ssl
 import stat
 import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -256,6 +260,39 @@ def write_secret(tmp_path: Path) -> Callable[..., None]:
             (folder / name).symlink_to(Path("..data") / name)
 
     return write
+
+
+class QuietServer(ThreadingHTTPServer):
+    """Says nothing about clients that were killed or left early."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
+Listen = Callable[..., AbstractContextManager[str]]
+
+
+@pytest.fixture(scope="session")
+def listen() -> Listen:
+    """Runs a web server on the loopback while its context lasts; gives its URL."""
+
+    @contextmanager
+    def run(
+        handler: type[BaseHTTPRequestHandler], host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    ) -> Iterator[str]:
+        with QuietServer((host, 0), handler) as running:
+            if tls is not None:
+                running.socket = tls.wrap_socket(running.socket, server_side=True)
+            thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
+            thread.start()
+            try:
+                yield f"{'https' if tls else 'http'}://{host}:{running.server_address[1]}"
+            finally:
+                running.shutdown()
+                thread.join()
+
+    return run
 
 
 @pytest.fixture(scope="session")

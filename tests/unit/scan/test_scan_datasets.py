@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from codetune_bucket.mirroring import Mirror
 from codetune_trainer.errors import AuthenticationFailed, DatasetMissing, EmptyDataset, RevisionNotFound, SourceError
 from codetune_trainer.purge import prune_datasets
 from codetune_trainer.train.documents import load_dataset
@@ -42,7 +43,7 @@ KEPT = [
 def test_datasets_that_nobody_uses_go_and_nothing_else_does(gone: list[str], keep: list[str], datasets: Path) -> None:
     before = {path.name for path in datasets.iterdir()}
 
-    removed = prune_datasets(datasets, keep)
+    removed = prune_datasets(Mirror(datasets.parent), datasets.name, keep)
 
     assert removed == [f"sha256:{letter * 64}" for letter in gone]
     assert before - {path.name for path in datasets.iterdir()} == {letter * 64 for letter in gone}

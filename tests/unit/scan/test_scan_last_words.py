@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from codetune_api.contracts import ScanConfig, Terminated
+from codetune_api.contracts import ENV_TERMINATION_LOG, ScanConfig, Terminated
+from codetune_trainer.__main__ import main
 from codetune_trainer.config import inside, load_config, load_places
 from codetune_trainer.errors import (
     AuthenticationFailed,
@@ -30,7 +31,7 @@ from codetune_trainer.errors import (
 )
 
 if TYPE_CHECKING:
-    from unit.scan.conftest import Workshop
+    from unit.scan.conftest import Listen, Workshop
 
 
 def fail_with(error: Exception) -> Callable[[], int]:
@@ -104,6 +105,26 @@ def test_last_words_fit_what_the_kubelet_keeps(message: str, hint: str) -> None:
 def test_our_own_failures_are_not_translated() -> None:
     error = EmptyDataset("m")
     assert translate(error) is error
+
+
+@pytest.mark.parametrize(
+    ("program", "field"),
+    [
+        pytest.param("scan", "files.quality.resources.memory", id="a Project has no spec.resources"),
+        pytest.param("train", "spec.resources.memory", id="a FineTune has"),
+    ],
+)
+def test_who_is_short_of_memory_hears_of_a_field_that_there_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, field: str
+) -> None:
+    monkeypatch.setenv(ENV_TERMINATION_LOG, str(tmp_path / "termination"))
+    monkeypatch.setattr("codetune_trainer.__main__._load", lambda _program: fail_with(MemoryError()))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main([program]) == 64
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert field in Terminated.model_validate_json((tmp_path / "termination").read_bytes()).hint.split()[1]
 
 
 @pytest.mark.parametrize(
@@ -189,14 +210,11 @@ class SilentHandler(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def test_a_terminated_scan_ends_with_143_and_leaves_no_git_behind(workshop: "Workshop") -> None:
+def test_a_terminated_scan_ends_with_143_and_leaves_no_git_behind(workshop: "Workshop", listen: "Listen") -> None:
     asked, release = threading.Event(), threading.Event()
     handler = type("Handler", (SilentHandler,), {"asked": asked, "release": release})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_address[1]}/repo.git"
-        config = workshop.config({"name": "repo", "git": {"url": url}})
+    with listen(handler) as url:
+        config = workshop.config({"name": "repo", "git": {"url": f"{url}/repo.git"}})
         with start("scan", environment_of(workshop, config)) as process:
             assert asked.wait(60)
             children = psutil.Process(process.pid).children(recursive=True)
@@ -207,5 +225,3 @@ def test_a_terminated_scan_ends_with_143_and_leaves_no_git_behind(workshop: "Wor
         _, alive = psutil.wait_procs(children, timeout=30)
         assert not alive
         release.set()
-        server.shutdown()
-        thread.join()

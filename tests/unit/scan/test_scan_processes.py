@@ -47,7 +47,7 @@ def main(place: str, fail: str, config: str, root: str) -> None:
     places = Places(store=folder / "store", scratch=folder / "scratch", volumes=folder / "volumes")
     given = ScanConfig.model_validate_json(config)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("codetune_trainer.scan.reading._START_METHOD", "fork")
+        patched.setattr("codetune_trainer.scan.reading._start_method", lambda: "fork")
         patched.setattr(f"codetune_trainer.scan.judging.{place}", FAILURES[fail])
         try:
             scan(given, places, Reporter(given.nonce, io.StringIO()), workers=2)
@@ -76,6 +76,22 @@ def test_a_process_that_fails_ends_the_scan_with_its_own_reason(
     said, cure = json.loads(done.stdout)
     assert (said, hint in cure) == (expected, True)
     assert left_in_store(workshop.places.store) == []
+
+
+@pytest.mark.parametrize(
+    ("expected", "before"),
+    [
+        pytest.param("fork", "", id="alone"),
+        pytest.param(
+            "spawn", "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()", id="with-a-thread"
+        ),
+    ],
+)
+def test_processes_are_forked_off_a_scan_that_has_no_other_thread(expected: str, before: str) -> None:
+    lines = ["import threading, time", "from codetune_trainer.__main__ import _load", "_load('scan')"]
+    lines += [before, "from codetune_trainer.scan import reading", "print(reading._start_method())"]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [expected]
 
 
 def left_in_store(store: Path) -> list[str]:

@@ -236,6 +236,12 @@ class Store:
         self.events = read_events(self.said())
         return self.events
 
+    def configure(self, config: TrainConfig, **changes: Any) -> TrainConfig:
+        """A configuration that the next process of the run finds changed."""
+        changed = config.model_copy(update=changes)
+        (self.root / f"{config.output}.json").write_text(changed.model_dump_json(by_alias=True, exclude_none=True))
+        return changed
+
     def start(self, config: TrainConfig, arguments: Sequence[str] = TRAIN, **environment: str) -> Process:
         """Run it in a process of its own."""
         return Process(self, config, arguments, **environment)
@@ -281,6 +287,13 @@ def make_tokenizer() -> Callable[..., Any]:
 def infilling(store: "Store", tmp_path: Path) -> "Store":
     """A store with a model that has fill-in-the-middle tokens."""
     store.model = make_model(tmp_path / "infilling", build_tokenizer(*STARCODER_FIM))
+    return store
+
+
+@pytest.fixture
+def quantizable(store: "Store", tmp_path: Path) -> "Store":
+    """A store with a model whose layers are wide enough for weights in blocks of 64."""
+    store.model = make_model(tmp_path / "wide", hidden_size=64, intermediate_size=128)
     return store
 
 

@@ -20,19 +20,19 @@ def corpus(encoder: Encoder) -> Corpus:
 
 def test_batches_follow_the_epochs_in_their_order(corpus: Corpus) -> None:
     epochs = join([corpus.epoch(number) for number in range(4)])
-    taken = join(list(itertools.islice(feed(corpus, Position(), 3), len(epochs) // 3)))
+    taken = join(list(itertools.islice(feed(corpus, Position(), 3, 100), len(epochs) // 3)))
     assert torch.equal(taken.tokens, epochs.tokens[: len(taken)])
 
 
 def test_from_a_position_on_the_batches_are_the_same(corpus: Corpus) -> None:
     position = Position()
-    batches = feed(corpus, position, 3)
+    batches = feed(corpus, position, 3, 100)
     places, found = [], []
     for _ in range(6):
         places.append(dataclasses.replace(position))
         found.append(next(batches))
     for place, batch in zip(places, found, strict=True):
-        assert torch.equal(next(feed(corpus, place, 3)).tokens, batch.tokens)
+        assert torch.equal(next(feed(corpus, place, 3, 1)).tokens, batch.tokens)
 
 
 def test_the_next_epoch_is_made_beside_the_training(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +45,7 @@ def test_the_next_epoch_is_made_beside_the_training(corpus: Corpus, monkeypatch:
 
     monkeypatch.setattr(Corpus, "epoch", noting)
     position = Position()
-    batches = feed(corpus, position, 1)
+    batches = feed(corpus, position, 1, 1000)
     while position.epoch < 2:
         next(batches)
     assert makers[0] == threading.main_thread().name
@@ -65,4 +65,20 @@ def test_an_epoch_that_can_not_be_made_fails_where_it_is_needed(
     monkeypatch.setattr(Corpus, "epoch", failing)
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     with pytest.raises(MemoryError, match="no room"):
-        list(itertools.islice(feed(corpus, Position(), 1), 100))
+        list(feed(corpus, Position(), 1, 100))
+
+
+def test_no_epoch_is_made_that_no_batch_is_from(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    make = Corpus.epoch
+
+    def noting(self: Corpus, number: int) -> Packed:
+        made.append(number)
+        return make(self, number)
+
+    length = len(corpus.epoch(0))
+    monkeypatch.setattr(Corpus, "epoch", noting)
+    assert len(list(feed(corpus, Position(), 1, length))) == length
+    assert made == [0]
+    assert len(list(feed(corpus, Position(), 1, length + 1))) == length + 1
+    assert made == [0, 0, 1]

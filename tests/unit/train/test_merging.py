@@ -8,6 +8,7 @@ import pytest
 import torch
 from codetune_api.contracts import CheckpointManifest, MergeConfig, MergedManifest
 from codetune_api.finetune import LoraOverrides
+from codetune_bucket.mirroring import Mirror
 from codetune_trainer import merge
 from codetune_trainer.errors import DiskFull, IncompatibleCheckpoint, PickledWeights
 from codetune_trainer.manifests import is_intact
@@ -46,7 +47,7 @@ def config_for(store: "Store", checkpoint: str, **changes: Any) -> MergeConfig:
 
 
 def run(store: "Store", config: MergeConfig, model: Path | None = None) -> Path:
-    return merge.merge(config, model or store.model, store.root, Reporter(config.nonce))
+    return merge.merge(config, model or store.model, Mirror(store.root), Reporter(config.nonce))
 
 
 def last(store: "Store") -> str:

@@ -8,7 +8,7 @@ from codetune_api.finetune import Parameters
 from codetune_trainer.train import machine
 from codetune_trainer.train.charting import Point, add_point, build_chart
 from codetune_trainer.train.machine import count_threads
-from codetune_trainer.train.pacing import Pace, Stopped, StopSignal, Throttle, learning_rate
+from codetune_trainer.train.pacing import Pace, Stopped, StopSignal, Throttle, count_milestones, learning_rate
 
 
 def _parameters(scheduler: str, *, steps: int = 100, warmup: int = 10) -> Parameters:
@@ -44,6 +44,26 @@ def test_every_step_has_a_rate_above_zero(scheduler: str) -> None:
     for steps, warmup in ((1, 0), (1, 1), (7, 3)):
         parameters = _parameters(scheduler, steps=steps, warmup=warmup)
         assert all(0 < learning_rate(step, parameters) <= 1 for step in range(1, steps + 1))
+
+
+@pytest.mark.parametrize(
+    ("expected", "done", "total", "every"),
+    [
+        pytest.param(10, 0, 100, 10, id="at the beginning"),
+        pytest.param(9, 10, 100, 10, id="after one"),
+        pytest.param(9, 19, 100, 10, id="just before the next one"),
+        pytest.param(4, 0, 100, 30, id="the last step has one too"),
+        pytest.param(3, 59, 100, 30, id="two in turn and the last"),
+        pytest.param(1, 99, 100, 30, id="only the last"),
+        pytest.param(0, 100, 100, 30, id="at the end"),
+        pytest.param(0, 40, 40, 30, id="stopped early"),
+        pytest.param(1, 0, 5, 5, id="one in all"),
+    ],
+)
+def test_how_many_checkpoints_are_to_come(expected: int, done: int, total: int, every: int) -> None:
+    assert count_milestones(done, total, every) == expected
+    steps = range(done + 1, total + 1)
+    assert expected == sum(step % every == 0 or step == total for step in steps)
 
 
 def test_remaining_time_is_unknown_before_the_first_step() -> None:
@@ -146,24 +166,6 @@ def test_the_chart_spans_the_run_with_at_most_a_hundred_points(total: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("quota", "most"),
-    [
-        pytest.param("200000 100000", 2, id="two cores"),
-        pytest.param("50000 100000", 1, id="half a core is one thread"),
-        pytest.param("max 100000", None, id="no limit"),
-        pytest.param("?", None, id="something else"),
-        pytest.param(None, None, id="no file"),
-    ],
-)
-def test_threads_are_as_many_as_the_container_may_use(tmp_path: Path, quota: str | None, most: int | None) -> None:
-    path = tmp_path / "cpu.max"
-    if quota is not None:
-        path.write_text(quota)
-    free = count_threads(tmp_path / "none")
-    assert count_threads(path) == (free if most is None else min(most, free))
-
-
-@pytest.mark.parametrize(
     ("told", "expected"),
     [
         pytest.param("1", 1, id="fewer than there are"),
@@ -176,9 +178,9 @@ def test_threads_are_at_most_as_many_as_the_pod_was_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, told: str, expected: int | None
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    free = count_threads(tmp_path / "none")
+    free = count_threads(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", told)
-    assert count_threads(tmp_path / "none") == (expected or free)
+    assert count_threads(tmp_path) == (expected or free)
 
 
 @pytest.mark.parametrize(

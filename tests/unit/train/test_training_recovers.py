@@ -106,36 +106,74 @@ def test_a_lower_rate_stays_with_the_run(store: "Store", monkeypatch: pytest.Mon
 
 
 LEARNED = [
-    pytest.param(Recovery(), Recovery(), id="nothing has happened"),
-    pytest.param(Recovery(deaths=1, most_rows=2), Recovery(deaths=0, most_rows=2), id="half was enough"),
+    pytest.param(Recovery(), 0, Recovery(), id="nothing has happened"),
+    pytest.param(Recovery(deaths=1, most_rows=2), 0, Recovery(deaths=0, most_rows=2), id="half was enough"),
     pytest.param(
         Recovery(is_trying=True, micro_batch=5),
-        Recovery(is_trying=True, micro_batch=5, deaths=1, most_rows=3),
-        id="died at full size",
+        1,
+        Recovery(is_trying=True, micro_batch=5, deaths=1, told_deaths=1, most_rows=3),
+        id="died of memory at full size",
     ),
     pytest.param(
         Recovery(is_trying=True, micro_batch=1),
-        Recovery(is_trying=True, micro_batch=1, deaths=1, most_rows=1, checkpointing=True),
-        id="died at one sequence",
+        1,
+        Recovery(is_trying=True, micro_batch=1, deaths=1, told_deaths=1, most_rows=1, checkpointing=True),
+        id="died of memory at one sequence",
+    ),
+    pytest.param(
+        Recovery(is_trying=True, micro_batch=4, is_short=True),
+        0,
+        Recovery(is_trying=True, micro_batch=4, deaths=1, most_rows=2),
+        id="has said itself that memory is short",
+    ),
+    pytest.param(
+        Recovery(is_trying=True, micro_batch=5),
+        0,
+        Recovery(is_trying=True, micro_batch=5),
+        id="ended from outside, as with its node",
+    ),
+    pytest.param(
+        Recovery(is_trying=True, micro_batch=2, deaths=1, told_deaths=1, most_rows=2),
+        1,
+        Recovery(is_trying=True, micro_batch=2, deaths=1, told_deaths=1, most_rows=2),
+        id="after a death of memory, ended otherwise",
+    ),
+    pytest.param(
+        Recovery(told_deaths=1),
+        2,
+        Recovery(told_deaths=2),
+        id="died of memory past its first steps, where a smaller micro-batch would not have helped",
+    ),
+    pytest.param(
+        Recovery(is_trying=True, micro_batch=4, told_deaths=2),
+        0,
+        Recovery(is_trying=True, micro_batch=4),
+        id="another Job begins to count anew",
     ),
 ]
 
 
-@pytest.mark.parametrize(("left", "learned"), LEARNED)
-def test_who_finds_the_mark_of_the_attempt_before_takes_half(left: Recovery, learned: Recovery) -> None:
-    assert recovery.learn(left) == learned
+@pytest.mark.parametrize(("left", "deaths", "learned"), LEARNED)
+def test_who_finds_the_mark_of_an_attempt_that_died_of_memory_takes_half(
+    left: Recovery, deaths: int, learned: Recovery
+) -> None:
+    assert recovery.learn(left, deaths) == learned
 
 
 @pytest.mark.parametrize(
     "left",
     [
-        pytest.param(Recovery(is_trying=True, micro_batch=2, deaths=1, most_rows=2), id="half was too much too"),
-        pytest.param(Recovery(is_trying=True, micro_batch=1, checkpointing=True), id="nothing is left to try"),
+        pytest.param(
+            Recovery(is_trying=True, micro_batch=2, deaths=1, told_deaths=1, most_rows=2), id="half was too much too"
+        ),
+        pytest.param(
+            Recovery(is_trying=True, micro_batch=1, checkpointing=True, told_deaths=1), id="nothing is left to try"
+        ),
     ],
 )
 def test_who_finds_a_second_mark_gives_up_and_says_what_to_change(left: Recovery) -> None:
     with pytest.raises(OutOfMemory, match="first steps") as caught:
-        recovery.learn(left)
+        recovery.learn(left, 2)
     assert "resources.memory" in caught.value.hint
     assert caught.value.exit_code == 64
 
@@ -145,10 +183,12 @@ def test_a_process_that_is_killed_in_its_first_step_is_followed_by_one_with_half
 ) -> None:
     config = _without_dropout(store)
     store.train(_without_dropout(store, "whole"))
-    for rows in (4, 2):
+    for rows, deaths in ((4, 0), (2, 1)):
+        config = store.configure(config, memory_deaths=deaths)
         _kill_at(store, config, lambda event: isinstance(event, StageEvent) and event.stage == "Training")
         left = json.loads((store.root / "run" / "recovery.json").read_text())
         assert (left["is_trying"], left["micro_batch"]) == (True, rows)
+    config = store.configure(config, memory_deaths=2)
     process = store.start(config)
     assert process.end() == 64
     said = json.loads(process.termination.read_text())
@@ -157,6 +197,15 @@ def test_a_process_that_is_killed_in_its_first_step_is_followed_by_one_with_half
     store.train(config)
     assert any("2 sequences at once" in note for note in store.result.parameters.notes)
     assert store.losses() == pytest.approx(store.losses("whole"), abs=1e-5)
+
+
+def test_a_process_that_is_killed_for_another_cause_is_followed_by_one_like_it(store: "Store") -> None:
+    config = _without_dropout(store)
+    for _ in range(3):
+        _kill_at(store, config, lambda event: isinstance(event, StageEvent) and event.stage == "Training")
+    store.train(config)
+    assert store.result.steps == 6
+    assert not any("sequences at once" in note for note in store.result.parameters.notes)
 
 
 def _kill_at(store: "Store", config: TrainConfig, is_wanted: Callable[[Any], bool]) -> None:

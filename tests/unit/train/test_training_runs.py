@@ -57,7 +57,7 @@ def test_the_base_models_weights_stay_as_they_were(store: "Store") -> None:
     result = store.result
     assert hashlib.sha256((store.model / "model.safetensors").read_bytes()).digest() == before
     folder = store.root / "run" / "checkpoints" / result.best_checkpoint
-    assert all("lora_" in name for name in load_file(folder / "adapter_model.safetensors"))
+    assert {"lora_" in name for name in load_file(folder / "adapter_model.safetensors")} == {True}
 
 
 def test_plain_peft_loads_the_adapter_and_measures_the_loss_that_was_reported(store: "Store") -> None:
@@ -166,7 +166,7 @@ def test_wherever_it_is_stopped_a_run_goes_on_as_if_nothing_had_happened(store: 
     store.train(store.config("whole"))
     whole = store.losses("whole")
     left = set()
-    for looks in range(2, 14):
+    for looks in range(2, 16):
         run = f"cut{looks}"
         store.train(store.config(run), store.stop_after(looks))
         assert store.status == 143

@@ -1,7 +1,8 @@
 """Settles what takes all files at once: copies, near copies, and which files are held out. Pure, over columns.
 
 Files with one content are one **unit**; units that are alike and are all kept form one **group**. A group stands on one
-side of the split as a whole. The split follows digests, so it does not depend on what other files there are.
+side of the split as a whole. The split follows the digests of contents, so it depends neither on paths nor on what
+other files there are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from codetune_api.project import FileRules
 
 from codetune_trainer.scan.ledger import DIGEST_BYTES, MUST, WANTED, Records
-from codetune_trainer.scan.likeness import ALIKE, Signatures, likeness
+from codetune_trainer.scan.likeness import ALIKE, Signatures, likenesses
 from codetune_trainer.scan.records import REASONS
 
 _MOST_CANDIDATES = 64
@@ -21,6 +22,7 @@ _MOST_CANDIDATES = 64
 
 Indices = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+SignaturesOf = Callable[[Sequence[int]], Signatures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,9 @@ class Copies:
     """Of the files that are copies: of what. One whose reason is none was kept all the same."""
     low_quality: dict[int, str] = field(default_factory=dict)
     """Of the files that a base model finds improbable: what it saw. One whose reason is none was kept all the same."""
-    alike: list[tuple[int, int]] = field(default_factory=list)
-    """Pairs of units that are alike and are both kept."""
+    groups: dict[int, int] = field(default_factory=dict)
+    """Of the units that others are alike to: one of the same group, whose own one is told here too; that of the unit
+    that decides for all is itself. One entry a unit, however many are alike."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +63,21 @@ class Sides:
 
 def find_copies(
     records: Records,
-    signature_of: Callable[[int], Signatures],
+    signatures_of: SignaturesOf,
     rules: FileRules,
+    fraction: float,
 ) -> Copies:
     """Which files are copies or near copies of others.
 
     The order of the paths decides which of several is the original. But near copies are compared to what is to be held
-    out first: what is like a held-out file is then left out of training, rather than the other way round.
+    out first: what is like a held-out file is then left out of training, rather than the other way round. So a file
+    that is added takes no other one from the held-out side to the other.
 
     Args:
         records: Every file that was found, sorted by path.
-        signature_of: The signature of the file at an index.
+        signatures_of: The signatures of the files at these indices.
         rules: `files`, for `duplicates` and `nearDuplicates`.
+        fraction: `holdout.fraction`.
     """
     copies = Copies(records["reason"].copy(), np.full(len(records), -1, np.int64))
     accepted = np.flatnonzero(records["reason"] == 0)
@@ -82,8 +88,9 @@ def find_copies(
             _reject(copies, records, index, Original(int(copies.units[index]), 1.0, "Duplicate"))
     if rules.near_duplicates != "Ignore":
         firsts = np.sort(accepted[first])
-        ranked = firsts[np.argsort(~_asked_for(records, copies)[firsts], kind="stable")]
-        _find_near_copies(copies, records, ranked, signature_of, reject=rules.near_duplicates == "Reject")
+        held_out = _asked_for(records, copies) | _is_below(records["chance"], fraction)
+        ranked = firsts[np.argsort(~held_out[firsts], kind="stable")]
+        _find_near_copies(copies, records, ranked, signatures_of, reject=rules.near_duplicates == "Reject")
     return copies
 
 
@@ -105,9 +112,9 @@ def _reject(copies: Copies, records: Records, index: int, original: Original) ->
 
 
 def _find_near_copies(
-    copies: Copies, records: Records, firsts: Indices, signature_of: Callable[[int], Signatures], *, reject: bool
+    copies: Copies, records: Records, firsts: Indices, signatures_of: SignaturesOf, *, reject: bool
 ) -> None:
-    known = _Neighbours(records, signature_of)
+    known = _Neighbours(records, signatures_of)
     members = _members(copies)
     for unit in _that_may_be_alike(records, firsts):
         near = known.find(unit)
@@ -117,8 +124,25 @@ def _find_near_copies(
             gone = [_reject(copies, records, index, original) for index in rest]
             if all(gone):
                 continue
-        copies.alike += [(unit, original.index) for original in near]
+        for original in near:
+            _join(copies.groups, records, unit, original.index)
         known.add(unit)
+
+
+def _join(groups: dict[int, int], records: Records, first: int, second: int) -> None:
+    """Make one group of those of two units. The smallest digest leads: one more unit rarely changes that."""
+    leader, other = sorted(
+        (_lead(groups, first), _lead(groups, second)), key=lambda unit: bytes(records["digest"][unit])
+    )
+    groups[leader] = groups[other] = leader
+
+
+def _lead(groups: dict[int, int], unit: int) -> int:
+    """The unit that decides for a unit's group; shortens the way to it."""
+    while (above := groups.get(unit, unit)) != unit:
+        groups[unit] = groups[above]
+        unit = above
+    return unit
 
 
 def _members(copies: Copies) -> dict[int, list[int]]:
@@ -145,9 +169,9 @@ def _that_may_be_alike(records: Records, firsts: Indices) -> Iterator[int]:
 class _Neighbours:
     """Units that are kept, by their bands."""
 
-    def __init__(self, records: Records, signature_of: Callable[[int], Signatures]) -> None:
+    def __init__(self, records: Records, signatures_of: SignaturesOf) -> None:
         self._bands = records["bands"]
-        self._signature_of = signature_of
+        self._signatures_of = signatures_of
         self._buckets: dict[tuple[int, int], list[int]] = {}
 
     def find(self, unit: int) -> list[Original]:
@@ -159,9 +183,9 @@ class _Neighbours:
         )
         if not candidates:
             return []
-        own = self._signature_of(unit)
-        shares = ((other, likeness(own, self._signature_of(other))) for other in candidates)
-        return [Original(other, share, "NearDuplicate") for other, share in shares if share >= ALIKE]
+        signatures = self._signatures_of([unit, *candidates])
+        found = zip(candidates, likenesses(signatures[0], signatures[1:]).tolist(), strict=True)
+        return [Original(other, share, "NearDuplicate") for other, share in found if share >= ALIKE]
 
     def add(self, unit: int) -> None:
         """One more that others may be alike to."""
@@ -199,7 +223,9 @@ def choose_sides(records: Records, copies: Copies, fraction: float) -> Sides:
     kept = copies.reasons == 0
     must = _asked_for(records, copies)
     units = np.unique(copies.units[kept])
-    leader = _lead(records, units, copies.alike)
+    leader = np.arange(len(records))
+    for unit in copies.groups:
+        leader[unit] = _lead(copies.groups, unit)
     must_lead = np.zeros(len(records), np.bool_)
     np.logical_or.at(must_lead, leader[units], must[units])
     chosen = must_lead | _choose(records["chance"], np.unique(leader[units]), must_lead, fraction)
@@ -208,38 +234,19 @@ def choose_sides(records: Records, copies: Copies, fraction: float) -> Sides:
     return Sides(kept, held_out)
 
 
-def _lead(records: Records, units: Indices, alike: Sequence[tuple[int, int]]) -> Indices:
-    """Which unit decides for the group of each one.
-
-    The unit with the smallest digest leads: one more file in a group rarely changes that, whatever its path.
-    """
-    leader = np.arange(len(records))
-    left = set(units.tolist())
-
-    def find(unit: int) -> int:
-        while leader[unit] != unit:
-            leader[unit] = leader[leader[unit]]
-            unit = int(leader[unit])
-        return unit
-
-    tied = [pair for pair in alike if pair[0] in left and pair[1] in left]
-    for pair in tied:
-        one, other = sorted(map(find, pair), key=lambda unit: bytes(records["digest"][unit]))
-        leader[other] = one
-    for pair in tied:
-        for unit in pair:
-            leader[unit] = find(unit)
-    return leader
-
-
 def _choose(chance: npt.NDArray[np.uint64], groups: Indices, must: Flags, fraction: float) -> Flags:
     chosen = np.zeros(len(chance), np.bool_)
     free = groups[~must[groups]]
     free = free[np.argsort(chance[free], kind="stable")]
-    below = free[chance[free] < np.uint64(min(int(fraction * 2**64), 2**64 - 1))]
+    below = free[_is_below(chance[free], fraction)]
     if fraction and not len(below) and not must[groups].any() and len(free) > 1:
         below = free[:1]
     if len(free) and len(below) == len(free):
         below = below[:-1]
     chosen[below] = True
     return chosen
+
+
+def _is_below(chance: npt.NDArray[np.uint64], fraction: float) -> Flags:
+    below: Flags = chance < np.uint64(min(int(fraction * 2**64), 2**64 - 1))
+    return below

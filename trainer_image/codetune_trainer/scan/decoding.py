@@ -37,6 +37,11 @@ def decode(content: bytes) -> str:
         raise Undecodable(f"not {name}: {found}") from error
 
 
+def is_plain(content: bytes) -> bool:
+    """Whether bytes that decode are their text's own UTF-8, since no byte order mark is dropped."""
+    return not content.startswith(_ALL_MARKS)
+
+
 def is_blank(content: bytes) -> bool:
     """Whether there is nothing but white space behind a byte order mark, or at all."""
     if not content.startswith(_ALL_MARKS):

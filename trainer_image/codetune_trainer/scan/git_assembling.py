@@ -11,7 +11,7 @@ from pathlib import Path
 
 from codetune_api.project import GitSource
 
-from codetune_trainer.errors import SourceError, UnsupportedSource
+from codetune_trainer.errors import SourceError, SourceUnavailable, UnsupportedSource
 from codetune_trainer.scan.git_environment import build_environment
 from codetune_trainer.scan.git_lfs import Lfs
 from codetune_trainer.scan.git_mirror import Mirror
@@ -53,6 +53,8 @@ class Assembly:
     """Entries of all trees together."""
     troubles: list[str] = field(default_factory=list)
     """What could not be fetched."""
+    away: bool = False
+    """Whether any of it may be had at the next attempt."""
 
     def build(self, mirror: Mirror, commit: str, prefix: str = "", depth: int = 0) -> GitTree:
         """The tree of a commit that is in a mirror.
@@ -76,8 +78,10 @@ class Assembly:
         modules, troubles = (
             self._fetch_modules(mirror, commit, links, prefix, depth) if self.git.submodules else ({}, {})
         )
-        stand_ins, failed = pointers.fetch() if pointers is not None else ({}, "")
-        self.troubles += [failed] if failed else []
+        stand_ins, failed = pointers.fetch() if pointers is not None else ({}, [])
+        if failed:
+            why = failed[0].message.rstrip(".")
+            self._note(f"{len(failed)} Git LFS objects were not fetched: {why}.", failed)
         return GitTree(treeish, modules, troubles, stand_ins)
 
     def open(self, remote: Remote, folder: Path, holder: str, path: str = "") -> Mirror:
@@ -137,8 +141,12 @@ class Assembly:
 
     def _tell(self, prefix: str, path: str, error: SourceError) -> str:
         said = error.message.rstrip(".")
-        self.troubles.append(f"The submodule {prefix + path!r} was not fetched: {said}.")
+        self._note(f"The submodule {prefix + path!r} was not fetched: {said}.", [error])
         return said
+
+    def _note(self, trouble: str, errors: Iterable[SourceError]) -> None:
+        self.troubles.append(trouble)
+        self.away = self.away or any(isinstance(error, SourceUnavailable) for error in errors)
 
     def _authorization(self, remote: Remote) -> str:
         if self.credentials is None or remote.origin != self.remote.origin or remote.protocol == "ssh":

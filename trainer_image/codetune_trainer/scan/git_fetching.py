@@ -43,7 +43,7 @@ class FetchedGit:
     warning: str = ""
     """What a person should know about it though it could be read."""
     reason: str = ""
-    """Why the commit is a former one; empty when it is what the repository has now."""
+    """Why the commit is a former one, or lacks parts that may be had later; empty when it is all there is now."""
 
 
 def fetch_git(
@@ -82,6 +82,8 @@ def fetch_git(
     warning = " ".join(
         [*([warning] if warning else []), *told, *([f"{more} more troubles like these."] if more else [])]
     )
+    if assembly.away and not reason:
+        reason = SourceUnavailable.reason  # so that it is tried again, as a source is that could not be fetched at all
     environment = close_off(mirror.environment, *assembly.used[1:])
     return FetchedGit(mirror.folder, commit, tree, environment, warning, reason)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from codetune_trainer.errors import SourceError
+from codetune_trainer.errors import SourceError, UnsupportedSource
 from codetune_trainer.scan.git_lfs_server import Pointer, fetch_objects
 from codetune_trainer.scan.git_mirror import Mirror
 from codetune_trainer.scan.git_objects import BlobReader, Entry, describe
@@ -48,8 +48,8 @@ class Lfs:
         if found.key and found.size <= POINTER_BYTES:
             self._small.setdefault(found.key, []).append(f"{self.prefix}{found.path}")
 
-    def fetch(self) -> tuple[dict[bytes, StandIn], str]:
-        """What stands in for each pointer, by its blob; and what could not be fetched, empty when everything could.
+    def fetch(self) -> tuple[dict[bytes, StandIn], list[SourceError]]:
+        """What stands in for each pointer, by its blob; and why objects could not be fetched, one for each.
 
         Raises:
             SourceError: The mirror can't be read.
@@ -61,10 +61,7 @@ class Lfs:
         failures = self._fetch(sorted(missing, key=lambda pointer: pointer.sha256), held)
         self._forget({pointer.sha256 for pointer in pointers.values()}, held)
         stand_ins = {blob: _stand_in(pointer, held, failures) for blob, pointer in pointers.items()}
-        if not failures:
-            return stand_ins, ""
-        example = next(iter(failures.values()))
-        return stand_ins, f"{len(failures)} Git LFS objects were not fetched: {example}."
+        return stand_ins, list(failures.values())
 
     def _read_pointers(self) -> Iterator[tuple[bytes, Pointer]]:
         reader = BlobReader(self.mirror.folder, self.mirror.here.reading)
@@ -80,25 +77,25 @@ class Lfs:
     def _is_wanted(self, blob: bytes, pointer: Pointer) -> bool:
         return any(self.wants(Found(path, b"", pointer.size)) for path in self._small[blob])
 
-    def _fetch(self, missing: list[Pointer], held: dict[str, bytes]) -> dict[str, str]:
+    def _fetch(self, missing: list[Pointer], held: dict[str, bytes]) -> dict[str, SourceError]:
         """Fetch objects and add them to those that are held; returns why others could not be had."""
-        failures: dict[str, str] = {}
+        failures: dict[str, SourceError] = {}
         budget = MOST_BYTES
         affordable = []
         for pointer in missing:
             budget -= pointer.size
             if budget < 0:
-                failures[pointer.sha256] = f"more than {MOST_BYTES} bytes together"
+                failures[pointer.sha256] = UnsupportedSource(f"more than {MOST_BYTES} bytes together")
             else:
                 affordable.append(pointer)
         try:
             for pointer, got in fetch_objects(self.mirror.remote, self.authorization, affordable):
-                if isinstance(got, str):
+                if isinstance(got, SourceError):
                     failures[pointer.sha256] = got
                 else:
                     held[pointer.sha256] = self._keep(pointer, got)
         except SourceError as error:
-            failures |= {each.sha256: error.message.rstrip(".") for each in affordable if each.sha256 not in held}
+            failures |= {each.sha256: error for each in affordable if each.sha256 not in held}
         return failures
 
     def _keep(self, pointer: Pointer, content: bytes) -> bytes:
@@ -121,9 +118,10 @@ class Lfs:
             self.mirror.here.run("update-ref", "--stdin", data=gone.encode())
 
 
-def _stand_in(pointer: Pointer, held: dict[str, bytes], failures: dict[str, str]) -> StandIn:
+def _stand_in(pointer: Pointer, held: dict[str, bytes], failures: dict[str, SourceError]) -> StandIn:
     if pointer.sha256 in held:
         return StandIn(pointer.size, key=held[pointer.sha256])
     if pointer.sha256 in failures:
-        return StandIn(pointer.size, obstacle=f"a Git LFS pointer, not fetched: {failures[pointer.sha256]}")
+        why = failures[pointer.sha256].message.rstrip(".")
+        return StandIn(pointer.size, obstacle=f"a Git LFS pointer, not fetched: {why}")
     return StandIn(pointer.size)  # larger than what would be read, so it is not asked for

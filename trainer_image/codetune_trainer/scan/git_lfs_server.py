@@ -24,6 +24,8 @@ _MEDIA_TYPE = "application/vnd.git-lfs+json"
 _OBJECTS_AT_ONCE = 100
 """As the specification advises."""
 _ANSWER_BYTES = 4 * 2**20
+_FOR_GOOD = frozenset({404, 409, 410, 422})
+"""Codes of objects that the specification knows: asking again changes nothing about them."""
 _SHOWN_CHARACTERS = 200
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,128}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,8192}")
@@ -66,7 +68,7 @@ class _Batch(BaseModel):
 
 def fetch_objects(
     remote: Remote, authorization: str, pointers: Sequence[Pointer]
-) -> Iterator[tuple[Pointer, bytes | str]]:
+) -> Iterator[tuple[Pointer, bytes | SourceError]]:
     """Fetch objects one by one.
 
     Args:
@@ -91,7 +93,7 @@ def fetch_objects(
             try:
                 yield pointer, _fetch(pointer, answered.get(pointer.sha256), link, credentials)
             except SourceError as error:
-                yield pointer, error.message.rstrip(".")
+                yield pointer, error
 
 
 def find_batch_link(remote: Remote) -> Link:
@@ -122,7 +124,8 @@ def _ask_batch(link: Link, credentials: Mapping[str, str], pointers: Sequence[Po
 def _fetch(pointer: Pointer, told: _Object | None, batch: Link, credentials: Mapping[str, str]) -> bytes:
     if told is not None and told.error is not None:
         said = "".join(letter if letter.isprintable() else " " for letter in told.error.message[:_SHOWN_CHARACTERS])
-        raise SourceUnavailable(f"the server says {told.error.code} {said}".strip())
+        kind = UnsupportedSource if told.error.code in _FOR_GOOD else SourceUnavailable
+        raise kind(f"the server says {told.error.code} {said}".strip())
     if told is None or told.actions.download is None:
         raise SourceUnavailable("the server does not say where it is")
     action = told.actions.download

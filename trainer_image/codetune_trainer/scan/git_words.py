@@ -43,7 +43,10 @@ def explain(said: str, remote: Remote) -> Exception:
     """
     text = shorten(said)
     if _FULL.search(said):
-        hint = "Give the claim codetune-artifacts more space, or delete FineTunes and Projects that nobody needs."
+        hint = (
+            "Give the claim codetune-artifacts more space, or delete FineTunes and Projects that nobody needs; where "
+            "the store is a bucket, raise store.size in the operator's settings."
+        )
         return DiskFull(f"A volume is full: {remote.shown} can't be fetched. {text}", hint)
     if _KEY_CHANGED.search(said):
         return _explain_changed(said, remote)

@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import orjson
 from codetune_api.project import FileRules, Holdout
 
-from codetune_trainer.manifests import write_all
+from codetune_trainer.manifests import write_parts
 from codetune_trainer.scan.archive_pack import read_packed
 from codetune_trainer.scan.git_objects import BlobReader
 from codetune_trainer.scan.languages import extension
@@ -79,7 +78,7 @@ class Worker:
         """Judge one batch of one source; `identities` are those of its files."""
         origin = self.task.origins[source_index]
         judged: list[Judged] = []
-        texts: list[bytes] = []
+        texts: list[str] = []
         lasting: list[bytes] = []
         for found, content, identity in zip(batch, self._contents(source_index, batch), identities, strict=True):
             lasting.append(b"" if isinstance(content, str) else identity)
@@ -118,11 +117,11 @@ class Worker:
             yield next(contents) if wants_it else None
 
     def _describe(
-        self, source_index: int, judged: list[Judged], texts: list[bytes], identities: list[bytes]
+        self, source_index: int, judged: list[Judged], texts: list[str], identities: list[bytes]
     ) -> Judgement:
         records: Any = np.zeros(len(judged), RECORD)
         accepted = [index for index, file in enumerate(judged) if not file.reason]
-        chances = [_chance(judged[index], by_path=self.task.files.duplicates == "Reject") for index in accepted]
+        chances = [_chance(judged[index]) for index in accepted]
         sides = [
             judged[index].held_out or chance < self.task.held_out_below
             for index, chance in zip(accepted, chances, strict=True)
@@ -138,11 +137,12 @@ class Worker:
         kinds = self._set_kinds(records, judged)
         signatures = self._set_fingerprints(records, accepted, texts)
         rows = [_build_row(file, held_out.get(index)) for index, file in enumerate(judged)]
-        lines = [_build_line(judged[index], texts[index], held_out[index]) for index in accepted]
-        records["row_bytes"] = sizes = list(map(len, rows))
-        records["row_at"] = self._spill.add_rows(rows) + np.cumsum(sizes) - sizes
-        records["line_bytes"][accepted] = sizes = list(map(len, lines))
-        records["line_at"][accepted] = self._spill.add_lines(lines) + np.cumsum(sizes, dtype=np.int64) - sizes
+        parts = [part for index in accepted for part in _build_line(judged[index], texts[index], held_out[index])]
+        sizes = np.array([*map(len, rows)], np.int64)
+        records["row_bytes"], records["row_at"] = sizes, self._spill.add_rows(rows) + np.cumsum(sizes) - sizes
+        sizes = np.array([*map(len, parts)], np.int64).reshape(-1, 3).sum(axis=1)
+        records["line_bytes"][accepted] = sizes
+        records["line_at"][accepted] = self._spill.add_lines(parts) + np.cumsum(sizes) - sizes
         return Judgement(records, signatures, kinds, self._spill.rows, self._spill.lines)
 
     def _set_kinds(self, records: Records, judged: list[Judged]) -> list[Kind]:
@@ -152,11 +152,11 @@ class Worker:
         ]
         return list(kinds)
 
-    def _set_fingerprints(self, records: Records, accepted: list[int], texts: list[bytes]) -> Signatures:
+    def _set_fingerprints(self, records: Records, accepted: list[int], texts: list[str]) -> Signatures:
         records["signature"] = -1
         if not self.task.compares:
             return _NO_SIGNATURES
-        taken = take_fingerprints([texts[index] for index in accepted])
+        taken = take_fingerprints([texts[index].encode() for index in accepted])
         records["bands"][accepted] = taken.bands
         comparable = np.array(accepted, np.int64)[taken.comparable]
         records["signature"][comparable] = np.arange(len(comparable))
@@ -173,11 +173,11 @@ class _Spill:
 
     def add_rows(self, rows: list[bytes]) -> int:
         """Append; returns where the first one begins."""
-        return _append(self._rows, rows)
+        return write_parts(self._rows, rows)
 
-    def add_lines(self, lines: list[bytes]) -> int:
-        """Append; returns where the first one begins."""
-        return _append(self._lines, lines)
+    def add_lines(self, parts: list[bytes]) -> int:
+        """Append what lines are made of; returns where the first one begins."""
+        return write_parts(self._lines, parts)
 
     def close(self) -> None:
         """No more is written."""
@@ -185,16 +185,10 @@ class _Spill:
         self._lines.close()
 
 
-def _append(file: FileIO, parts: list[bytes]) -> int:
-    at = file.tell()
-    write_all(file, b"".join(parts))
-    return at
-
-
-def _chance(file: Judged, *, by_path: bool) -> int:
-    # With copies allowed a path would tie the split to which copy comes first.
-    named = file.path.encode() if by_path else b""
-    return int.from_bytes(hashlib.sha256(named + b"\0" + file.digest).digest()[:8])
+def _chance(file: Judged) -> int:
+    # Of the content alone: a path would tie the split to which of several copies comes first. Hashed once more, since
+    # of files that are alike the one with the smallest digest decides: it would be held out more often than others.
+    return int.from_bytes(hashlib.sha256(b"\0" + file.digest).digest()[:8])
 
 
 def _flags(file: Judged, held_out: bool) -> int:
@@ -221,19 +215,12 @@ def _build_row(file: Judged, held_out: bool | None) -> bytes:
     return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _build_line(file: Judged, text: bytes, held_out: bool) -> bytes:
-    """A line of `files.jsonl`: JSON with sorted keys and no white space, so that equal files give equal bytes."""
-    return b"".join(
-        (
-            b'{"path":',
-            orjson.dumps(file.path),
-            b',"sha256":"',
-            file.digest.hex().encode(),
-            HELD_OUT_SPLIT if held_out else TRAIN_SPLIT,
-            b',"text":',
-            orjson.dumps(text.decode()),
-            b',"type":',
-            orjson.dumps(file.language),
-            b"}\n",
-        )
+def _build_line(file: Judged, text: str, held_out: bool) -> tuple[bytes, bytes, bytes]:
+    """A line of `files.jsonl` in parts: JSON with sorted keys and no white space, the same bytes for the same file."""
+    split = HELD_OUT_SPLIT if held_out else TRAIN_SPLIT
+    path, language = orjson.dumps(file.path), orjson.dumps(file.language)
+    return (
+        b'{"path":%b,"sha256":"%b%b,"text":' % (path, file.digest.hex().encode(), split),
+        orjson.dumps(text),
+        b',"type":%b}\n' % language,
     )

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -91,11 +91,12 @@ class Ledger:
         record = self.records[index]
         return self.read(self.stores[record["lines"]], int(record["line_at"]), int(record["line_bytes"]))
 
-    def signature(self, index: int) -> Signatures:
-        """A file's signature, of shape [PERMUTATIONS]."""
+    def signatures_of(self, indices: Sequence[int]) -> Signatures:
+        """The signatures of files, of shape [indices, PERMUTATIONS]."""
         size = 2 * PERMUTATIONS
-        found = self.read(self.signatures, int(self.records[index]["signature"]) * size, size)
-        return np.frombuffer(found, np.uint16)
+        places = (self.records["signature"][indices] * size).tolist()
+        found = b"".join([self.read(self.signatures, place, size) for place in places])
+        return np.frombuffer(found, np.uint16).reshape(-1, PERMUTATIONS)
 
     def read(self, store: Path, at: int, size: int) -> bytes:
         """A piece of a file. Raises: OSError when it is not there."""
@@ -152,7 +153,7 @@ class Bookkeeper:
     """
 
     def __init__(self, signatures: Path) -> None:
-        self._placed: list[tuple[npt.NDArray[np.int64], Records]] = []
+        self._records: Records = np.zeros(0, RECORD)
         self._kinds: dict[Kind, int] = {}
         self._stores: dict[Path, int] = {}
         self._signatures = signatures
@@ -197,10 +198,8 @@ class Bookkeeper:
     def finish(self, total: int) -> Ledger:
         """The ledger of so many files."""
         self._file.close()
-        records: Any = np.zeros(total, RECORD)
-        while self._placed:  # each goes as its copy comes, so that none is held twice for long
-            positions, placed = self._placed.pop()
-            records[positions] = placed
+        self._make_room(total)
+        records, self._records = self._records[:total], np.zeros(0, RECORD)
         return Ledger(records, list(self._kinds), list(self._stores), self._signatures)
 
     def _place(self, positions: npt.NDArray[np.int64], records: Records, signatures: Signatures) -> None:
@@ -208,7 +207,15 @@ class Bookkeeper:
         records["signature"][compared] = np.arange(self._written, self._written + len(signatures))
         self._file.write(signatures.tobytes())
         self._written += len(signatures)
-        self._placed.append((positions, records))
+        if len(positions):
+            last = int(positions[-1]) + 1
+            if last > len(self._records):
+                self._make_room(max(last, len(self._records) * 5 // 4))
+            self._records[positions] = records
+
+    def _make_room(self, files: int) -> None:
+        # In place: the kernel moves large arrays by their pages, so that none is held twice.
+        self._records.resize(max(files, len(self._records)), refcheck=False)
 
     def _number(self, kind: Kind) -> int:
         if kind not in self._kinds and len(self._kinds) >= _MOST_KINDS:

@@ -62,9 +62,17 @@ def take_fingerprints(texts: Sequence[bytes]) -> Fingerprints:
     )
 
 
-def likeness(first: Signatures, second: Signatures) -> float:
-    """Estimated Jaccard similarity of two texts, each given by its signature of shape [PERMUTATIONS]."""
-    return float(np.count_nonzero(first == second)) / PERMUTATIONS
+def likenesses(one: Signatures, others: Signatures) -> npt.NDArray[np.float64]:
+    """Estimated Jaccard similarity of one text to each of others.
+
+    Args:
+        one: Its signature, of shape [PERMUTATIONS].
+        others: Theirs, of shape [texts, PERMUTATIONS].
+
+    Returns:
+        Shape [texts].
+    """
+    return np.asarray(np.count_nonzero(one == others, axis=1), np.float64) / PERMUTATIONS
 
 
 def _cut(texts: Sequence[bytes]) -> list[list[bytes]]:

@@ -9,4 +9,5 @@ _POSING = re.compile(rb"\\(?=x[0-9a-f]{2})")
 
 def spell_path(raw: bytes) -> str:
     """The text of a path: bytes that are no UTF-8 as `\\xNN`, and so a backslash that would look like such a byte."""
-    return _POSING.sub(rb"\\x5c", raw).decode("utf-8", errors="backslashreplace")
+    told = _POSING.sub(rb"\\x5c", raw) if b"\\" in raw else raw
+    return told.decode("utf-8", errors="backslashreplace")

@@ -5,19 +5,20 @@ Records are placed by the order of the listing, so the number of processes chang
 
 import hashlib
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from itertools import chain, islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from codetune_trainer.errors import OutOfMemory
+from codetune_trainer.cores import usable_cores
+from codetune_trainer.errors import MORE_SCAN_MEMORY, OutOfMemory
 from codetune_trainer.scan.judging import Task, Worker
 from codetune_trainer.scan.ledger import Bookkeeper, Judgement, Ledger
 from codetune_trainer.scan.licensing import LARGEST_BYTES, FolderLicences, collect, is_licence_name
@@ -31,11 +32,8 @@ BATCH_BYTES = 4 * 2**20
 FEW_BATCHES = 4
 """Up to so many, starting processes costs more than it saves."""
 MAX_WORKERS = 16
-_START_METHOD = "spawn"
-"""Nothing of this process is inherited: libraries have threads that Python knows nothing of, and one of them may hold a
-lock at the moment of a fork."""
+_THREADS = Path("/proc/self/task")
 _KILLED = "A process that judges files was killed, most likely because the pod ran out of memory."
-_MORE_MEMORY = "Raise files.quality.resources.memory where that is set, else the operator's scanResources."
 
 
 class Batch(NamedTuple):
@@ -74,11 +72,6 @@ def judge_all(
     return judge_all(task, None, workers, tick)
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def find_licences(task: Task, source_index: int) -> FolderLicences:
     """What the licence files of a source say."""
     worker = Worker(task)
@@ -89,7 +82,7 @@ def find_licences(task: Task, source_index: int) -> FolderLicences:
 
 
 def _read_licences(worker: Worker, source_index: int) -> Iterator[tuple[str, bytes]]:
-    named = filter(_is_licence_file, worker.task.sources[source_index].list())
+    named = filter(_is_licence_file, worker.task.sources[source_index].list(is_licence_name))
     while batch := list(islice(named, BATCH_FILES)):
         for found, content in zip(batch, worker.read(source_index, batch), strict=True):
             if isinstance(content, bytes):
@@ -97,8 +90,7 @@ def _read_licences(worker: Worker, source_index: int) -> Iterator[tuple[str, byt
 
 
 def _is_licence_file(found: Found) -> bool:
-    small = not found.obstacle and found.size <= LARGEST_BYTES
-    return small and is_licence_name(found.path.rpartition("/")[2])
+    return not found.obstacle and found.size <= LARGEST_BYTES and is_licence_name(found.name)
 
 
 class _Listing:
@@ -176,7 +168,7 @@ def _judge_here(task: Task, batches: Iterable[Batch], _: int) -> Iterator[tuple[
 
 
 def _judge_in_pool(task: Task, batches: Iterable[Batch], count: int) -> Iterator[tuple[Batch, Judgement]]:
-    context = multiprocessing.get_context(_START_METHOD)
+    context = multiprocessing.get_context(_start_method())
     with ProcessPoolExecutor(count, context, _set_task, (task,)) as pool:
         waiting: deque[tuple[Batch, Future[Judgement]]] = deque()
         try:
@@ -187,10 +179,16 @@ def _judge_in_pool(task: Task, batches: Iterable[Batch], count: int) -> Iterator
             while waiting:
                 yield _await(waiting)
         except BrokenProcessPool as error:  # what Python raises itself comes as it is: only a signal breaks the pool
-            raise OutOfMemory(_KILLED, _MORE_MEMORY) from error
+            raise OutOfMemory(_KILLED, MORE_SCAN_MEMORY) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _start_method() -> str:
+    """How processes start: a fork inherits what is imported, but also any lock that another thread holds just then."""
+    alone = _THREADS.is_dir() and len(list(_THREADS.iterdir())) == 1
+    return "fork" if alone else "spawn"
 
 
 def _await(waiting: deque[tuple[Batch, Future[Judgement]]]) -> tuple[Batch, Judgement]:

@@ -14,6 +14,8 @@ import orjson
 from codetune_api.contracts import ScanConfig, ScanResult
 from codetune_api.project import FileCounts, Rejection, SourceStatus
 from codetune_api.protocol import ResultEvent
+from codetune_bucket.errors import BucketError
+from codetune_bucket.mirroring import Mirror
 
 from codetune_trainer.config import Places, inside, load_config, load_places
 from codetune_trainer.errors import EmptyDataset, SourceError
@@ -28,9 +30,10 @@ from codetune_trainer.scan.remembering import FOLDER as MEMORY
 from codetune_trainer.scan.remembering import digest_rules, load_memory, save_memory
 from codetune_trainer.scan.rules import Judge, Origin
 from codetune_trainer.scan.sources import Readable, prepare_all, prune_cache
+from codetune_trainer.scan.storing import bring, keep_memory
 from codetune_trainer.scan.summing import count_files, count_rejections, count_source, count_types
 from codetune_trainer.scan.upload_tree import prune_uploads
-from codetune_trainer.scan.writing import DATASET, FILES, REPORT, SPILL, publish, work_folder, write_files, write_report
+from codetune_trainer.scan.writing import DATASET, FILES, MANIFEST, SPILL, publish, work_folder, write_artifacts
 
 _SECONDS_BETWEEN_EVENTS = 2.0
 
@@ -60,6 +63,8 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
     judge = Judge(config.files, config.holdout)  # says what is wrong with the rules before anything is fetched
     cache = inside(places.store, config.cache, "cache")
     announce = partial(reporter.stage, "Fetching")
+    mirror = places.mirror
+    bring(config, mirror)
     sources, failed = prepare_all(config.sources, cache, places, announce, judge.wants_content, config.fetched)
     prune_cache(config.sources, cache)
     prune_uploads(config.sources, cache.parent / "uploads")
@@ -69,7 +74,7 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
         remembered, rules = cache.parent / MEMORY, digest_rules(task)
         memory = load_memory(remembered, work.parent, rules)
         with judge_all(task, memory, workers, _Ticker(reporter).tick) as ledger:
-            copies = find_copies(ledger.records, ledger.signature, config.files)
+            copies = find_copies(ledger.records, ledger.signatures_of, config.files, config.holdout.fraction)
             low_quality = find_low_quality(config, places, cache, _read_accepted(ledger, copies), reporter)
             reject_low_quality(ledger.records, copies, low_quality)
             sides = choose_sides(ledger.records, copies, config.holdout.fraction)
@@ -78,13 +83,15 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
             reporter.stage("Writing", f"{counts.accepted} of {counts.total} files")
             statuses = _describe_sources(config, sources, failed, ledger, synced_at)
             made = work / DATASET
-            artifacts = {FILES: write_files(made, ledger, sides), REPORT: write_report(made, ledger, copies, sides)}
+            artifacts = write_artifacts(made, ledger, copies, sides)
             revision, folder = publish(made, work.parent, artifacts, statuses, counts)
+            mirror.push(folder.relative_to(places.store).as_posix(), MANIFEST)
+            file_types = count_types(ledger, sides)
             with _going_on("What is known of the files can't be kept for the next scan"):
                 save_memory(remembered, ledger, sides, folder, artifacts[FILES], rules)
-            file_types = count_types(ledger, sides)
+                keep_memory(config, mirror)
     if config.keep is not None:
-        _prune(folder.parent, {revision, *config.keep})
+        _prune(config, mirror, {revision, *config.keep})
     return ScanResult(
         revision=revision,
         uri=folder.relative_to(places.store).as_posix(),
@@ -130,10 +137,10 @@ class _Ticker:
             self.reporter.stage("Scanning", f"{read} files read")
 
 
-def _prune(output: Path, keep: set[str]) -> None:
+def _prune(config: ScanConfig, mirror: Mirror, keep: set[str]) -> None:
     """Remove datasets that nobody uses; the next scan tries again."""
     with _going_on("Old datasets can't be removed now"):
-        for revision in prune_datasets(output, keep):
+        for revision in prune_datasets(mirror, config.output, keep):
             print(f"Removed the dataset {revision}, which nobody uses.", flush=True)
 
 
@@ -142,7 +149,7 @@ def _going_on(trouble: str) -> Iterator[None]:
     """What fails in here is said and no more: the new dataset is there whatever comes of it."""
     try:
         yield
-    except OSError as error:
+    except (OSError, BucketError) as error:
         print(f"{trouble}: {error}", file=sys.stderr, flush=True)
 
 

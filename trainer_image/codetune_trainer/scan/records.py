@@ -50,6 +50,11 @@ class Found(NamedTuple):
     stamp: str = ""
     """Changes when the content behind `key` does; empty where the key itself does."""
 
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.rpartition("/")[2]
+
 
 @dataclass(slots=True)
 class Judged:

@@ -27,7 +27,9 @@ from codetune_trainer.scan.likeness import PERMUTATIONS, Signatures
 from codetune_trainer.scan.writing import FILES
 
 FOLDER = "verdicts"
-_META, _RECORDS, _ROWS, _LINES, _SIGNATURES = "meta.json", "records", "rows", "lines", "signatures"
+META = "meta.json"
+"""Written last, with the digests of the others."""
+_RECORDS, _ROWS, _LINES, _SIGNATURES = "records", "rows", "lines", "signatures"
 _LIBRARIES = ("pygments", "identify", "rensa", "numpy", "orjson", "pathspec", "google-re2")
 """Other releases of these may judge otherwise."""
 _LINES_OF_DATASET, _LINES_APART, _ROWS_KEPT = 0, 1, 2
@@ -80,6 +82,14 @@ class Memory:
         return known, records, np.asarray(self.signatures[compared])
 
 
+def read_dataset(folder: Path) -> str | None:
+    """Name of the dataset's folder that what was saved here stands on."""
+    try:
+        return _Meta.model_validate_json((folder / META).read_bytes()).dataset
+    except (OSError, ValidationError):
+        return None
+
+
 def load_memory(folder: Path, datasets: Path, rules: str) -> Memory | None:
     """What the last scan remembered; None when there is nothing, or it was by other rules, or its dataset is gone.
 
@@ -89,7 +99,7 @@ def load_memory(folder: Path, datasets: Path, rules: str) -> Memory | None:
         rules: Digest of everything but the files that verdicts follow from.
     """
     try:
-        meta = _Meta.model_validate_json((folder / _META).read_bytes())
+        meta = _Meta.model_validate_json((folder / META).read_bytes())
     except (OSError, ValidationError):
         return None
     lines = datasets / meta.dataset / FILES
@@ -111,7 +121,7 @@ def save_memory(folder: Path, ledger: Ledger, sides: Sides, dataset: Path, lines
 
     Args:
         folder: Where to save it.
-        ledger: What was found.
+        ledger: What was found; its records are used up.
         sides: Where each file went.
         dataset: Folder of the dataset that was made.
         lines: Its `files.jsonl`.
@@ -122,14 +132,13 @@ def save_memory(folder: Path, ledger: Ledger, sides: Sides, dataset: Path, lines
     work = folder.with_name(f"{folder.name}-{os.urandom(6).hex()}")
     work.mkdir(parents=True)
     try:
-        records = ledger.records.copy()
-        _save_rows(work, ledger, records)
-        _save_lines(work, ledger, records, sides)
-        _save_signatures(work, ledger, records)
-        records.tofile(work / _RECORDS)
+        _save_rows(work, ledger)
+        _save_lines(work, ledger, sides)
+        _save_signatures(work, ledger)
+        ledger.records.tofile(work / _RECORDS)
         files = {name: describe_file(work / name) for name in (_RECORDS, _ROWS, _LINES, _SIGNATURES)}
         meta = _Meta(rules=rules, dataset=dataset.name, lines={FILES: lines}, files=files, kinds=ledger.kinds)
-        (work / _META).write_text(meta.model_dump_json())
+        (work / META).write_text(meta.model_dump_json())
         _replace_folder(folder, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -157,7 +166,8 @@ class _Meta(BaseModel):
     kinds: list[Kind]
 
 
-def _save_rows(work: Path, ledger: Ledger, records: Records) -> None:
+def _save_rows(work: Path, ledger: Ledger) -> None:
+    records = ledger.records
     everything = np.arange(len(records))
     with (work / _ROWS).open("wb") as file:
         for _, piece in ledger.splice("row", everything, np.zeros(len(records), np.bool_)):
@@ -165,33 +175,30 @@ def _save_rows(work: Path, ledger: Ledger, records: Records) -> None:
     records["rows"], records["row_at"] = _ROWS_KEPT, _starts(records["row_bytes"])
 
 
-def _save_lines(work: Path, ledger: Ledger, records: Records, sides: Sides) -> None:
+def _save_lines(work: Path, ledger: Ledger, sides: Sides) -> None:
     """Say where in the dataset the lines are; keep those that are not in it."""
+    records = ledger.records
+    apart = np.flatnonzero((records["line_bytes"] > 0) & ~sides.kept)
+    with (work / _LINES).open("wb") as file:
+        for _, piece in ledger.splice("line", apart, np.zeros(len(apart), np.bool_)):
+            file.write(piece)
     records["lines"] = _LINES_OF_DATASET
+    records["lines"][apart], records["line_at"][apart] = _LINES_APART, _starts(records["line_bytes"][apart])
     taken = np.flatnonzero(sides.kept)
     held_out = sides.held_out[taken]
     said = ledger.has(LINE_HELD_OUT)[taken]
     change = (len(HELD_OUT_SPLIT) - len(TRAIN_SPLIT)) * (held_out.astype(np.int64) - said.astype(np.int64))
     sizes = (records["line_bytes"][taken].astype(np.int64) + change).astype(np.uint64)
-    records["lines"][taken], records["line_at"][taken], records["line_bytes"][taken] = (
-        _LINES_OF_DATASET,
-        _starts(sizes),
-        sizes,
-    )
+    records["line_at"][taken], records["line_bytes"][taken] = _starts(sizes), sizes
     records["flags"][taken] = (records["flags"][taken] & ~np.uint8(LINE_HELD_OUT)) | (LINE_HELD_OUT * held_out)
-    apart = np.flatnonzero((ledger.records["line_bytes"] > 0) & ~sides.kept)
-    with (work / _LINES).open("wb") as file:
-        for _, piece in ledger.splice("line", apart, np.zeros(len(apart), np.bool_)):
-            file.write(piece)
-    records["lines"][apart], records["line_at"][apart] = _LINES_APART, _starts(records["line_bytes"][apart])
 
 
-def _save_signatures(work: Path, ledger: Ledger, records: Records) -> None:
+def _save_signatures(work: Path, ledger: Ledger) -> None:
+    records = ledger.records
     compared = np.flatnonzero(records["signature"] >= 0)
-    signatures = _map_signatures(ledger.signatures)
     with (work / _SIGNATURES).open("wb") as file:
         for start in range(0, len(compared), _TOGETHER):
-            file.write(signatures[records["signature"][compared[start : start + _TOGETHER]]].tobytes())
+            file.write(ledger.signatures_of(compared[start : start + _TOGETHER].tolist()).tobytes())
     records["signature"][compared] = np.arange(len(compared))
 
 

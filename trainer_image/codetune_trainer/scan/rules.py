@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 
 from codetune_api.project import FileRules, Holdout
 
-from codetune_trainer.scan.decoding import Undecodable, count_lines, decode, decode_anyhow, is_binary, is_blank
+from codetune_trainer.scan.decoding import (
+    Undecodable,
+    count_lines,
+    decode,
+    decode_anyhow,
+    is_binary,
+    is_blank,
+    is_plain,
+)
 from codetune_trainer.scan.language_names import UNKNOWN
 from codetune_trainer.scan.languages import check_types, is_selected, language_of, language_of_name
 from codetune_trainer.scan.licensing import FolderLicences, LicenceRule, base_name
@@ -64,8 +72,8 @@ class Judge:
         limit = READ_LIMIT_BYTES if self._include.find(found.path) is not None else self._files.max_bytes
         return found.size <= limit
 
-    def judge(self, origin: Origin, found: Found, content: bytes | None) -> tuple[Judged, bytes]:
-        """The verdict on a file, and its text in UTF-8 when it is accepted so far.
+    def judge(self, origin: Origin, found: Found, content: bytes | None) -> tuple[Judged, str]:
+        """The verdict on a file, and its text when it is accepted so far.
 
         Args:
             origin: Its source.
@@ -74,15 +82,16 @@ class Judge:
         """
         verdict = self._judge_unseen(found, content)
         if verdict is not None:
-            return self._reject(origin, found, content, verdict), b""
+            return self._reject(origin, found, content, verdict), ""
         assert content is not None
         licences = LicenceRule(self._allowed, origin.licences) if self._allowed else None
         file = _File(found, content, self._files, licences)
         verdict = file.find_verdict()
         include = self._include.find(found.path)
         if verdict is not None and include is None:
-            return self._reject(origin, found, content, verdict, file), b""
-        data = file.accepted_text().encode()
+            return self._reject(origin, found, content, verdict, file), ""
+        text = file.accepted_text()
+        data = content if text is file.plain else text.encode()
         judged = Judged(
             path=f"{origin.name}/{found.path}",
             source=origin.name,
@@ -97,7 +106,7 @@ class Judge:
             held_out=origin.held_out or self._held_out.find(found.path) is not None,
             selected=file.selected,
         )
-        return judged, data
+        return judged, text
 
     def _judge_unseen(self, found: Found, content: bytes | None) -> Verdict | None:
         """What can be said without a look into the text; none of it but Excluded is anybody's to overrule."""
@@ -153,6 +162,8 @@ class _File:
         self.files = files
         self.licences = licences
         self._text: str | None = None
+        self.plain: str | None = None
+        """Its text where its bytes are that text in UTF-8 as they stand."""
         self._secrets: list[Secret] | None = None
         self.language = language_of(self.name, content)
         self.selected = is_selected(self.language, self.name, files.types)
@@ -192,6 +203,7 @@ class _File:
             self._text = decode(self.content)
         except Undecodable as error:
             return str(error)
+        self.plain = self._text if is_plain(self.content) else None
         return ""
 
 

@@ -40,19 +40,21 @@ class Readable:
     warning: str = ""
     """What a person should know about it though it could be read."""
     reason: str = ""
-    """Why what is read is not what the source has now; empty when it is."""
+    """Why what is read is not all that the source has now; empty when it is, or when no attempt would change that."""
     digest: str | None = None
     """`sha256:…` of the archive."""
 
-    def list(self) -> Iterator[Found]:
-        """Every file, in the order of their paths' bytes."""
+    def list(self, named: Callable[[str], bool] | None = None) -> Iterator[Found]:
+        """The files in the order of their paths' bytes: all of them, or those with such a name."""
+        if named is not None and self.kind != "volume":
+            return (found for found in self.list() if named(found.name))
         if self.tree is not None:
             return list_tree(self.root, self.tree, self.environment or {})
         if self.kind == "archive":
             return list_pack(self.root)
         if self.kind == "upload":
             return list_version(self.root, self.commit)
-        return list_folder(self.root)
+        return list_folder(self.root, named)
 
 
 def prepare(source: Source, cache: Path, places: Places, wants: Callable[[Found], bool], known: str = "") -> Readable:

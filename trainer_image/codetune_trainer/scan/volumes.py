@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from codetune_trainer.errors import SourceUnavailable, UnsupportedSource
@@ -44,13 +44,17 @@ def find_root(mount: Path | None, path: str, name: str) -> Path:
     return folder
 
 
-def list_folder(root: Path) -> Iterator[Found]:
+def list_folder(root: Path, named: Callable[[str], bool] | None = None) -> Iterator[Found]:
     """Every file below a folder, in the order of their paths' bytes; what is no plain file has an obstacle.
 
     git's own folder is one entry: it holds no file that anybody wrote.
+
+    Args:
+        root: The folder.
+        named: Which names to look at, where not all are wanted.
     """
     settled = time.time_ns() - _RACY_NANOSECONDS
-    stack = [_list_one(root, b"", settled)]
+    stack = [_list_one(root, b"", settled, named)]
     while stack:
         entry = next(stack[-1], None)
         if entry is None:
@@ -58,7 +62,7 @@ def list_folder(root: Path) -> Iterator[Found]:
         elif isinstance(entry, Found):
             yield entry
         else:
-            stack.append(_list_one(root, entry, settled))
+            stack.append(_list_one(root, entry, settled, named))
 
 
 class VolumeReader:
@@ -170,7 +174,7 @@ def _open_folder(root: Path, path: bytes) -> int:
     return descriptor
 
 
-def _list_one(root: Path, below: bytes, settled: int) -> Iterator[Found | bytes]:
+def _list_one(root: Path, below: bytes, settled: int, named: Callable[[str], bool] | None) -> Iterator[Found | bytes]:
     """What is in one folder, in order: files, and the paths of folders to look into, which end in `/`.
 
     The folder stays open until its end is reached, so that of a large one no more than the names are held.
@@ -182,7 +186,7 @@ def _list_one(root: Path, below: bytes, settled: int) -> Iterator[Found | bytes]
     folder = -1
     try:
         folder = _open_folder(root, below)
-        for name in _list_names(folder):
+        for name in _list_names(folder, named):
             yield _look_at(folder, below, name, settled)
     except (OSError, _FolderChanged) as error:
         why = error.strerror if isinstance(error, OSError) else "it became a link or a file"
@@ -192,10 +196,17 @@ def _list_one(root: Path, below: bytes, settled: int) -> Iterator[Found | bytes]
             os.close(folder)
 
 
-def _list_names(folder: int) -> list[bytes]:
+def _list_names(folder: int, named: Callable[[str], bool] | None) -> list[bytes]:
     """The names in a folder; those of folders end in `/` and are sorted so, which brings whole paths out sorted."""
+    names = []
     with os.scandir(folder) as entries:  # of an open folder it gives names as text
-        return sorted(os.fsencode(entry.name) + (b"/" if _is_folder(entry) else b"") for entry in entries)
+        for entry in entries:
+            if _is_folder(entry):
+                names.append(os.fsencode(entry.name) + b"/")
+            elif named is None or named(entry.name):
+                names.append(os.fsencode(entry.name))
+    names.sort()
+    return names
 
 
 def _look_at(folder: int, below: bytes, name: bytes, settled: int) -> Found | bytes:

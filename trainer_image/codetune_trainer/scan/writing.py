@@ -33,10 +33,12 @@ WORK_PREFIX = ".scan-"
 """Folders in the making, beside the datasets."""
 _HASHED_BEHIND = 16
 """Pieces that may wait to be hashed."""
+_SYNCED_TOGETHER = 32 * 2**20
+"""Bytes after which the disk is set to work."""
 
 
 class DigestedFile:
-    """A new file whose digest is taken while it is written, by a thread: both take as long as each other.
+    """A new file that is digested and forced to the disk while it is written, each by a thread of its own.
 
     Args:
         path: The file to write.
@@ -46,23 +48,28 @@ class DigestedFile:
         self._file = path.open("wb", buffering=0)
         self._digest = hashlib.sha256()
         self._size = 0
-        self._thread = ThreadPoolExecutor(1)
+        self._hasher, self._syncer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._waiting: deque[Future[None]] = deque()
+        self._synced: Future[None] | None = None
 
     def __enter__(self) -> "DigestedFile":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown()
+        self._hasher.shutdown()
+        self._syncer.shutdown()
         self._file.close()
 
     def write(self, piece: bytes) -> None:
         """Append. Raises: OSError."""
-        self._waiting.append(self._thread.submit(self._digest.update, piece))
+        self._waiting.append(self._hasher.submit(self._digest.update, piece))
         if len(self._waiting) > _HASHED_BEHIND:
             self._waiting.popleft().result()
-        self._size += len(piece)
+        before, self._size = self._size, self._size + len(piece)
         write_all(self._file, piece)
+        if before // _SYNCED_TOGETHER != self._size // _SYNCED_TOGETHER and (not self._synced or self._synced.done()):
+            # Only so that the disk has begun when all must be on it: what fails here, fails again there.
+            self._synced = self._syncer.submit(os.fdatasync, self._file.fileno())
 
     @property
     def entry(self) -> FileEntry:
@@ -85,7 +92,15 @@ def work_folder(output: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def write_files(work: Path, ledger: Ledger, sides: Sides) -> FileEntry:
+def write_artifacts(work: Path, ledger: Ledger, copies: Copies, sides: Sides) -> dict[str, FileEntry]:
+    """Write `files.jsonl` and `report.jsonl`, both at once: one takes the disk, the other the processor."""
+    with ThreadPoolExecutor(2) as pool:
+        files = pool.submit(_write_files, work, ledger, sides)
+        report = pool.submit(_write_report, work, ledger, copies, sides)
+        return {FILES: files.result(), REPORT: report.result()}
+
+
+def _write_files(work: Path, ledger: Ledger, sides: Sides) -> FileEntry:
     """Write `files.jsonl`: the accepted files, sorted by path, byte for byte the same for the same content."""
     chosen = np.flatnonzero(sides.kept)
     changed = ledger.has(LINE_HELD_OUT)[chosen] != sides.held_out[chosen]
@@ -102,7 +117,7 @@ def _turn(line: bytes, *, held_out: bool) -> bytes:
     return line.replace(HELD_OUT_SPLIT, TRAIN_SPLIT, 1)
 
 
-def write_report(work: Path, ledger: Ledger, copies: Copies, sides: Sides) -> FileEntry:
+def _write_report(work: Path, ledger: Ledger, copies: Copies, sides: Sides) -> FileEntry:
     """Write `report.jsonl`: every file that was found, with what became of it and why."""
     everything = np.arange(len(ledger))
     changed = copies.reasons != ledger.records["reason"]

@@ -7,6 +7,7 @@ from codetune_api.contracts import TrainConfig
 from codetune_trainer import launching
 from codetune_trainer.config import inside, load_config, load_places
 from codetune_trainer.train import recovery
+from codetune_trainer.train.bringing import bring
 
 __all__ = ["main"]
 
@@ -14,6 +15,9 @@ __all__ = ["main"]
 def main() -> int:
     """Train in this process, or start the processes that do; returns the exit status. Raises: TrainerError."""
     config = load_config(TrainConfig)
+    if not launching.is_launched():
+        # Once for all processes of this node.
+        bring(config, load_places().mirror)
     if launching.needs_launcher(config) and not launching.is_launched():
         if config.nodes == 1 or not recovery.load(inside(load_places().store, config.output, "output")).is_finished:
             return launching.launch(config)

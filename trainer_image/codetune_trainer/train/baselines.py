@@ -7,20 +7,18 @@ from typing import Any
 
 from codetune_trainer.train.answering import Mark
 from codetune_trainer.train.judging import Scored
-
-BASELINE = "baseline.json"
-ANSWERS = "evaluation.json"
-"""Marks of every question, base and tuned; no text of any file."""
+from codetune_trainer.train.names import ANSWERS, BASELINE
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The base model's scores and how long it took to find them: the end of the run takes as long."""
+    """The base model's scores, and how long the tuned model will take for the same."""
 
     scored: Scored
     measuring_seconds: float
     """For the held-out loss, as at every checkpoint."""
     answering_seconds: float
+    """For everything else, once, at the end of the run."""
 
 
 def load(folder: Path, digest: str) -> Baseline | None:

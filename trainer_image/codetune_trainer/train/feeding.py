@@ -62,10 +62,10 @@ class Position:
     sequence: int = 0
 
 
-def feed(corpus: Corpus, position: Position, sequences: int) -> Iterator[Packed]:
-    """Batches of so many sequences from a position on, for ever; `position` moves along."""
+def feed(corpus: Corpus, position: Position, sequences: int, batches: int) -> Iterator[Packed]:
+    """So many batches of so many sequences from a position on; `position` moves along."""
     epoch, following = corpus.epoch(position.epoch), None
-    while True:
+    for left in reversed(range(batches)):
         parts: list[Packed] = []
         missing = sequences
         while missing:
@@ -76,7 +76,8 @@ def feed(corpus: Corpus, position: Position, sequences: int) -> Iterator[Packed]
             position.sequence += len(part)
             missing -= len(part)
             parts.append(part)
-        if following is None and position.sequence > len(epoch) // 2:
+        is_needed = left * sequences > len(epoch) - position.sequence
+        if following is None and is_needed and position.sequence > len(epoch) // 2:
             following = _prepare(corpus, position.epoch + 1)
         yield join(parts)
 

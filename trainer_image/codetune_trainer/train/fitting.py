@@ -34,7 +34,7 @@ def fit(run: Run) -> None:
 def _fit_on(run: Run) -> None:
     """From where the run is. Raises: as `fit`."""
     position = run.state.position
-    batches = feed(run.corpus, position, run.sequences)
+    batches = feed(run.corpus, position, run.sequences, run.parameters.max_steps - run.state.step)
     run.model.train()
     first = run.state.step + 1
     if _owes_measure(run):

@@ -1,7 +1,6 @@
 """What the machine offers a run: its device, its threads, its memory, and whether it computes in bf16."""
 
 import ctypes
-import math
 import os
 import sys
 import time
@@ -10,11 +9,10 @@ from typing import Any, Literal
 
 import torch
 
+from codetune_trainer.cores import CGROUPS, usable_cores
 from codetune_trainer.errors import DeviceMissing
 
-_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""`<microseconds, or max> <period>`: how much CPU time a container may use (cgroup v2)."""
-_MEMORY_LIMIT = Path("/sys/fs/cgroup")
+_MEMORY_LIMIT = CGROUPS
 """Where memory.max, memory.current and memory.stat of a container are (cgroup v2)."""
 _MEMORY = Path("/proc/meminfo")
 _STARTED = time.monotonic()
@@ -37,16 +35,11 @@ def find_device(kind: Literal["cpu", "cuda"], processes: int = 1) -> torch.devic
     return torch.device(kind)
 
 
-def count_threads(quota: Path = _CPU_QUOTA) -> int:
-    """CPU cores to use: its affinity, at most what it was told (OMP_NUM_THREADS) and what its container may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def count_threads(cgroups: Path = CGROUPS) -> int:
+    """Threads to compute with: one for each core that may be used, at most what was told (OMP_NUM_THREADS)."""
+    cores = usable_cores(cgroups)
     told = os.environ.get("OMP_NUM_THREADS", "")
-    cores = min(cores, int(told)) if told.isdigit() and int(told) else cores
-    try:
-        granted, period = quota.read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if granted == "max" else max(1, min(cores, math.ceil(int(granted) / int(period))))
+    return min(cores, int(told)) if told.isdigit() and int(told) else cores
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -9,7 +9,7 @@ from codetune_api.finetune import CheckpointStatus
 from codetune_api.protocol import CheckpointEvent
 
 from codetune_trainer.errors import DivergedLoss
-from codetune_trainer.train import checkpoints, evaluating
+from codetune_trainer.train import checkpoints, evaluating, storing
 from codetune_trainer.train.charting import add_point
 from codetune_trainer.train.pacing import Stopped
 from codetune_trainer.train.running import Run, record
@@ -83,6 +83,7 @@ def save(run: Run, held_out: float | None) -> None:
     removed = checkpoints.choose_to_remove(names, run.config.checkpoints.keep, state.best_checkpoint)
     if run.group.leads:
         checkpoints.remove(run.checkpoints, removed)
+        storing.remove_checkpoints(run, removed)
     status = describe(run, manifest)
     run.saved = [found for found in run.saved if found.name not in (*removed, name)] + [status]
     run.reporter.emit(CheckpointEvent(checkpoint=status, removed=removed))
@@ -91,9 +92,12 @@ def save(run: Run, held_out: float | None) -> None:
 
 def _write(run: Run, held_out: float | None) -> str:
     manifest = checkpoints.save(run.checkpoints, run.model, run.optimizer, run.state, run.identity, held_out)
+    storing.keep_checkpoint(run, manifest.name)
     return manifest.model_dump_json(by_alias=True, exclude_none=True)
 
 
 def describe(run: Run, manifest: CheckpointManifest) -> CheckpointStatus:
     """A checkpoint of this run as it stands in status."""
-    return checkpoints.describe(manifest, store_uri(checkpoint_folder(run.config.output, manifest.name)))
+    return checkpoints.describe(
+        manifest, store_uri(checkpoint_folder(run.config.output, manifest.name), run.mirror.uri)
+    )

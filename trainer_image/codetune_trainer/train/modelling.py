@@ -1,5 +1,6 @@
 """The base model and its adapter: loading with clear refusals, and where LoRA goes."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from codetune_trainer.errors import UnsupportedModel
+from codetune_trainer.errors import InvalidParameters, UnsupportedModel
 from codetune_trainer.train.kernels import installing
 
 DTYPES = {"BFloat16": torch.bfloat16, "Float16": torch.float16, "Float32": torch.float32}
@@ -36,8 +37,20 @@ def load_tokenizer(folder: Path, uri: str) -> Any:
     return tokenizer
 
 
-def load_base(folder: Path, uri: str, precision: str, device: torch.device) -> Model:
-    """The frozen base model; `Auto` keeps the precision of its weights. Raises: UnsupportedModel."""
+def load_base(folder: Path, uri: str, precision: str, device: torch.device, *, quantized: bool = False) -> Model:
+    """The frozen base model; `Auto` keeps the precision of its weights.
+
+    Args:
+        folder: With configuration and weights.
+        uri: Its name in what is said.
+        precision: As in `Parameters`.
+        device: Where it goes.
+        quantized: Whether its linear layers but the head are held in 4 bits (nf4).
+
+    Raises:
+        UnsupportedModel, InvalidParameters
+    """
+    more = {"quantization_config": _describe_nf4(precision), "device_map": {"": device}} if quantized else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -46,12 +59,26 @@ def load_base(folder: Path, uri: str, precision: str, device: torch.device) -> M
             trust_remote_code=False,
             use_safetensors=True,
             attn_implementation="sdpa",
+            **more,
         )
     except (ValueError, OSError, SafetensorError) as error:
         text = f"{uri} can't be loaded: {error}"
         raise UnsupportedModel(text, "Check the files of the base model, or choose another one.") from error
     model.requires_grad_(False)
-    return nn.Module.to(model, device)
+    return model if quantized else nn.Module.to(model, device)
+
+
+def _describe_nf4(precision: str) -> BitsAndBytesConfig:
+    """As QLoRA has it (arXiv:2305.14314): normal floats, and their scales in 8 bits. Raises: InvalidParameters."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        text = "lora.quantization is Nf4, but the trainer's image has no bitsandbytes."
+        raise InvalidParameters(text, "Build the image with `pip install codetune-trainer[nf4]`, or do without.")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES[precision],
+    )
 
 
 def linear_modules(config: Any, uri: str) -> list[str]:

@@ -30,6 +30,11 @@ def learning_rate(step: int, parameters: Parameters) -> float:
     return peak
 
 
+def count_milestones(done: int, total: int, every: int) -> int:
+    """Steps after so many that end with a checkpoint: each of a multiple of `every`, and the last one."""
+    return total // every - done // every + (total % every > 0) if done < total else 0
+
+
 class Pace:
     """Measured time of steps, checkpoints and the end, and what it means for the time that is left.
 

@@ -9,8 +9,10 @@ from codetune_api.protocol import ParametersEvent
 
 from codetune_trainer.errors import DivergedLoss, OutOfMemory, OutOfMemoryNow, PeerLost
 from codetune_trainer.train.modelling import enable_checkpointing
+from codetune_trainer.train.names import RECOVERY
 from codetune_trainer.train.recovery import Recovery, learn, load, save
 from codetune_trainer.train.running import Run
+from codetune_trainer.train.storing import keep
 
 FIRST_STEPS = 3
 """After so many steps of an attempt its memory grows no more."""
@@ -28,8 +30,11 @@ def marking(run: Run) -> Iterator[None]:
     _keep(run, replace(run.recovery, is_trying=True, micro_batch=run.micro_batch))
     try:
         yield
-    except (PeerLost, OutOfMemoryNow):
+    except PeerLost:
         raise  # the other process may have died for want of memory: the mark stays
+    except OutOfMemoryNow:
+        _keep(run, replace(run.recovery, is_short=True))
+        raise
     except BaseException:
         end_first_steps(run)
         raise
@@ -73,7 +78,7 @@ def _obey(run: Run) -> None:
         enable_checkpointing(run.model)
     checkpointing = run.parameters.gradient_checkpointing or learned.checkpointing
     how = f"{run.micro_batch} sequences at once" + (", activations computed twice" if checkpointing else "")
-    note = f"An attempt was ended from outside in its first steps, as for want of memory: trained with {how}."
+    note = f"An attempt died of memory in its first steps: trained with {how}."
     _change(run, note, gradient_checkpointing=checkpointing)
 
 
@@ -86,14 +91,19 @@ def _change(run: Run, note: str, **values: float | bool) -> None:
 def _learn(run: Run) -> str:
     found = load(run.folder)
     try:
-        return json.dumps(asdict(learn(found)))
+        return json.dumps(asdict(learn(found, run.config.memory_deaths)))
     except OutOfMemory:
         # Who gives the run more memory starts it again: that attempt must not be judged by these.
-        save(run.folder, replace(found, is_trying=False, deaths=0))
+        _save(run, replace(found, is_trying=False, is_short=False, deaths=0))
         raise
 
 
 def _keep(run: Run, recovery: Recovery) -> None:
     run.recovery = recovery
     if run.group.leads:
-        save(run.folder, recovery)
+        _save(run, recovery)
+
+
+def _save(run: Run, recovery: Recovery) -> None:
+    save(run.folder, recovery)
+    keep(run, RECOVERY)

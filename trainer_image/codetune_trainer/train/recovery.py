@@ -1,7 +1,9 @@
 """What a run has learned from attempts that ended badly, kept in its folder. Pure but for reading and writing it.
 
 A process that the kernel ends for memory leaves no word. So each attempt leaves a mark before its first step, and takes
-it away after a few steps, or when it ends in any other way. Who finds the mark halves the micro-batch, once.
+it away after a few steps, or when it ends in any other way. Who finds the mark halves the micro-batch, once, if there
+is evidence that memory was the cause: the operator has seen a pod die of it, or the attempt itself was short of it.
+Without any, as when a node was lost, the attempt is simply made again.
 """
 
 import json
@@ -10,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from codetune_trainer.errors import OutOfMemory
+from codetune_trainer.train.names import RECOVERY
 
-_FILE = "recovery.json"
 _HINT = "Raise resources.memory, or lower training.sequenceLength or lora.rank in a new FineTune."
 
 
@@ -22,7 +24,11 @@ class Recovery:
     is_trying: bool = False
     """The mark: an attempt is in its first steps."""
     deaths: int = 0
-    """Attempts in a row that ended without a word in their first steps."""
+    """Attempts in a row that died of memory in their first steps."""
+    told_deaths: int = 0
+    """Pods that had died of memory when the last attempt began, as its configuration said."""
+    is_short: bool = False
+    """The last attempt has seen itself that memory is short."""
     micro_batch: int | None = None
     """Of the last attempt that left the mark."""
     most_rows: int | None = None
@@ -38,26 +44,34 @@ class Recovery:
 def load(folder: Path) -> Recovery:
     """What was learned so far; nothing where it can't be read."""
     try:
-        return Recovery(**json.loads((folder / _FILE).read_bytes()))
+        return Recovery(**json.loads((folder / RECOVERY).read_bytes()))
     except (OSError, ValueError, TypeError):
         return Recovery()
 
 
 def save(folder: Path, recovery: Recovery) -> None:
     """Keep it for the attempts after this one."""
-    beside = folder / f".{_FILE}.part"
+    beside = folder / f".{RECOVERY}.part"
     beside.write_text(json.dumps(asdict(recovery)), encoding="utf-8")
-    beside.replace(folder / _FILE)
+    beside.replace(folder / RECOVERY)
 
 
-def learn(found: Recovery) -> Recovery:
-    """What follows from what the last attempt left. Raises: OutOfMemory when two died in their first steps."""
+def learn(found: Recovery, memory_deaths: int) -> Recovery:
+    """What follows from what the last attempt left, and from the pods that have died of memory by now.
+
+    Raises:
+        OutOfMemory: Two died of memory in their first steps.
+    """
+    short = found.is_short or memory_deaths > found.told_deaths
+    found = replace(found, told_deaths=memory_deaths, is_short=False)
     if not found.is_trying:
         return replace(found, deaths=0)
+    if not short:
+        return found
     if found.deaths or (found.micro_batch == 1 and found.checkpointing):
         raise OutOfMemory(
-            "Two attempts were ended from outside in their first steps, the second one with half the micro-batch: "
-            "the pod has too little memory.",
+            "Two attempts died of memory in their first steps, the second one with half the micro-batch: "
+            "the pod has too little of it.",
             _HINT,
         )
     rows = found.micro_batch or 1

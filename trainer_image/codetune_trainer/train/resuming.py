@@ -5,7 +5,7 @@ import json
 from codetune_api.contracts import CheckpointManifest
 from codetune_api.protocol import ResumedEvent
 
-from codetune_trainer.train import checkpoints, milestones, starting
+from codetune_trainer.train import checkpoints, milestones, starting, storing
 from codetune_trainer.train.checkpoints import State
 from codetune_trainer.train.modelling import begin_adapter_anew
 from codetune_trainer.train.running import Run
@@ -22,6 +22,7 @@ def resume(run: Run) -> None:
     # They are of steps that come again; a name that is taken by a damaged one would count as kept.
     if run.group.leads:
         checkpoints.remove(run.checkpoints, damaged)
+        storing.remove_checkpoints(run, list(damaged))
     skipped = "; ".join(f"{name} was removed: {why}" for name, why in damaged.items())
     if whole:
         _take(run, whole)
@@ -48,7 +49,8 @@ def go_back(run: Run, why: str) -> None:
 
 
 def _take(run: Run, whole: list[CheckpointManifest]) -> None:
-    run.state = checkpoints.restore(run.checkpoints / whole[-1].name, run.model, run.optimizer)
+    folder = storing.have_checkpoint(run, whole[-1].name)
+    run.state = checkpoints.restore(folder, run.model, run.optimizer)
     run.saved = [milestones.describe(run, manifest) for manifest in whole]
     _forget_lost_best(run)
 

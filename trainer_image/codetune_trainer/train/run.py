@@ -1,23 +1,25 @@
 """`python -m codetune_trainer train`: the recipe, to be read from top to bottom."""
 
+import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from codetune_api.artifacts import store_uri
 from codetune_api.contracts import ENV_MODEL, DatasetFile, TrainConfig
-from codetune_api.finetune import DatasetSource, DatasetStatus, Parameters
+from codetune_api.finetune import DatasetStatus, Parameters
 from codetune_api.presets import BETAS, Facts, InvalidParametersError, resolve
 from codetune_api.protocol import DatasetEvent, ParametersEvent, ResultEvent
+from codetune_bucket.mirroring import Mirror
 from transformers.utils import logging as transformers_logging
 
 from codetune_trainer.architectures import load_model_config
 from codetune_trainer.config import inside, load_places
 from codetune_trainer.errors import EXIT_STOPPED, InvalidParameters, ModelNotFound
 from codetune_trainer.reporting import Reporter, Silence
-from codetune_trainer.train import evaluating, machine, modelling, starting
+from codetune_trainer.train import evaluating, machine, modelling, starting, storing
 from codetune_trainer.train.concluding import conclude, score_base
 from codetune_trainer.train.documents import find_origin, load_dataset
 from codetune_trainer.train.encoding import Encoder, build_encoder
@@ -27,6 +29,7 @@ from codetune_trainer.train.group import ALONE, Group, join, peer_errors
 from codetune_trainer.train.infilling import find_fim_tokens
 from codetune_trainer.train.kernels.installing import speed_up_base
 from codetune_trainer.train.logbook import keeping_log
+from codetune_trainer.train.names import CONFIG, LOG
 from codetune_trainer.train.pacing import SharedStopSignal, Stopped, StopSignal
 from codetune_trainer.train.recovering import finish, marking
 from codetune_trainer.train.resuming import resume
@@ -41,6 +44,8 @@ from codetune_trainer.train.tokens import tokenize
 def main(config: TrainConfig) -> int:
     """Set up, train, evaluate, report; returns the exit status. Raises: TrainerError."""
     transformers_logging.disable_progress_bar()
+    # PEFT loads it always, and on a CPU it misses kernels that only weights in 4 bits would need.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     places = load_places()
     if places.model is None:
         raise ModelNotFound(f"The environment variable {ENV_MODEL} is not set.", "The operator sets it in every Job.")
@@ -49,17 +54,31 @@ def main(config: TrainConfig) -> int:
     group = join(config.device)
     stop = StopSignal() if group.size == 1 else SharedStopSignal(group)
     stop.listen()
-    with keeping_log(folder / "train.log") if group.leads else nullcontext():
+    with ExitStack() as keeping:
+        if group.leads:
+            keeping.enter_context(storing.keeping_last_words(config.output, places.mirror))
+            keeping.enter_context(keeping_log(folder / LOG))
         starting.bring(config, places.store, folder)
-        return train(config, inside(places.store, config.dataset, "dataset"), places.model, folder, stop, group)
+        if group.leads:
+            storing.keep_start(config, places.mirror)
+        dataset = inside(places.store, config.dataset, "dataset")
+        return train(config, dataset, places.model, folder, stop, group, places.mirror)
 
 
-def train(config: TrainConfig, dataset: Path, model: Path, folder: Path, stop: StopSignal, group: Group = ALONE) -> int:
+def train(
+    config: TrainConfig,
+    dataset: Path,
+    model: Path,
+    folder: Path,
+    stop: StopSignal,
+    group: Group = ALONE,
+    mirror: Mirror | None = None,
+) -> int:
     """The recipe between a dataset folder and a run folder; returns the exit status. Raises: TrainerError."""
     reporter = Reporter(config.nonce) if group.leads else Silence()
     try:
         with memory_errors():
-            run = set_up(config, dataset, model, folder, reporter, stop, group)
+            run = set_up(config, dataset, model, folder, reporter, stop, group, mirror or Mirror(folder))
             with marking(run), peer_errors():
                 resume(run)
                 base = score_base(run)
@@ -87,6 +106,7 @@ def set_up(
     reporter: Reporter,
     stop: StopSignal,
     group: Group,
+    mirror: Mirror,
 ) -> Run:
     """Everything before the first step; every problem with the inputs is said before any weight is loaded.
 
@@ -108,10 +128,19 @@ def set_up(
     corpus = _build_corpus(files.train, plain, encoder, parameters, model_config)
     held_out = _prepare(files.holdout, encoder, corpus, parameters, config)
     if group.leads:
-        _announce(config, parameters, corpus, files.sources, reporter, folder)
+        uri = store_uri(config.dataset, mirror.uri)
+        found_data = DatasetStatus(
+            revision=config.dataset_revision,
+            files=len(corpus.texts),
+            tokens=corpus.tokens,
+            uri=uri,
+            sources=files.sources,
+        )
+        _announce(config, parameters, found_data, reporter, folder)
     torch.manual_seed(parameters.seed)
     place = torch.device("cpu") if parameters.sharded else device
-    model = modelling.load_base(model_folder, config.base_model, parameters.precision, place)
+    quantized = parameters.quantization == "Nf4"
+    model = modelling.load_base(model_folder, config.base_model, parameters.precision, place, quantized=quantized)
     if device.type == "cpu":
         speed_up_base(model, shared=corpus.shared)
     model = modelling.add_adapter(model, parameters, config.base_model)
@@ -124,9 +153,11 @@ def set_up(
     micro_batch = _choose_micro_batch(model, parameters, device, group)
     recomputing = bool(model.get_base_model().is_gradient_checkpointing)
     parameters = parameters.model_copy(update={"gradient_checkpointing": recomputing})
-    return Run(
+    run = Run(
         config, parameters, encoder, model, optimizer, corpus, held_out, folder, reporter, stop, micro_batch, group
     )  # fmt: skip
+    run.mirror = mirror
+    return run
 
 
 def _build_corpus(
@@ -184,28 +215,13 @@ def _resolve(
 
 
 def _announce(
-    config: TrainConfig,
-    parameters: Parameters,
-    corpus: Corpus,
-    sources: list[DatasetSource],
-    reporter: Reporter,
-    folder: Path,
+    config: TrainConfig, parameters: Parameters, dataset: DatasetStatus, reporter: Reporter, folder: Path
 ) -> None:
     """Say and write down what is going to be done."""
     told = config.model_dump_json(by_alias=True, exclude={"nonce"}, exclude_none=True)
-    (folder / "config.json").write_text(told, encoding="utf-8")
+    (folder / CONFIG).write_text(told, encoding="utf-8")
     reporter.emit(ParametersEvent(parameters=parameters))
-    reporter.emit(
-        DatasetEvent(
-            dataset=DatasetStatus(
-                revision=config.dataset_revision,
-                files=len(corpus.texts),
-                tokens=corpus.tokens,
-                uri=store_uri(config.dataset),
-                sources=sources,
-            )
-        )
-    )
+    reporter.emit(DatasetEvent(dataset=dataset))
     reporter.stage("LoadingModel")
 
 

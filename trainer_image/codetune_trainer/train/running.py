@@ -1,7 +1,6 @@
 """What the parts of the recipe share while a run is under way, and how it speaks."""
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from codetune_api.contracts import TrainConfig
 from codetune_api.finetune import CheckpointStatus, Parameters
 from codetune_api.protocol import ProgressEvent
+from codetune_bucket.mirroring import Mirror
 
 from codetune_trainer.reporting import Reporter
 from codetune_trainer.train.checkpoints import Identity, State
@@ -17,7 +17,8 @@ from codetune_trainer.train.evaluating import HeldOut
 from codetune_trainer.train.feeding import Corpus
 from codetune_trainer.train.group import ALONE, Group
 from codetune_trainer.train.modelling import Model
-from codetune_trainer.train.pacing import Pace, StopSignal, Throttle, learning_rate
+from codetune_trainer.train.names import METRICS
+from codetune_trainer.train.pacing import Pace, StopSignal, Throttle, count_milestones, learning_rate
 from codetune_trainer.train.recovery import Recovery
 
 PROGRESS_SECONDS = 2.0
@@ -42,6 +43,8 @@ class Run:
     """Sequences in one forward pass of one process."""
     group: Group = ALONE
     """The processes that share the batches."""
+    mirror: Mirror = field(default_factory=lambda: Mirror(Path()))
+    """The bucket behind the store, where there is one."""
     recovery: Recovery = field(default_factory=Recovery)
     """What earlier attempts have taught."""
     state: State = field(default_factory=State)
@@ -102,7 +105,7 @@ def report_progress(run: Run) -> None:
             lr=learning_rate(max(state.step, 1), parameters),
             tokens=state.tokens,
             tokens_per_second=run.tokens_per_second or None,
-            remaining=run.pace.remaining(left, math.ceil(left / parameters.every_steps)),
+            remaining=run.pace.remaining(left, count_milestones(state.step, total, parameters.every_steps)),
         )
     )
     run.progress.restart()
@@ -113,5 +116,5 @@ def record(run: Run, row: dict[str, float | int | None]) -> None:
     """One line of `metrics.jsonl`; a run that was killed says the steps after its checkpoint twice."""
     if not run.group.leads:
         return
-    with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+    with (run.folder / METRICS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")

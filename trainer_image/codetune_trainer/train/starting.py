@@ -19,10 +19,9 @@ from codetune_trainer.config import inside
 from codetune_trainer.errors import IncompatibleCheckpoint
 from codetune_trainer.manifests import is_intact, sync_folder
 from codetune_trainer.train import checkpoints
+from codetune_trainer.train.names import START
 from codetune_trainer.train.running import Run
 
-START = "start"
-"""Folder of the adapter, below the run's."""
 _ADAPTER_CONFIG, _ = ADAPTER_FILES
 _CURE = "Make a new FineTune that resumes from a checkpoint which is there, or without resumeFrom."
 

@@ -3,7 +3,6 @@
 import io
 import os
 import socket
-import ssl
 import sys
 import tarfile
 import threading
@@ -11,14 +10,14 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from codetune_trainer.scan import archive_asking, archive_download
 
 if TYPE_CHECKING:
-    from unit.scan.conftest import Authority, Workshop
+    from unit.scan.conftest import Authority, Listen, Workshop
 
 LONG_AGO = "Thu, 01 Jan 2026 00:00:00 GMT"
 
@@ -173,32 +172,14 @@ class SiteHandler(BaseHTTPRequestHandler):
         """Nothing: the test's output is not for it."""
 
 
-class SiteServer(ThreadingHTTPServer):
-    """Says nothing about clients that were killed."""
-
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handle_error(request, client_address)
-
-
 @contextmanager
-def serve(host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[Site]:
+def serve(listen: "Listen", *where: Any) -> Iterator[Site]:
     """A running site."""
     site = Site()
-    handler = type("Handler", (SiteHandler,), {"site": site})
-    with SiteServer((host, 0), handler) as running:
-        if tls is not None:
-            running.socket = tls.wrap_socket(running.socket, server_side=True)
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        site.url = f"{'https' if tls else 'http'}://{host}:{running.server_address[1]}"
+    with listen(type("Handler", (SiteHandler,), {"site": site}), *where) as site.url:
         yield site
         if site.stall is not None:
             site.stall.set()
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -213,23 +194,23 @@ def quiet_world(monkeypatch: pytest.MonkeyPatch, authority: "Authority") -> None
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
+def site(listen: "Listen") -> Iterator[Site]:
     """A site without TLS."""
-    with serve() as running:
+    with serve(listen) as running:
         yield running
 
 
 @pytest.fixture
-def other_site() -> Iterator[Site]:
+def other_site(listen: "Listen") -> Iterator[Site]:
     """A site on another address."""
-    with serve("127.0.0.2") as running:
+    with serve(listen, "127.0.0.2") as running:
         yield running
 
 
 @pytest.fixture
-def secure_site(authority: "Authority") -> Iterator[Site]:
+def secure_site(listen: "Listen", authority: "Authority") -> Iterator[Site]:
     """A site with TLS whose authority the environment names."""
-    with serve(tls=authority.context()) as running:
+    with serve(listen, "127.0.0.1", authority.context()) as running:
         yield running
 
 

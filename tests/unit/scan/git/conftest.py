@@ -4,13 +4,11 @@ import base64
 import hashlib
 import json
 import os
-import ssl
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -19,7 +17,7 @@ import pytest
 from codetune_trainer.scan import archive_download
 
 if TYPE_CHECKING:
-    from unit.scan.conftest import Authority, Workshop
+    from unit.scan.conftest import Authority, Listen, Workshop
 
 LFS_TYPE = "application/vnd.git-lfs+json"
 
@@ -171,26 +169,11 @@ class GitSiteHandler(BaseHTTPRequestHandler):
         """Nothing: the test's output is not for it."""
 
 
-class QuietServer(ThreadingHTTPServer):
-    """A server whose clients may leave early."""
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: a client that was not satisfied goes away."""
-
-
 @contextmanager
-def serve(site: GitSite, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[GitSite]:
+def serve(site: GitSite, listen: "Listen", *where: Any) -> Iterator[GitSite]:
     """A running site."""
-    handler = type("Handler", (GitSiteHandler,), {"site": site})
-    with QuietServer((host, 0), handler) as running:
-        if tls is not None:
-            running.socket = tls.wrap_socket(running.socket, server_side=True)
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        site.url = f"{'https' if tls else 'http'}://{host}:{running.server_address[1]}"
+    with listen(type("Handler", (GitSiteHandler,), {"site": site}), *where) as site.url:
         yield site
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -205,24 +188,26 @@ def quiet_world(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def site(workshop: "Workshop") -> Iterator[GitSite]:
+def site(workshop: "Workshop", listen: "Listen") -> Iterator[GitSite]:
     """A site that serves the workshop's repositories."""
-    with serve(GitSite(workshop.root / "files")) as running:
+    with serve(GitSite(workshop.root / "files"), listen) as running:
         yield running
 
 
 @pytest.fixture
-def other_site(workshop: "Workshop") -> Iterator[GitSite]:
+def other_site(workshop: "Workshop", listen: "Listen") -> Iterator[GitSite]:
     """The same on another host."""
-    with serve(GitSite(workshop.root / "files"), "127.0.0.2") as running:
+    with serve(GitSite(workshop.root / "files"), listen, "127.0.0.2") as running:
         yield running
 
 
 @pytest.fixture
-def secure_site(workshop: "Workshop", authority: "Authority", monkeypatch: pytest.MonkeyPatch) -> Iterator[GitSite]:
+def secure_site(
+    workshop: "Workshop", listen: "Listen", authority: "Authority", monkeypatch: pytest.MonkeyPatch
+) -> Iterator[GitSite]:
     """A site with TLS whose authority the environment names."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.root))
-    with serve(GitSite(workshop.root / "files"), tls=authority.context()) as running:
+    with serve(GitSite(workshop.root / "files"), listen, "127.0.0.1", authority.context()) as running:
         yield running
 
 

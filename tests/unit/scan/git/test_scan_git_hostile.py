@@ -7,11 +7,8 @@ import hashlib
 import resource
 import struct
 import subprocess
-import threading
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +19,7 @@ from codetune_trainer.scan import git_objects
 from codetune_trainer.scan.git_fetching import fetch_git
 
 if TYPE_CHECKING:
-    from unit.scan.conftest import Repository, Workshop
+    from unit.scan.conftest import Listen, Repository, Workshop
     from unit.scan.git.conftest import GitSite
 
 pytestmark = pytest.mark.usefixtures("sentinel")
@@ -257,14 +254,16 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("body", "kind"), ANSWERS)
-def test_a_server_that_speaks_something_else_is_unavailable(workshop: "Workshop", body: bytes, kind: str) -> None:
-    with answer_always(body, kind) as url, pytest.raises(SourceError) as failure:
+def test_a_server_that_speaks_something_else_is_unavailable(
+    workshop: "Workshop", listen: "Listen", body: bytes, kind: str
+) -> None:
+    with listen(answer_always(body, kind)) as url, pytest.raises(SourceError) as failure:
         workshop.scan({"name": "repo", "git": {"url": f"{url}/repo.git"}})
     assert failure.value.reason in {"SourceUnavailable", "EmptyRepository"}
 
 
-def answer_always(body: bytes, kind: str) -> Any:
-    """A server with one answer."""
+def answer_always(body: bytes, kind: str) -> type[BaseHTTPRequestHandler]:
+    """What gives one answer."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -279,16 +278,7 @@ def answer_always(body: bytes, kind: str) -> Any:
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing: the test's output is not for it."""
 
-    @contextmanager
-    def run() -> Iterator[str]:
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-            thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-            thread.start()
-            yield f"http://127.0.0.1:{running.server_address[1]}"
-            running.shutdown()
-            thread.join()
-
-    return run()
+    return Handler
 
 
 @pytest.mark.parametrize("damage", ["cut-pack", "noise-in-pack", "no-pack"])

@@ -167,27 +167,38 @@ def at(href: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("sentence", "answer"),
+    ("sentence", "reason", "answer"),
     [
         pytest.param(
-            "the server says 404 Gone for good", {"error": {"code": 404, "message": "Gone\nfor good"}}, id="no"
+            "the server says 404 Gone for good", "", {"error": {"code": 404, "message": "Gone\nfor good"}}, id="no"
         ),
-        pytest.param("does not say where it is", {}, id="nothing"),
-        pytest.param("does not say where it is", {"actions": {}}, id="no-action"),
-        pytest.param("names a place that can't be taken", at("file:///etc/passwd"), id="file"),
-        pytest.param("names a place that can't be taken", at("ext::touch x"), id="ext"),
-        pytest.param("names a place that can't be taken", at("https://me:pw@example.com/x"), id="credentials"),
-        pytest.param("which is not encrypted", at("http://127.0.0.1/x"), id="not-encrypted"),
-        pytest.param("headers that HTTP does not have", at("SITE/lfs/1", header={"X": "a\r\nHost: b"}), id="injection"),
-        pytest.param("does not exist (status 404)", at("SITE/lfs/00"), id="not-there"),
-        pytest.param("another content than the pointer names", at("SITE/lfs/other"), id="another-content"),
-        pytest.param("another content than the pointer names", at("SITE/lfs/short"), id="too-short"),
-        pytest.param("gives more than 6 bytes", at("SITE/lfs/long"), id="too-long"),
-        pytest.param("does not answer as a Git LFS server does", {"actions": "nonsense"}, id="no-lfs-server"),
+        pytest.param(
+            "the server says 503 Busy", "SourceUnavailable", {"error": {"code": 503, "message": "Busy"}}, id="not-now"
+        ),
+        pytest.param("does not say where it is", "SourceUnavailable", {}, id="nothing"),
+        pytest.param("does not say where it is", "SourceUnavailable", {"actions": {}}, id="no-action"),
+        pytest.param("names a place that can't be taken", "", at("file:///etc/passwd"), id="file"),
+        pytest.param("names a place that can't be taken", "", at("ext::touch x"), id="ext"),
+        pytest.param("names a place that can't be taken", "", at("https://me:pw@example.com/x"), id="credentials"),
+        pytest.param("which is not encrypted", "", at("http://127.0.0.1/x"), id="not-encrypted"),
+        pytest.param(
+            "headers that HTTP does not have", "", at("SITE/lfs/1", header={"X": "a\r\nHost: b"}), id="injection"
+        ),
+        pytest.param("does not exist (status 404)", "SourceUnavailable", at("SITE/lfs/00"), id="not-there"),
+        pytest.param(
+            "another content than the pointer names", "SourceUnavailable", at("SITE/lfs/other"), id="another-content"
+        ),
+        pytest.param(
+            "another content than the pointer names", "SourceUnavailable", at("SITE/lfs/short"), id="too-short"
+        ),
+        pytest.param("gives more than 6 bytes", "", at("SITE/lfs/long"), id="too-long"),
+        pytest.param(
+            "does not answer as a Git LFS server does", "SourceUnavailable", {"actions": "nonsense"}, id="no-lfs-server"
+        ),
     ],
 )
 def test_an_object_that_can_not_be_had_is_one_file_that_can_not_be_read(
-    workshop: "Workshop", secure_site: "GitSite", sentence: str, answer: dict[str, Any]
+    workshop: "Workshop", secure_site: "GitSite", sentence: str, reason: str, answer: dict[str, Any]
 ) -> None:
     pointer = POINTER.format(SHA256, len(GOOD))
     workshop.repository().commit({"a.py": pointer, "b.py": workshop.code("b")})
@@ -202,7 +213,7 @@ def test_an_object_that_can_not_be_had_is_one_file_that_can_not_be_read(
     assert scanned.report["repo/a.py"]["detail"].startswith("a Git LFS pointer, not fetched: ")
     assert sentence in scanned.report["repo/a.py"]["detail"]
     assert "1 Git LFS objects were not fetched" in scanned.result.sources[0].message
-    assert scanned.result.sources[0].reason == ""
+    assert scanned.result.sources[0].reason == reason
 
 
 def test_an_lfs_server_on_another_host_that_wants_a_login_gets_none(

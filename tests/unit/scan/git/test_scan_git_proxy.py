@@ -3,17 +3,16 @@
 import http.client
 import select
 import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 
 if TYPE_CHECKING:
-    from unit.scan.conftest import Workshop
+    from unit.scan.conftest import Listen, Workshop
     from unit.scan.git.conftest import GitSite
 
 
@@ -68,17 +67,11 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def proxy() -> Iterator[Proxy]:
+def proxy(listen: "Listen") -> Iterator[Proxy]:
     """A running proxy."""
     made = Proxy()
-    handler = type("Handler", (ProxyHandler,), {"proxy": made})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        made.url = f"http://127.0.0.1:{running.server_address[1]}"
+    with listen(type("Handler", (ProxyHandler,), {"proxy": made})) as made.url:
         yield made
-        running.shutdown()
-        thread.join()
 
 
 def lead(proxy: Proxy, site: "GitSite") -> None:

@@ -169,27 +169,33 @@ def test_a_submodule_of_another_host_that_wants_a_login_gets_none(
 
 
 @pytest.mark.parametrize(
-    ("sentence", "url"),
+    ("sentence", "url", "reason"),
     [
-        pytest.param("can't be fetched", "SITE/nowhere/.git", id="no-repository"),
-        pytest.param("no branch, tag or commit", "SITE/empty/.git", id="without-the-commit"),
-        pytest.param("is no URL that Codetune gives to git", "ext::touch PROOF", id="ext"),
-        pytest.param("is no URL that Codetune gives to git", "fd::7", id="fd"),
-        pytest.param("is no URL that Codetune gives to git", "--upload-pack=touch PROOF", id="upload-pack"),
-        pytest.param("is no URL that Codetune gives to git", "-oProxyCommand=touch@host:x", id="option-like-scp"),
-        pytest.param("names no host and repository", "ssh://-oProxyCommand=touch/x", id="option-as-host"),
-        pytest.param("has credentials in it", "https://me:hunter2@example.com/x", id="credentials"),
-        pytest.param("this operator has no `fileRoot`", "file:///etc", id="file-without-root"),
-        pytest.param("is no URL that Codetune gives to git", "/etc", id="plain-path"),
-        pytest.param("leads above the root of", "../../../../../etc", id="above-the-root"),
-        pytest.param("leads above the root of", "../../../evil.example.com/x", id="another-host-by-dots"),
-        pytest.param("behind ssh at evil.example.com", "git@evil.example.com:x/y", id="ssh-of-another-host"),
-        pytest.param("is no URL that Codetune gives to git", '"https://x/a\\nb"', id="line-break"),
-        pytest.param("can't be fetched", "http://127.0.0.1:1/x", id="closed-port"),
+        pytest.param("can't be fetched", "SITE/nowhere/.git", "SourceUnavailable", id="no-repository"),
+        pytest.param("no branch, tag or commit", "SITE/empty/.git", "", id="without-the-commit"),
+        pytest.param("is no URL that Codetune gives to git", "ext::touch PROOF", "", id="ext"),
+        pytest.param("is no URL that Codetune gives to git", "fd::7", "", id="fd"),
+        pytest.param("is no URL that Codetune gives to git", "--upload-pack=touch PROOF", "", id="upload-pack"),
+        pytest.param("is no URL that Codetune gives to git", "-oProxyCommand=touch@host:x", "", id="option-like-scp"),
+        pytest.param("names no host and repository", "ssh://-oProxyCommand=touch/x", "", id="option-as-host"),
+        pytest.param("has credentials in it", "https://me:hunter2@example.com/x", "", id="credentials"),
+        pytest.param("this operator has no `fileRoot`", "file:///etc", "", id="file-without-root"),
+        pytest.param("is no URL that Codetune gives to git", "/etc", "", id="plain-path"),
+        pytest.param("leads above the root of", "../../../../../etc", "", id="above-the-root"),
+        pytest.param("leads above the root of", "../../../evil.example.com/x", "", id="another-host-by-dots"),
+        pytest.param("behind ssh at evil.example.com", "git@evil.example.com:x/y", "", id="ssh-of-another-host"),
+        pytest.param("is no URL that Codetune gives to git", '"https://x/a\\nb"', "", id="line-break"),
+        pytest.param("can't be fetched", "http://127.0.0.1:1/x", "SourceUnavailable", id="closed-port"),
     ],
 )
 def test_a_submodule_that_can_not_be_had_is_one_file_that_can_not_be_read(
-    workshop: "Workshop", site: "GitSite", sentinel: object, monkeypatch: pytest.MonkeyPatch, sentence: str, url: str
+    workshop: "Workshop",
+    site: "GitSite",
+    sentinel: object,
+    monkeypatch: pytest.MonkeyPatch,
+    sentence: str,
+    url: str,
+    reason: str,
 ) -> None:
     proof = workshop.root / "proof"
     workshop.repository("empty").commit({"x": "x"})
@@ -200,7 +206,7 @@ def test_a_submodule_that_can_not_be_had_is_one_file_that_can_not_be_read(
     scanned = workshop.scan(site.source("app/.git", name="app", submodules=True))
     assert scanned.verdicts() == {".gitmodules": "NotSelected", "a.py": "train", "sub": "Unreadable"}
     assert sentence in scanned.report["app/sub"]["detail"]
-    assert scanned.result.sources[0].reason == ""
+    assert scanned.result.sources[0].reason == reason
     assert "hunter2" not in str(scanned.report) + scanned.result.sources[0].message
     assert not proof.exists()
 

@@ -46,7 +46,9 @@ def replace_gates(model: nn.Module) -> int:
 
 def _is_gated(module: nn.Module) -> bool:
     parts = ("gate_proj", "up_proj", "down_proj")
-    return all(isinstance(getattr(module, name, None), nn.Linear) for name in parts) and hasattr(module, "act_fn")
+    layers = [getattr(module, name, None) for name in parts]
+    plain = all(isinstance(layer, nn.Linear) and layer.weight.is_floating_point() for layer in layers)
+    return plain and hasattr(module, "act_fn")
 
 
 def _replace(module: Any) -> bool:

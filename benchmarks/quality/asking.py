@@ -1,0 +1,61 @@
+"""Asks both models about far more held-out lines than a run on a CPU has time for, by the run's own measure."""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from codetune_api.contracts import DatasetManifest
+from codetune_api.finetune import Evaluation
+from codetune_trainer.train import evaluating, machine
+from codetune_trainer.train.answering import answer_lines, answer_middles
+from codetune_trainer.train.documents import load_dataset
+from codetune_trainer.train.encoding import build_encoder
+from codetune_trainer.train.infilling import find_fim_tokens
+from codetune_trainer.train.judging import Scored, compare
+from codetune_trainer.train.modelling import load_tokenizer
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+
+def ask(model: Path, adapter: Path, dataset: Path, questions: int, length: int = 512) -> Evaluation:
+    """Both models' marks on at most so many questions of a kind, at most four about each held-out file."""
+    revision = DatasetManifest.model_validate_json((dataset / "manifest.json").read_text()).revision
+    encoder = build_encoder(load_tokenizer(model, str(model)))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    fim = find_fim_tokens(encoder.tokenizer)
+    files = load_dataset(dataset, revision).holdout
+    held_out = evaluating.prepare(files, encoder, length, device, shared=True, fim=fim, questions=questions)
+    if held_out is None:
+        raise SystemExit("The dataset has no held-out file.")
+    fast = machine.has_fast_bf16(torch.device(device))
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16 if fast else torch.float32)
+    tuned = PeftModel.from_pretrained(base.to(device), adapter).eval()  # type: ignore[arg-type]
+    precision = "BFloat16" if fast else "Float32"
+
+    def score() -> Scored:
+        loss = evaluating.mean_loss(tuned, held_out, 2, precision, lambda: None)
+        losses = evaluating.file_losses(tuned, held_out, 2, precision, lambda: None)
+        lines = answer_lines(tuned, encoder, held_out.lines, lambda: None)
+        middles = answer_middles(tuned, encoder, fim, held_out.middles, lambda: None) if fim else []
+        return Scored(loss, losses, lines, middles)
+
+    with torch.no_grad(), tuned.disable_adapter():
+        before = score()
+    with torch.no_grad():
+        return compare(before, score())
+
+
+def main() -> None:
+    """Ask, and print the evaluation as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="folder of the base model")
+    parser.add_argument("--adapter", type=Path, required=True, help="folder of a checkpoint")
+    parser.add_argument("--dataset", type=Path, required=True, help="folder of the dataset that it was trained on")
+    parser.add_argument("--questions", type=int, default=240)
+    options = parser.parse_args()
+    print(json.dumps(ask(options.model, options.adapter, options.dataset, options.questions).to_wire(), indent=1))
+
+
+if __name__ == "__main__":
+    main()

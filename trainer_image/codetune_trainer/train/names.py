@@ -1,0 +1,11 @@
+"""What the files in a run's folder are called, besides its checkpoints."""
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+LOG = "train.log"
+RECOVERY = "recovery.json"
+BASELINE = "baseline.json"
+ANSWERS = "evaluation.json"
+"""Marks of every question, base and tuned; no text of any file."""
+START = "start"
+"""Folder of the adapter that the run begins with."""
