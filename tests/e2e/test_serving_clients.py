@@ -171,7 +171,9 @@ ERRORS = [
     pytest.param(400, openai.BadRequestError, "max_model_len|context length", {"max_tokens": 100_000}, id="too long"),
     pytest.param(400, openai.BadRequestError, "temperature", {"temperature": -1}, id="a value"),
     pytest.param(400, openai.BadRequestError, "n", {"n": 0}, id="no choice"),
-    pytest.param(400, openai.BadRequestError, "[Ss]tream.options", {"stream_options": {}}, id="options of no stream"),
+    pytest.param(
+        400, openai.BadRequestError, "[Ss]tream.options", {"stream_options": USAGE}, id="options of no stream"
+    ),
     pytest.param(400, openai.BadRequestError, "suffix", {"suffix": "b", "echo": True}, id="echo of a suffix"),
 ]
 
