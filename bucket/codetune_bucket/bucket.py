@@ -33,8 +33,10 @@ _AHEAD = 4
 _FILES = 4
 """Files that are under way at once."""
 _CHUNK = 1 << 20
-RETRIES = 8
-"""Of a request; the last one is made after about a minute."""
+RETRIES = 30
+"""Of a request, at most; before that it is given up after so long:"""
+PATIENCE = timedelta(minutes=2)
+_BACKOFF: Any = {"init_backoff": timedelta(seconds=0.5), "max_backoff": timedelta(seconds=10), "base": 3}
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class Bucket:
             region=os.environ.get(ENV_REGION) or "us-east-1",
             disable_bulk_delete=True,
             client_options=client,
-            retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(minutes=2)},
+            retry_config={"max_retries": RETRIES, "retry_timeout": PATIENCE, "backoff": _BACKOFF},
         )
 
     def _path(self, key: str) -> str:

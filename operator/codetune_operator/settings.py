@@ -15,6 +15,8 @@ from codetune_operator.errors import SettingsError
 
 _WORDS = {"extra_forbidden": "there is no such field: check its spelling"}
 _TAG = version("codetune-operator")
+_ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+"""As names of Secrets, ConfigMaps and ServiceAccounts may be: with dots."""
 _BUCKET = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_=][A-Za-z0-9_=.-]*)*/?$"
 
 
@@ -44,7 +46,7 @@ class ImageSettings(_Group):
     """Image of serving pods without a GPU."""
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """As in a container."""
-    pull_secrets: list[Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]] = []
+    pull_secrets: list[_ObjectName] = []
     """Names of Secrets with registry credentials, in the namespace of each pod."""
 
 
@@ -75,12 +77,12 @@ class S3Settings(_Group):
     """Base URL of an S3-compatible server; unset: AWS."""
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] = "us-east-1"
     """Region that requests are signed for."""
-    credentials_secret_name: Name | None = None
+    credentials_secret_name: _ObjectName | None = None
     """Secret in each namespace with `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, where there is one,
     `AWS_SESSION_TOKEN`. Unset: the pods have an identity of their own, by their ServiceAccount or their node."""
-    service_account_name: Name | None = None
+    service_account_name: _ObjectName | None = None
     """ServiceAccount in each namespace that such an identity is bound to (IRSA, EKS Pod Identity); unset: `default`."""
-    ca_config_map_name: Name | None = None
+    ca_config_map_name: _ObjectName | None = None
     """ConfigMap in each namespace with the certificates of the endpoint's own authority, under `ca.crt`."""
 
 

@@ -81,7 +81,7 @@ def make_finetune(name: str, model: str, steps: int, **more: Any) -> Obj:
         "baseModel": model,
         "lora": {"rank": 4},
         "training": {"maxSteps": steps, "sequenceLength": 64, "batchTokens": 128, "learningRate": 0.001},
-        "checkpoints": {"everySteps": 100, "keep": 2},
+        "checkpoints": {"everySteps": 10, "keep": 2},
         "resources": {"gpus": 0, "cpu": "100m", "memory": "3Gi"},
         **more,
     }
@@ -101,8 +101,12 @@ def test_a_killed_run_goes_on_from_the_bucket_and_is_removed_from_it(
     team: "Team", model: str, bucket: Bucket, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     give_keys(team)
-    team.apply(make_project(team), make_finetune("mine", model, 2000))
-    team.wait_until(lambda: team.status("ft", "mine").get("checkpoints"), "there is a checkpoint", 240)
+    team.apply(make_project(team), make_finetune("mine", model, 200))
+    runs = f"{team.name}/finetunes"
+    # Not in status, which comes a little later: the run must not be done by then.
+    team.wait_until(
+        lambda: any(path.endswith("MANIFEST.json") for path in paths(bucket, runs)), "there is a checkpoint", 240
+    )
     (pod,) = [found for found in team.get("pods")["items"] if found["metadata"]["name"].startswith("mine-train-")]
     for process in team.installation.cluster.processes_of(pod["metadata"]["uid"]):
         os.kill(process, signal.SIGKILL)
@@ -129,7 +133,7 @@ def test_a_killed_run_goes_on_from_the_bucket_and_is_removed_from_it(
     assert "shop/cart.py" in capsys.readouterr().out
 
     team.kubectl("delete", "ft", "mine", "--timeout=120s")
-    assert paths(bucket, f"{team.name}/finetunes") == []
+    assert paths(bucket, runs) == []
     assert paths(bucket, f"{team.name}/projects/shop")
     team.kubectl("delete", "cproj", "shop", "--timeout=120s")
     assert paths(bucket, team.name) == []
@@ -153,6 +157,8 @@ def test_a_scan_takes_up_what_the_one_before_left_in_the_bucket(team: "Team", bu
     team.kubectl("annotate", "cproj", "shop", "--overwrite", "codetune.dev/rescan=2")
     team.wait_until(lambda: team.status("cproj", "shop")["revision"] != first["revision"], "there is more", 120)
     digits = first["revision"].removeprefix("sha256:")
+    assert paths(bucket, f"{team.name}/projects/shop/{digits}"), "runs may have pinned it when that scan began"
+    team.kubectl("annotate", "cproj", "shop", "--overwrite", "codetune.dev/rescan=3")
     team.wait_until(
         lambda: not paths(bucket, f"{team.name}/projects/shop/{digits}"), "the dataset that nobody uses goes", 60
     )

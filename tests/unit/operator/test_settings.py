@@ -11,7 +11,7 @@ namespace: tools
 namespaces: [team-a, team-b]
 images: {trainer: registry.example/codetune-trainer:1, pullPolicy: Always, pullSecrets: [registry.example]}
 store: {bucket: s3://bucket/prefix/, storageClassName: fast, size: 1Ti, accessMode: ReadWriteOnce}
-s3: {endpoint: https://s3.example, region: eu-1, credentialsSecretName: keys, caConfigMapName: ca,
+s3: {endpoint: https://s3.example, region: eu-1, credentialsSecretName: s3.keys, caConfigMapName: ca,
      serviceAccountName: run}
 hub: {endpoint: https://hub.example}
 endpoint: ClusterIP
@@ -34,7 +34,7 @@ def test_every_setting_is_read() -> None:
     assert (settings.store.bucket, settings.store.uri) == ("s3://bucket/prefix/", "s3://bucket/prefix")
     assert settings.s3 is not None
     assert (settings.s3.endpoint, settings.s3.region) == ("https://s3.example", "eu-1")
-    assert (settings.s3.credentials_secret_name, settings.s3.ca_config_map_name) == ("keys", "ca")
+    assert (settings.s3.credentials_secret_name, settings.s3.ca_config_map_name) == ("s3.keys", "ca")
     assert settings.s3.service_account_name == "run"
     assert settings.hub.endpoint == "https://hub.example"
     assert (settings.endpoint, settings.file_root, settings.log_format) == ("ClusterIP", "/srv/files", "json")
