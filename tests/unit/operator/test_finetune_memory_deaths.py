@@ -66,7 +66,7 @@ def test_what_counts_as_a_death_of_memory(expected: int, pod: Obj) -> None:
 
 def plan_with(*pods: Obj, report: RunReport | None = None) -> tuple[Obj, ...]:
     """What is applied for a run whose Job has these pods."""
-    model = locate_model(MINE.spec.base_model, file_root=None)
+    model = locate_model(MINE.spec.base_model, Settings())
     assert isinstance(model, ModelSource)
     *_, job = build_training(MINE, DATASET, model, Settings())
     live = {**job, "metadata": {**job["metadata"], "uid": "j1"}, "status": {"failed": len(pods)}}

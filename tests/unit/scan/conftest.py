@@ -22,6 +22,7 @@ from codetune_api.contracts import ScanConfig, ScanResult
 from codetune_trainer.config import Places
 from codetune_trainer.reporting import Reporter
 from codetune_trainer.scan.recipe import scan
+from codetune_trainer.scan.rules import Judge
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -351,3 +352,17 @@ class Authority:
             names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
             builder = builder.add_extension(names, critical=False)
         return builder.sign(issuer_key, hashes.SHA256())
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of all files that are judged, as it happens."""
+    paths: list[str] = []
+    original = Judge.judge
+
+    def note(self: Judge, origin: Any, found: Any, content: bytes | None) -> Any:
+        paths.append(found.path)
+        return original(self, origin, found, content)
+
+    monkeypatch.setattr(Judge, "judge", note)
+    return paths

@@ -11,7 +11,6 @@ from codetune_bucket.bucket import Bucket
 from codetune_bucket.mirroring import Mirror
 from codetune_trainer.reporting import Reporter
 from codetune_trainer.scan.recipe import scan
-from codetune_trainer.scan.rules import Judge
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Workshop
@@ -31,20 +30,6 @@ def scan_in_pod(workshop: "Workshop", pod: Callable[[], Mirror]) -> Scan:
         return scan(workshop.config(**rules), places, Reporter("n" * 16, workshop.events), workers=1)
 
     return run
-
-
-@pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The paths of all files that are judged, as it happens."""
-    paths: list[str] = []
-    original = Judge.judge
-
-    def note(self: Judge, origin: Any, found: Any, content: bytes | None) -> Any:
-        paths.append(found.path)
-        return original(self, origin, found, content)
-
-    monkeypatch.setattr(Judge, "judge", note)
-    return paths
 
 
 def folders(bucket: Bucket) -> set[str]:

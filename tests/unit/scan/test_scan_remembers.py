@@ -9,26 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from codetune_trainer.scan.rules import Judge
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Scanned, Workshop
 
 LONG_AGO = time.time() - 1000
-
-
-@pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The paths of all files that are judged, as it happens."""
-    paths: list[str] = []
-    original = Judge.judge
-
-    def note(self: Judge, origin: Any, found: Any, content: bytes | None) -> Any:
-        paths.append(found.path)
-        return original(self, origin, found, content)
-
-    monkeypatch.setattr(Judge, "judge", note)
-    return paths
 
 
 def code(name: str) -> str:

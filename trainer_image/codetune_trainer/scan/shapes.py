@@ -9,10 +9,9 @@ MINIFIED_LINE_CHARACTERS = 110
 _MINIFIED_LEAST_CHARACTERS = 2000
 DIGITS_SHARE = 0.4
 """Share of digits in what is no white space above which a file counts as a table of numbers."""
-_DIGITS_SAMPLE = 1021
-"""Bytes that are looked at, evenly spread: enough for a standard error of 1.5 %."""
-_DIGITS_GLANCE = 127
-"""Bytes that are looked at before, with a standard error of 4.4 %: no table of numbers has less than half the share."""
+_RUNS, _RUN_BYTES = 16, 64
+"""Of a larger file, so many runs of so many bytes are looked at, evenly spread. Not single bytes: in a table of fixed
+width their distance could be that of the columns."""
 DIGITS_LEAST_BYTES = 512
 """Smaller files are code with a few numbers."""
 _BLANK, _DIGITS = b" \t\r\n", b"0123456789"
@@ -46,12 +45,13 @@ def find_digits(content: bytes) -> str:
     """What shows that a file is mostly digits, "" when it is not."""
     if len(content) < DIGITS_LEAST_BYTES:
         return ""
-    if _share_of_digits(content, _DIGITS_GLANCE) < DIGITS_SHARE / 2:
-        return ""
-    share = _share_of_digits(content, _DIGITS_SAMPLE)
+    sample = _take_sample(content).translate(None, _BLANK)
+    share = 1 - len(sample.translate(None, _DIGITS)) / max(len(sample), 1)
     return f"{share:.0%} of its characters are digits" if share > DIGITS_SHARE else ""
 
 
-def _share_of_digits(content: bytes, looked_at: int) -> float:
-    sample = content[:: len(content) // looked_at + 1].translate(None, _BLANK)
-    return 1 - len(sample.translate(None, _DIGITS)) / max(len(sample), 1)
+def _take_sample(content: bytes) -> bytes:
+    if len(content) <= _RUNS * _RUN_BYTES:
+        return content
+    step = (len(content) - _RUN_BYTES) // (_RUNS - 1)
+    return b"".join([content[at : at + _RUN_BYTES] for at in range(0, _RUNS * step, step)])
