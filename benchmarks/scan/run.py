@@ -9,7 +9,6 @@ is reported is each one's median. `cloc` is Debian's package of that name.
 import argparse
 import hashlib
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -34,13 +33,14 @@ EVERYTHING = {"licenses": {"allow": ["MIT", "Apache-2.0", "BSD-3-Clause", "PSF-2
 """Near duplicates and secrets are on by default; licences are when some are named."""
 _CHANGED_SHARE = 100
 _BATCH = 256
+_LOOK_SECONDS = 0.02
 
 
 def main() -> int:
     """Measure, print a table."""
     options = _parse()
     if options.memory_of:
-        print(peak_of_scan(options, options.folder / f"tree-{options.memory_of}"))
+        run_scan(options.folder, options.folder / f"tree-{options.memory_of}", EVERYTHING, options.processes)
         return 0
     tree = options.folder / "tree"
     files, size = build_tree(tree, options.files)
@@ -165,19 +165,28 @@ def count_lines(tree: Path, processes: int) -> float:
 
 
 def measure_memory(options: argparse.Namespace, factor: int) -> int:
-    """Peak memory in MB of a whole scan with all rules, in a process of its own."""
+    """Peak memory in MB of a scan with all rules, over its processes; what these share counts once, as in a pod."""
     build_tree(options.folder / f"tree-{factor}", options.files * factor)
     shutil.rmtree(options.folder / "store", ignore_errors=True)
     command = [sys.executable, __file__, "--folder", str(options.folder), "--memory-of", str(factor)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return int(done.stdout)
+    peak = 0
+    with subprocess.Popen([*command, "--processes", str(options.processes)]) as process:
+        while process.poll() is None:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            peak = max(peak, sum(map(_held, [str(process.pid), *children])))
+            time.sleep(_LOOK_SECONDS)
+    if process.returncode:
+        raise SystemExit(f"the scan of {factor} trees failed")
+    return peak // 1024
 
 
-def peak_of_scan(options: argparse.Namespace, tree: Path) -> int:
-    """This process' peak and, for each that it starts, that of the largest: more than all of them ever hold at once."""
-    run_scan(options.folder, tree, EVERYTHING, options.processes)
-    own, largest = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return (own + options.processes * largest) // 1024
+def _held(process: str) -> int:
+    """Memory of a process in KiB, its share of what it shares; 0 when it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
 if __name__ == "__main__":
