@@ -33,7 +33,7 @@ EVERYTHING = {"licenses": {"allow": ["MIT", "Apache-2.0", "BSD-3-Clause", "PSF-2
 """Near duplicates and secrets are on by default; licences are when some are named."""
 _CHANGED_SHARE = 100
 _BATCH = 256
-_LOOK_SECONDS = 0.02
+_LOOK_SECONDS = 0.1
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ KEY = "sk-of-a-team"
 VERSIONS = [f"v{number}" for number in range(1, 7)]
 START = dict(zip("abcd", VERSIONS, strict=False))
 """Model name → version at the start."""
-ARGUMENTS = ["--max-model-len", "256", "--max-loras", "2", "--max-lora-rank", "16"]
+ARGUMENTS = ["--max-model-len", "512", "--max-loras", "2", "--max-lora-rank", "16"]
 """Four adapters on two slots, none kept in memory besides: vLLM reads them from disk again and again."""
 
 

@@ -113,7 +113,7 @@ def test_an_operator_that_is_killed_in_the_middle_of_a_swap_ends_it_right(
         time.sleep(pause)
         story.deployed.kill_operator()
         story.deployed.restart_operator()
-        story.deployed.wait_until(lambda: story.serves(after), "both replicas serve the new set", 60)
+        story.deployed.wait_until(lambda: story.serves(after), "both replicas serve the new set", 240)
 
     async def swap_under_load() -> None:
         async with load.run(4):
@@ -150,7 +150,7 @@ def test_what_can_not_be_served_stands_in_status_by_name_and_the_rest_is_served(
     def reasons() -> dict[str, str]:
         return {name: state.get("reason", "") for name, state in story.deployed.states().items() if name in expected}
 
-    story.deployed.wait_until(lambda: reasons() == expected, "each has its reason", 60)
+    story.deployed.wait_until(lambda: reasons() == expected, "each has its reason", 240)
     assert story.serves(START)
     assert story.deployed.status()["phase"] == "Failed"
     story.ask_for(START)
