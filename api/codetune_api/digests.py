@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from codetune_api.model import ApiModel, Digest
@@ -24,6 +25,19 @@ def canonical(value: Any) -> bytes:
 def digest_value(value: Any) -> str:
     """`sha256:…` of the canonical JSON of a value."""
     return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()
+
+
+_CHUNK = 1 << 20
+
+
+def describe_file(path: Path) -> FileEntry:
+    """Digest and size of a file. Raises: OSError."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return FileEntry(sha256=digest.hexdigest(), bytes=size)
 
 
 def digest_files(files: Mapping[str, FileEntry]) -> Digest:

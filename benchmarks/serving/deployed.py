@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,13 @@ class Deployed:
         """A cluster with Codetune and the tiny model in it; nothing is served yet."""
         deployed = cls(Laptop(state))
         make_model(deployed.files / "tiny")
-        try:
+        with ExitStack() as undoing:
+            undoing.callback(deployed.laptop.stop)
             deployed.laptop.start_cluster()
             small = {"gpus": 0, "cpu": "100m", "memory": "512Mi"}
             settings = {"fileRoot": str(deployed.files), "endpoint": "ClusterIP", "scanResources": small}
             deployed.laptop.start_operator(deployed.laptop.install({"settings": settings}))
-        except BaseException:
-            deployed.laptop.stop()
-            raise
+            undoing.pop_all()
         return deployed
 
     @property

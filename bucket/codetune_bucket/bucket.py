@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from codetune_api.digests import FileEntry
+from codetune_api.digests import FileEntry, describe_file
 
 from codetune_bucket.errors import BucketError, ObjectDamaged, ObjectMissing, explain
 from codetune_bucket.location import Location
@@ -112,7 +112,7 @@ class Bucket:
         if remote is None:
             raise ObjectMissing(f"{self.uri(path)} is not there.", "It was removed, or never written.")
         digest = expected.sha256 if expected else remote.sha256
-        if digest and target.is_file() and describe(target) == FileEntry(sha256=digest, bytes=remote.bytes):
+        if digest and target.is_file() and describe_file(target) == FileEntry(sha256=digest, bytes=remote.bytes):
             return FileEntry(sha256=digest, bytes=remote.bytes)
         target.parent.mkdir(parents=True, exist_ok=True)
         # Of this version of the object: what a cut download left of another one is no beginning of it.
@@ -129,7 +129,7 @@ class Bucket:
         """Put a file, in parts when it is large; one that is there already is not sent again."""
         import obstore
 
-        entry = describe(source)
+        entry = describe_file(source)
         there = self.look(path)
         if there is None or (there.sha256, there.bytes) != (entry.sha256, entry.bytes):
             with self._errors(path):
@@ -209,16 +209,6 @@ class Bucket:
             raise explain(error, self.uri(path), self._endpoint) from error
 
 
-def describe(path: Path) -> FileEntry:
-    """Digest and size of a file."""
-    digest, size = sha256(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return FileEntry(sha256=digest.hexdigest(), bytes=size)
-
-
 def for_each(work: Callable[[str], object], paths: Iterable[str]) -> None:
     """Do something with each path, some at a time. Raises: the first error, when what was begun has ended."""
     with ThreadPoolExecutor(_FILES) as threads:
@@ -226,10 +216,8 @@ def for_each(work: Callable[[str], object], paths: Iterable[str]) -> None:
         try:
             for future in futures:
                 future.result()
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
+        finally:  # after an error those that wait are not begun
+            threads.shutdown(cancel_futures=True)
 
 
-__all__ = ["Bucket", "BucketError", "Remote", "describe", "for_each"]
+__all__ = ["Bucket", "BucketError", "Remote", "for_each"]

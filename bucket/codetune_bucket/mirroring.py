@@ -10,9 +10,9 @@ from pathlib import Path
 
 from codetune_api.artifacts import CLAIM_URI
 from codetune_api.contracts import ENV_BUCKET, ENV_NAMESPACE
-from codetune_api.digests import FileEntry
+from codetune_api.digests import FileEntry, describe_file
 
-from codetune_bucket.bucket import Bucket, describe, for_each
+from codetune_bucket.bucket import Bucket, for_each
 from codetune_bucket.errors import ObjectMissing
 from codetune_bucket.location import Location
 
@@ -133,5 +133,5 @@ class Mirror:
         """The manifest of other files goes before any of these comes."""
         assert self.bucket is not None
         there = self.bucket.look(self.key(path))
-        if there is not None and there.sha256 != describe(self.root / path).sha256:
+        if there is not None and there.sha256 != describe_file(self.root / path).sha256:
             self.bucket.remove([self.key(path)])

@@ -1,26 +1,14 @@
 """Digests of files, and writing that is whole or not at all."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from io import FileIO, RawIOBase
 from pathlib import Path
 
-from codetune_api.digests import FileEntry
+from codetune_api.digests import FileEntry, describe_file
 
-_CHUNK = 1 << 20
 _MOST_PARTS = 1000
 """Pieces of one write; Linux takes up to 1024."""
-
-
-def describe_file(path: Path) -> FileEntry:
-    """Digest and size of a file."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return FileEntry(sha256=digest.hexdigest(), bytes=size)
 
 
 def describe_folder(folder: Path) -> dict[str, FileEntry]:

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from codetune_api.digests import digest_files, digest_value
-
-from codetune_trainer.manifests import describe_file
+from codetune_api.digests import describe_file, digest_files, digest_value
 
 VERSION = 1
 """Of what a loss is; another one makes all that was measured worthless."""

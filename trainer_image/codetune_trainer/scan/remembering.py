@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from codetune_api.digests import FileEntry, digest_value
+from codetune_api.digests import FileEntry, describe_file, digest_value
 from pydantic import BaseModel, ValidationError
 
-from codetune_trainer.manifests import describe_file, is_intact
+from codetune_trainer.manifests import is_intact
 from codetune_trainer.scan.deciding import Sides
 from codetune_trainer.scan.judging import HELD_OUT_SPLIT, TRAIN_SPLIT, Task
 from codetune_trainer.scan.ledger import LINE_HELD_OUT, RECORD, Kind, Ledger, Records

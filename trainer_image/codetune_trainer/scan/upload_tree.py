@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from codetune_api.digests import describe_file
 from codetune_api.project import Source
 from codetune_api.uploads import (
     HEAD_PATH,
@@ -26,7 +27,6 @@ from codetune_api.uploads import (
 from pydantic import ValidationError
 
 from codetune_trainer.errors import SourceUnavailable, UploadMissing
-from codetune_trainer.manifests import describe_file
 from codetune_trainer.scan.paths import spell_path
 from codetune_trainer.scan.records import Found
 from codetune_trainer.scan.rules import READ_LIMIT_BYTES

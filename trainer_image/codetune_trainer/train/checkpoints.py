@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from codetune_api.artifacts import ADAPTER_FILES, MANIFEST, checkpoint_name
 from codetune_api.contracts import CheckpointManifest
+from codetune_api.digests import describe_file
 from codetune_api.finetune import CheckpointStatus
 from peft import set_peft_model_state_dict
 from pydantic import ValidationError
@@ -24,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from codetune_trainer.errors import IncompatibleCheckpoint
-from codetune_trainer.manifests import describe_file, describe_folder, is_intact, sync_folder
+from codetune_trainer.manifests import describe_folder, is_intact, sync_folder
 from codetune_trainer.train.feeding import Position
 from codetune_trainer.train.modelling import Model
 from codetune_trainer.train.stepping import RandomState
