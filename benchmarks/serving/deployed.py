@@ -26,6 +26,8 @@ Obj = dict[str, Any]
 NAME = "coder"
 BASE_URI = "file:///tiny"
 START_SECONDS = 300.0
+_LOOK_SECONDS = 0.5
+"""Each look is a kubectl, which takes the processor from what is waited for."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Deployed:
                 shown = self.laptop.kubectl("get", "codetune,pods", "-o", "wide")
                 log = (self.laptop.state / "operator.log").read_text()[-3000:]
                 raise RuntimeError(f"{what} did not come true within {seconds:.0f} s:\n{shown}\n{log}")
-            time.sleep(0.1)
+            time.sleep(_LOOK_SECONDS)
         return answer
 
     def wait_for_ready(self, seconds: float = START_SECONDS) -> None:

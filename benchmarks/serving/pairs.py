@@ -2,6 +2,7 @@
 
 A machine's noise is a hundred times what is looked for, so what counts is the difference within pairs of requests that
 follow each other, which of the two comes first being drawn by lot, and how sure the median of these differences is.
+How much two processes of one program differ is told beside it: no smaller difference means anything.
 """
 
 import random
@@ -42,17 +43,29 @@ def compare(ours: Sequence[float], bare: Sequence[float]) -> Difference:
     return Difference(float(numpy.median(bare)), float(numpy.median(differences)), float(low), float(high))
 
 
-async def measure_latency(ours: Replica, stock: Replica, pairs: int, streams: int) -> list[tuple[str, str]]:
-    """Rows of the table: a request of one token, and each further token of a stream."""
+async def measure_latency(
+    ours: Replica, twin: Replica, stock: Replica, pairs: int, streams: int
+) -> list[tuple[str, str]]:
+    """Rows of the table: a request of one token, and each further token of a stream.
+
+    Args:
+        ours: A server with the middleware.
+        twin: Another one, the same in everything.
+        stock: Bare vLLM.
+        pairs: Of requests of one token.
+        streams: Pairs of streams.
+    """
+    rows = []
     async with httpx.AsyncClient(timeout=120) as client:
-        one = await _alternate(client, (ours.url, stock.url), pairs, tokens=1)
-        whole = await _alternate(client, (ours.url, stock.url), streams, tokens=STREAMED)
-    first = compare(*one)
-    each = compare(*([seconds / STREAMED for seconds in side] for side in whole))
-    return [
-        (f"with the middleware, a request of one token takes longer by ({pairs} pairs)", str(first)),
-        (f"and a stream of {STREAMED} tokens, for each of them ({streams} pairs)", str(each)),
-    ]
+        for others, urls in (("bare vLLM", (ours.url, stock.url)), ("a second one with it", (ours.url, twin.url))):
+            one = await _alternate(client, urls, pairs, tokens=1)
+            whole = await _alternate(client, urls, streams, tokens=STREAMED)
+            each = compare(*([seconds / STREAMED for seconds in side] for side in whole))
+            rows += [
+                (f"a request of one token, with the middleware against {others} ({pairs} pairs)", str(compare(*one))),
+                (f"each token of a stream of {STREAMED}, against the same ({streams} pairs)", str(each)),
+            ]
+    return rows
 
 
 async def _alternate(

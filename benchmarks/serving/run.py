@@ -59,7 +59,7 @@ def run(root: Path, options: argparse.Namespace) -> int:
             server.wait_until_ready()
         print("| what | measured |\n|---|---|")
         show(measure_middleware())
-        show(asyncio.run(measure_latency(servers[0], servers[2], options.pairs, options.streams)))
+        show(asyncio.run(measure_latency(*servers, options.pairs, options.streams)))
         servers.pop().stop()
         expected = {version: listen(model, root / "store" / version, PROMPT, TOKENS) for version in VERSIONS}
         load = Load([server.url for server in servers[:2]], sorted(START), expected, Timeline.start(START))
@@ -79,15 +79,15 @@ def show(rows: Sequence[tuple[str, str]]) -> None:
 
 
 def make_stock(root: Path, model: Path) -> Replica:
-    """Bare vLLM with one of the adapters from its start on, and otherwise the same options."""
+    """Bare vLLM with the same adapters from its start on, the same options, and threads that wait in the same way."""
     (root / "stock").mkdir()
     port = free_port()
     command = [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)),
         *("--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager", "--enable-lora", *ARGUMENTS),
-        *("--lora-modules", f"a={root / 'store' / START['a']}"),
+        *("--lora-modules", *(f"{name}={root / 'store' / version}" for name, version in START.items())),
     ]
-    environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", **one_thread()}
+    environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "OMP_WAIT_POLICY": "PASSIVE", **one_thread()}
     return Replica(root / "stock", command, port, environment=environment)
 
 

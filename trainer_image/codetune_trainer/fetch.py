@@ -28,6 +28,7 @@ from codetune_trainer.errors import (
     UnsupportedModel,
     say_room,
 )
+from codetune_trainer.fetch_progress import telling
 from codetune_trainer.hub import COMMIT, HubFile, download_file, hub_errors, list_files
 from codetune_trainer.leftovers import locked, partial_folder, remove_abandoned
 from codetune_trainer.manifests import sync_folder
@@ -95,7 +96,8 @@ def _fetch_from_bucket(config: FetchConfig, uri: str, places: Places, reporter: 
         if not folder.is_dir():
             partial = _make_partial(folder)
             _check_room(uri, chosen, partial)
-            fetch_bucket.bring_files(bucket, chosen, partial, folder)
+            with telling(reporter, uri, chosen, partial):
+                fetch_bucket.bring_files(bucket, chosen, partial, folder)
     _check(config, folder, uri)
     _link(places.scratch / "model", folder)
     return folder
@@ -203,12 +205,12 @@ def _download(config: FetchConfig, commit: str, files: list[HubFile], folder: Pa
     repository = config.repository
     partial = _make_partial(folder)
     _check_room(repository, files, partial)
-    for number, file in enumerate(files, start=1):
-        reporter.stage("Fetching", f"{file.name} of {repository} ({number} of {len(files)})")
-        if not (partial / file.name).is_file():
-            _download_file(repository, commit, file, partial)
-        if file.name == _CONFIG:
-            _check(config, partial, f"hf://{repository}@{commit[:12]}")
+    with telling(reporter, repository, files, partial):
+        for file in files:
+            if not (partial / file.name).is_file():
+                _download_file(repository, commit, file, partial)
+            if file.name == _CONFIG:
+                _check(config, partial, f"hf://{repository}@{commit[:12]}")
     sync_folder(partial)
     partial.rename(folder)
 

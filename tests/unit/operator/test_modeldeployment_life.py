@@ -379,9 +379,9 @@ def test_pods_are_told_at_their_address_of_either_family(url: str, address: str)
     [
         pytest.param("pod p1 fetches the base model.", RunReport(), id="nothing said yet"),
         pytest.param(
-            "pod p1 fetches b.safetensors of org/name (2 of 3).",
-            RunReport(stage="Fetching", stage_message="b.safetensors of org/name (2 of 3)"),
-            id="a file",
+            "pod p1 fetches org/name: 3.1 of 14.5 GB (21 %), 4 of 9 files.",
+            RunReport(stage="Fetching", stage_message="org/name: 3.1 of 14.5 GB (21 %), 4 of 9 files"),
+            id="how much of it",
         ),
     ],
 )
