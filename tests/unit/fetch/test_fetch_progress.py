@@ -60,7 +60,9 @@ def stages(log: str) -> list[str]:
 
 def test_nothing_new_is_not_told_again(tmp_path: Path) -> None:
     said = io.StringIO()
-    with telling(Reporter(NONCE, said), "org/name", [HubFile("config.json", 1000, None, None)], tmp_path, seconds=0.001):
+    with telling(
+        Reporter(NONCE, said), "org/name", [HubFile("config.json", 1000, None, None)], tmp_path, seconds=0.001
+    ):
         time.sleep(0.1)
     assert stages(said.getvalue()) == ["org/name: 0.0 of 1.0 kB (0 %), 0 of 1 files"]
 

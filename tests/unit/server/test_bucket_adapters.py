@@ -1,5 +1,6 @@
 """Adapters that lie in a bucket: brought into the pod, proven, and refused by name when they can't be."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +65,10 @@ async def test_a_pod_that_starts_holds_its_adapters_before_it_is_ready(
     start_pod: Callable[[DesiredAdapters], Awaitable["Pod"]], put: "Make"
 ) -> None:
     pod = await start_pod(DesiredAdapters(adapters=[put("tuned")]))
-    await pod.until(lambda: bool(pod.vllm.loaded))
+    async with asyncio.timeout(30):
+        while (await pod.client.get("/codetune/ready")).status_code != 200:
+            await asyncio.sleep(0)
+    assert len(pod.vllm.loaded) == 1
 
 
 async def test_an_adapter_by_uri_comes_from_another_bucket(pod: "Pod", put: "Make", bucket: Bucket) -> None:

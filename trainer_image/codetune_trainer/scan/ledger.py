@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from codetune_trainer.scan.likeness import BANDS, PERMUTATIONS, Signatures
+from codetune_trainer.scan.likeness import BANDS, Signatures, map_signatures
 
 DIGEST_BYTES = 32
 RECORD = np.dtype(
@@ -66,6 +66,7 @@ class Ledger:
     stores: list[Path]
     signatures: Path
     _open: dict[Path, int] = field(default_factory=dict)
+    _mapped: Signatures | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -93,10 +94,9 @@ class Ledger:
 
     def signatures_of(self, indices: Sequence[int]) -> Signatures:
         """The signatures of files, of shape [indices, PERMUTATIONS]."""
-        size = 2 * PERMUTATIONS
-        places = (self.records["signature"][indices] * size).tolist()
-        found = b"".join([self.read(self.signatures, place, size) for place in places])
-        return np.frombuffer(found, np.uint16).reshape(-1, PERMUTATIONS)
+        if self._mapped is None:
+            self._mapped = map_signatures(self.signatures)
+        return np.asarray(self._mapped[self.records["signature"][indices]])
 
     def read(self, store: Path, at: int, size: int) -> bytes:
         """A piece of a file. Raises: OSError when it is not there."""
@@ -112,6 +112,7 @@ class Ledger:
         for descriptor in self._open.values():
             os.close(descriptor)
         self._open.clear()
+        self._mapped = None
 
     def splice(
         self, what: str, chosen: npt.NDArray[np.int64], changed: npt.NDArray[np.bool_]

@@ -9,6 +9,7 @@ with 16 bands of 8 rows 99.4 % at 0.85, and 11 % at 0.5.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,3 +151,10 @@ def _powers_of(base: np.uint64) -> Hashes:
     steps[0] = 1
     powers: Hashes = np.cumprod(steps, dtype=np.uint64)
     return powers
+
+
+def map_signatures(path: Path) -> Signatures:
+    """A file of signatures one after the other, of shape [signatures, PERMUTATIONS]: read where it is looked at."""
+    if not path.stat().st_size:
+        return np.zeros((0, PERMUTATIONS), np.uint16)
+    return np.memmap(path, np.uint16, "r").reshape(-1, PERMUTATIONS)

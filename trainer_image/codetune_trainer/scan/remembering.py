@@ -23,7 +23,7 @@ from codetune_trainer.manifests import is_intact
 from codetune_trainer.scan.deciding import Sides
 from codetune_trainer.scan.judging import HELD_OUT_SPLIT, TRAIN_SPLIT, Task
 from codetune_trainer.scan.ledger import LINE_HELD_OUT, RECORD, Kind, Ledger, Records
-from codetune_trainer.scan.likeness import PERMUTATIONS, Signatures
+from codetune_trainer.scan.likeness import Signatures, map_signatures
 from codetune_trainer.scan.writing import FILES
 
 FOLDER = "verdicts"
@@ -113,7 +113,7 @@ def load_memory(folder: Path, datasets: Path, rules: str) -> Memory | None:
     thread = ThreadPoolExecutor(1)  # the dataset is large, and the files can be listed meanwhile
     whole = thread.submit(is_intact, lines.parent, meta.lines)
     thread.shutdown(wait=False)
-    return Memory(records, meta.kinds, stores, _map_signatures(folder / _SIGNATURES), order, whole)
+    return Memory(records, meta.kinds, stores, map_signatures(folder / _SIGNATURES), order, whole)
 
 
 def save_memory(folder: Path, ledger: Ledger, sides: Sides, dataset: Path, lines: FileEntry, rules: str) -> None:
@@ -134,7 +134,8 @@ def save_memory(folder: Path, ledger: Ledger, sides: Sides, dataset: Path, lines
     try:
         _save_rows(work, ledger)
         _save_lines(work, ledger, sides)
-        _save_signatures(work, ledger)
+        # As it is: it has the signatures of just these records.
+        shutil.move(ledger.signatures, work / _SIGNATURES)
         ledger.records.tofile(work / _RECORDS)
         files = {name: describe_file(work / name) for name in (_RECORDS, _ROWS, _LINES, _SIGNATURES)}
         meta = _Meta(rules=rules, dataset=dataset.name, lines={FILES: lines}, files=files, kinds=ledger.kinds)
@@ -193,27 +194,8 @@ def _save_lines(work: Path, ledger: Ledger, sides: Sides) -> None:
     records["flags"][taken] = (records["flags"][taken] & ~np.uint8(LINE_HELD_OUT)) | (LINE_HELD_OUT * held_out)
 
 
-def _save_signatures(work: Path, ledger: Ledger) -> None:
-    records = ledger.records
-    compared = np.flatnonzero(records["signature"] >= 0)
-    with (work / _SIGNATURES).open("wb") as file:
-        for start in range(0, len(compared), _TOGETHER):
-            file.write(ledger.signatures_of(compared[start : start + _TOGETHER].tolist()).tobytes())
-    records["signature"][compared] = np.arange(len(compared))
-
-
-_TOGETHER = 4096
-
-
 def _starts(sizes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """Where pieces of these sizes begin, one after the other."""
     starts = np.zeros(len(sizes), np.uint64)
     np.cumsum(sizes[:-1], out=starts[1:])
     return starts
-
-
-def _map_signatures(path: Path) -> Signatures:
-    """The file of signatures, read where it is looked at."""
-    if not path.stat().st_size:
-        return np.zeros((0, PERMUTATIONS), np.uint16)
-    return np.memmap(path, np.uint16, "r").reshape(-1, PERMUTATIONS)

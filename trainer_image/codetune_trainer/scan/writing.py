@@ -31,6 +31,8 @@ DATASET, SPILL = "dataset", "spill"
 """Folders of a scan: what is made, and what does not stay."""
 WORK_PREFIX = ".scan-"
 """Folders in the making, beside the datasets."""
+_WRITTEN_TOGETHER = 256 * 2**10
+"""Bytes that are worth a call and another thread's attention."""
 _HASHED_BEHIND = 16
 """Pieces that may wait to be hashed."""
 _SYNCED_TOGETHER = 32 * 2**20
@@ -48,6 +50,8 @@ class DigestedFile:
         self._file = path.open("wb", buffering=0)
         self._digest = hashlib.sha256()
         self._size = 0
+        self._pieces: list[bytes] = []
+        self._held = 0
         self._hasher, self._syncer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._waiting: deque[Future[None]] = deque()
         self._synced: Future[None] | None = None
@@ -55,13 +59,25 @@ class DigestedFile:
     def __enter__(self) -> "DigestedFile":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._hasher.shutdown()
-        self._syncer.shutdown()
-        self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._flush()
+        finally:
+            self._hasher.shutdown()
+            self._syncer.shutdown()
+            self._file.close()
 
     def write(self, piece: bytes) -> None:
         """Append. Raises: OSError."""
+        self._pieces.append(piece)
+        self._held += len(piece)
+        if self._held >= _WRITTEN_TOGETHER:
+            self._flush()
+
+    def _flush(self) -> None:
+        piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces, self._held = [], 0
         self._waiting.append(self._hasher.submit(self._digest.update, piece))
         if len(self._waiting) > _HASHED_BEHIND:
             self._waiting.popleft().result()
