@@ -79,12 +79,13 @@ def wait_for(seconds: float, what: str, check: Callable[[], Any]) -> Any:
     return answer
 
 
-def processes(*words: str) -> list[psutil.Process]:
-    """Processes whose command line holds all the words."""
+def processes(laptop: Laptop, *words: str) -> list[psutil.Process]:
+    """Processes of the cluster whose command line holds all the words."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = process.info["cmdline"] or []
-        if all(any(word in part for part in line) for word in words):
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        line, environment = process.info["cmdline"] or [], process.info["environ"] or {}
+        of_cluster = any(str(laptop.state) in told for told in (*line, *environment.values()))
+        if of_cluster and all(any(word in part for part in line) for word in words):
             found.append(process)
     return found
 
@@ -126,7 +127,7 @@ def checkpoints(laptop: Laptop, name: str) -> list[dict[str, Any]]:
 
 
 def test_a_killed_trainer_goes_on_from_its_checkpoint_and_a_killed_operator_makes_nothing_twice(laptop: Laptop) -> None:
-    (trainer,) = processes("codetune_trainer", "train")
+    (trainer,) = processes(laptop, "codetune_trainer", "train")
     os.kill(trainer.pid, signal.SIGKILL)
     assert laptop.operator is not None
     os.killpg(laptop.operator.pid, signal.SIGKILL)
@@ -208,7 +209,7 @@ def store(laptop: Laptop) -> Path:
 
 
 def test_a_killed_server_comes_back_with_its_adapter(laptop: Laptop) -> None:
-    for process in processes("vllm.entrypoints"):
+    for process in processes(laptop, "vllm.entrypoints"):
         process.kill()
     wait_for(60, "not ready", lambda: get(laptop, "modeldeployment", "coder")["status"].get("readyReplicas", 0) == 0)
     laptop.kubectl("wait", "--for=condition=Ready", "--timeout=600s", "modeldeployment/coder")
@@ -232,4 +233,4 @@ def test_deleting_removes_children_and_artifacts_and_the_namespace_does_not_hang
 
 def test_nothing_is_left_running_after_down(laptop: Laptop) -> None:
     laptop.stop()
-    assert not [process for process in processes(str(laptop.state)) if process.pid != os.getpid()]
+    assert not [process for process in processes(laptop) if process.pid != os.getpid()]
