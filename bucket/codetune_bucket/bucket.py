@@ -18,7 +18,7 @@ from typing import Any
 
 from codetune_api.digests import FileEntry, describe_file
 
-from codetune_bucket.errors import BucketError, ObjectDamaged, ObjectMissing, explain
+from codetune_bucket.errors import BucketError, ObjectDamaged, ObjectMissing, ObjectReplaced, explain
 from codetune_bucket.location import Location
 
 ENV_ENDPOINT = "AWS_ENDPOINT_URL_S3"
@@ -54,8 +54,10 @@ class Remote:
 class Bucket:
     """One place in a bucket; may be used by several threads. Every method raises BucketError."""
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, patience: timedelta = PATIENCE) -> None:
+        """`patience` is how long a request is tried again."""
         self.location = location
+        self._patience = patience
         self._endpoint = os.environ.get(ENV_ENDPOINT) or "https://s3.amazonaws.com"
 
     def list(self, path: str = "") -> Iterator[Remote]:
@@ -96,21 +98,25 @@ class Bucket:
         with self._errors(path):
             return bytes(obstore.get(self._store, self.location.key(path), options=options).bytes())
 
-    def fetch(self, path: str, target: Path, expected: FileEntry | None = None) -> FileEntry:
+    def fetch(self, path: str, target: Path, expected: FileEntry | None = None, etag: str = "") -> FileEntry:
         """Bring an object into a file, proven by its digest; what is there already is kept.
 
         Args:
             path: Below the location.
             target: The file; it gets its name when it is whole.
             expected: What it must be; None: what it was when it was put.
+            etag: The version that was looked at before; "": the one that is there now.
 
         Raises:
+            ObjectReplaced: Another version is there by now.
             ObjectMissing: It is not there.
             ObjectDamaged: It is something else.
         """
         remote = self.look(path)
         if remote is None:
             raise ObjectMissing(f"{self.uri(path)} is not there.", "It was removed, or never written.")
+        if etag and remote.etag != etag:
+            raise ObjectReplaced.of(self.uri(path))
         digest = expected.sha256 if expected else remote.sha256
         if digest and target.is_file() and describe_file(target) == FileEntry(sha256=digest, bytes=remote.bytes):
             return FileEntry(sha256=digest, bytes=remote.bytes)
@@ -170,7 +176,7 @@ class Bucket:
             region=os.environ.get(ENV_REGION) or "us-east-1",
             disable_bulk_delete=True,
             client_options=client,
-            retry_config={"max_retries": RETRIES, "retry_timeout": PATIENCE, "backoff": _BACKOFF},
+            retry_config={"max_retries": RETRIES, "retry_timeout": self._patience, "backoff": _BACKOFF},
         )
 
     def _path(self, key: str) -> str:

@@ -3,7 +3,8 @@
 BucketError            carries reason, message and hint as every failure of Codetune does
 ├── BucketDenied       the keys are missing or wrong, may not do it, or the clock is
 ├── BucketUnavailable  the endpoint can't be reached or does not work now
-│   └── BucketMissing  there is no such bucket
+│   ├── BucketMissing  there is no such bucket
+│   └── ObjectReplaced what was there at first is another version by now: another attempt finds that one
 ├── BucketFull         it takes no more
 └── ObjectDamaged      what lies in it is not what was put there
     └── ObjectMissing  it is not there
@@ -43,6 +44,15 @@ class BucketUnavailable(BucketError):
 
 class BucketMissing(BucketUnavailable):
     """There is no such bucket."""
+
+
+class ObjectReplaced(BucketUnavailable):
+    """An object was replaced between two looks at it."""
+
+    @classmethod
+    def of(cls, uri: str) -> "ObjectReplaced":
+        """That it was, and what comes of it."""
+        return cls(f"{uri} was replaced while it was read.", "It is tried again, with what is there then.")
 
 
 class BucketFull(BucketError):
@@ -102,6 +112,8 @@ def explain(error: Exception, uri: str, endpoint: str) -> BucketError:
         return BucketMissing(f"{endpoint} has no bucket for {uri} ({code}).", _BUCKET)
     if code in _FULL or "507 Insufficient Storage" in text:
         return BucketFull(f"{endpoint} has no room left for {uri} ({code or 507}).", _FREE)
+    if type(error).__name__ == "PreconditionError":
+        return ObjectReplaced.of(uri)
     if isinstance(error, FileNotFoundError):
         return ObjectMissing(f"{uri} is not there.", "It was removed, or never written.")
     if type(error).__name__ in {"PermissionDeniedError", "UnauthenticatedError"}:

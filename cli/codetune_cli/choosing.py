@@ -93,14 +93,17 @@ def _ask_git(folder: Path) -> list[str] | None:
     return sorted({os.fsdecode(path) for path in (listed or b"").split(b"\0") if path})
 
 
-# A folder's own configuration must not run programs.
+# A folder's own configuration must not run programs: neither a monitor of files nor, for an object that is missing,
+# what would fetch it from where that configuration says. Listing needs no object from elsewhere.
+_NO_FETCHING = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}
 _LIST = ["-c", "core.fsmonitor=false", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
 
 
 def _run_git(arguments: Sequence[str]) -> bytes | None:
     """git's output; None outside of repositories. Raises: FileNotFoundError, CliError."""
     # Variables of a hook that this runs in must not mislead.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")} | {"LC_ALL": "C"}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environment |= {"LC_ALL": "C", **_NO_FETCHING}
     done = subprocess.run(
         ["git", *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )

@@ -69,9 +69,9 @@ class AdapterCopies:
         seen = self._sources.get(place)
         if seen and seen[0] == before and (known := self._known.get(seen[1])):
             return known
-        self._make_room(sum(_size(source) for source in sources))
         incoming = self._root / _INCOMING
-        shutil.rmtree(incoming, ignore_errors=True)
+        shutil.rmtree(incoming, ignore_errors=True)  # of a container that was killed
+        self._make_room(sum(_size(source) for source in sources))
         incoming.mkdir()
         try:
             entries = {name: _copy(path, incoming / name) for name, path in files.items()}

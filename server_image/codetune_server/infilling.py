@@ -80,9 +80,12 @@ class Infiller:
         for field in _UNSUPPORTED:
             if request.get(field):
                 raise Refused(f"`{field}` can't be combined with `suffix`: leave one of them out", field)
+        asked = request.get("stop_token_ids") or []
+        if not isinstance(asked, list) or not all(type(token) is int for token in asked):
+            raise Refused("`stop_token_ids` must be a list of token ids", "stop_token_ids")
         prompts = [self.build_prompt(text, suffix) for text in texts]
         rest = {key: value for key, value in request.items() if key != "suffix"}
-        stops = [*(request.get("stop_token_ids") or []), *(self.format.stops if self.format else ())]
+        stops = [*asked, *(self.format.stops if self.format else ())]
         return {**rest, "prompt": prompts if isinstance(prompt, list) else prompts[0], "stop_token_ids": stops}
 
 

@@ -7,6 +7,7 @@ that is still being copied or a full engine mends itself.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from codetune_api.contracts import AdapterReport, DesiredAdapter, DesiredAdapters, ServerReport
@@ -22,6 +23,11 @@ logger = logging.getLogger(__name__)
 FIRST_RETRY_SECONDS = 5.0
 LAST_RETRY_SECONDS = 300.0
 BOOT_PAUSE_SECONDS = 0.5
+WAIT_SECONDS = 300.0
+"""How long a pod that starts is not ready because of what may mend itself: the others answer meanwhile, and a base
+model without its adapters is better than nothing for ever."""
+_MAY_MEND_ITSELF = frozenset({"StoreUnavailable", "CacheFull"})
+"""Refusals that are about this pod or the store, and not about an adapter."""
 _WORDS = 300
 
 
@@ -29,8 +35,14 @@ class AdapterKeeper:
     """The desired set, the state of each adapter, and the task that makes the second follow the first."""
 
     def __init__(
-        self, vllm: VllmRoutes, verifier: AdapterVerifier, *, first_retry_seconds: float = FIRST_RETRY_SECONDS
+        self,
+        vllm: VllmRoutes,
+        verifier: AdapterVerifier,
+        *,
+        first_retry_seconds: float = FIRST_RETRY_SECONDS,
+        wait_seconds: float = WAIT_SECONDS,
     ) -> None:
+        self._wait_seconds = wait_seconds
         self._vllm = vllm
         self._verifier = verifier
         self._first_retry = self._retry = first_retry_seconds
@@ -41,9 +53,11 @@ class AdapterKeeper:
         self._base_models: list[str] = []
         self._generation = 0
         self._settled = -1
+        self._waits_until: float | None = None
         self.versions = VersionTable(on_idle=self._wake.set)
         self.is_ready = False
-        """True from the first settled set on: a later swap doesn't take the pod out of its Service."""
+        """True from the first settled set on, unless an adapter of it is only missing because the store is: a later
+        swap doesn't take the pod out of its Service."""
 
     def want(self, desired: DesiredAdapters) -> int:
         """Replace the desired set; returns its generation, for `wait_settled`."""
@@ -135,9 +149,17 @@ class AdapterKeeper:
             if self._generation != generation:
                 return
         self._settled = generation
-        self.is_ready = True
+        self.is_ready = self.is_ready or not self._waits()
         async with self._changed:
             self._changed.notify_all()
+
+    def _waits(self) -> bool:
+        """Whether it is too early to take requests without the adapters that are missing."""
+        now = time.monotonic()
+        if self._waits_until is None:
+            self._waits_until = now + self._wait_seconds
+        mends = any(refusal.reason in _MAY_MEND_ITSELF for refusal in self._refusals.values())
+        return mends and now < self._waits_until
 
     async def _bring(self, adapter: DesiredAdapter, is_superseded: Callable[[], bool]) -> None:
         """Have the adapter's wanted version answer under its name. Raises: Refused."""

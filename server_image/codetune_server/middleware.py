@@ -116,8 +116,8 @@ class AdapterMiddleware:
 
     def _is_admitted(self, scope: Scope) -> bool:
         headers = Headers(scope=scope)
-        if scope.get("method") == "OPTIONS" and "access-control-request-method" in headers:
-            return True  # a browser asks beforehand, without the key, whether it may ask
+        if scope.get("method") == "OPTIONS" and {"origin", "access-control-request-method"} <= {*headers}:
+            return True  # a browser asks beforehand, without the key, whether it may ask; vLLM answers that itself
         return self._keys.admit(headers.get("authorization", ""))
 
     async def _route(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:

@@ -1,6 +1,7 @@
 """Files of adapters that lie in a bucket: of the store, or of another one that a URI names."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from codetune_api.artifacts import ADAPTER_FILES
@@ -12,6 +13,9 @@ from codetune_bucket.location import Location
 from codetune_bucket.mirroring import Mirror
 
 from codetune_server.refusing import Refused
+
+_PATIENCE = timedelta(seconds=10)
+"""The next pass tries again, and the other adapters wait for this one."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def find_files(adapter: DesiredAdapter, mirror: Mirror) -> dict[str, RemoteFile]
     else:
         return None
     try:
-        bucket = Bucket(Location.parse(place))
+        bucket = Bucket(Location.parse(place), _PATIENCE)
         return {name: _look(bucket, name) for name in ADAPTER_FILES}
     except ValueError as error:
         raise Refused("AdapterNotFound", f"{error}: correct the adapter's uri") from error
@@ -52,7 +56,7 @@ def find_files(adapter: DesiredAdapter, mirror: Mirror) -> dict[str, RemoteFile]
 def bring_file(file: RemoteFile, target: Path) -> FileEntry:
     """Copy one, proven. Raises: Refused, OSError."""
     try:
-        return file.bucket.fetch(file.name, target)
+        return file.bucket.fetch(file.name, target, etag=file.etag)
     except BucketError as error:
         raise refuse(error) from error
 

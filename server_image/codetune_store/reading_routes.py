@@ -14,7 +14,7 @@ from codetune_store import __version__
 from codetune_store.errors import BadRange, InvalidRequest
 from codetune_store.files import StoredFiles
 from codetune_store.reporting import RowFilter, read_report
-from codetune_store.requests import read_file_parts, read_name, read_uid, stream_lines
+from codetune_store.requests import cutting_off, read_file_parts, read_name, read_uid, stream_lines
 from codetune_store.settings import StoreSettings
 
 MAX_LISTED_FILES = 10_000
@@ -73,7 +73,8 @@ class ReadingRoutes:
             response.content_length = end - begin
             await response.prepare(request)
             if request.method != "HEAD":
-                await _copy(file, begin, end, response)
+                with cutting_off():
+                    await _copy(file, begin, end, response)
             await response.write_eof()
             return response
 

@@ -3,11 +3,13 @@
 import asyncio
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 from aiohttp import web
+from codetune_bucket.errors import BucketError
 
-from codetune_store.errors import InvalidRequest
+from codetune_store.errors import InvalidRequest, StoreError
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
@@ -50,12 +52,26 @@ def read_offset(request: web.Request) -> int:
     return int(text)
 
 
+@contextmanager
+def cutting_off() -> Iterator[None]:
+    """Around the body of an answer that has begun: what goes wrong can only end it, so that its client knows that it is
+    not whole. A refusal of ours would come to it as a piece of what it asked for.
+
+    Raises: ConnectionAbortedError.
+    """
+    try:
+        yield
+    except (BucketError, StoreError, OSError) as error:
+        raise ConnectionAbortedError(str(error)) from error
+
+
 async def stream_lines(request: web.Request, lines: Iterator[bytes]) -> web.StreamResponse:
     """Answer with JSON Lines, which are made in a thread as the client takes them."""
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
-    while piece := await asyncio.to_thread(_join_some, lines):
-        await response.write(piece)
+    with cutting_off():
+        while piece := await asyncio.to_thread(_join_some, lines):
+            await response.write(piece)
     await response.write_eof()
     return response
 

@@ -89,15 +89,15 @@ def fetch(config: FetchConfig, places: Places, reporter: Reporter) -> Path:
 def _fetch_from_bucket(config: FetchConfig, uri: str, places: Places, reporter: Reporter) -> Path:
     """The same for a model in a bucket. Raises: TrainerError, BucketError."""
     reporter.stage("Fetching", f"base model {uri}")
-    bucket, files, name = fetch_bucket.list_model(uri)
-    chosen = choose_files(uri, files)
-    folder = places.store / fetch_bucket.model_folder(bucket, name)
+    model = fetch_bucket.list_model(uri)
+    chosen = choose_files(uri, model.files)
+    folder = places.store / model.folder
     with locked(folder.parent):
         if not folder.is_dir():
             partial = _make_partial(folder)
             _check_room(uri, chosen, partial)
             with telling(reporter, uri, chosen, partial):
-                fetch_bucket.bring_files(bucket, chosen, partial, folder)
+                model.bring([file.name for file in chosen], partial, folder)
     _check(config, folder, uri)
     _link(places.scratch / "model", folder)
     return folder
@@ -186,6 +186,7 @@ def _take_kept(repository: str, commit: str, places: Places) -> bool:
         return shelving.take(places.mirror, path, _make_partial(places.store / path))
     except ObjectDamaged as error:
         print(f"What the bucket keeps of {repository} can't be used: {error}", flush=True)
+        places.mirror.remove(path)  # else it would count as kept, since what is told of it is right
         return False
 
 

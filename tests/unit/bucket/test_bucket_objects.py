@@ -17,6 +17,7 @@ from codetune_bucket.errors import (
     BucketUnavailable,
     ObjectDamaged,
     ObjectMissing,
+    ObjectReplaced,
     explain,
 )
 from codetune_bucket.location import Location
@@ -251,3 +252,30 @@ def test_a_server_that_was_away_for_a_moment_is_no_failure(
     bucket.fetch("ns/file", tmp_path / "theirs")
     later.join()
     assert (tmp_path / "theirs").read_bytes() == b"adapter"
+
+
+def test_another_version_than_the_one_that_was_looked_at_is_not_brought(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.put(write(tmp_path / "mine", b"first"), "ns/file")
+    looked = bucket.look("ns/file")
+    assert looked is not None
+    bucket.fetch("ns/file", tmp_path / "same", etag=looked.etag)
+    bucket.put(write(tmp_path / "mine", b"other"), "ns/file")
+    with pytest.raises(ObjectReplaced, match="ns/file was replaced while it was read"):
+        bucket.fetch("ns/file", tmp_path / "theirs", etag=looked.etag)
+    assert not (tmp_path / "theirs").exists()
+
+
+def test_a_version_that_is_gone_in_the_middle_is_said(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.put(write(tmp_path / "mine", b"first"), "ns/file")
+    looked = bucket.look("ns/file")
+    assert looked is not None
+    bucket.put(write(tmp_path / "mine", b"other"), "ns/file")
+    with pytest.raises(ObjectReplaced):
+        bucket.read("ns/file", 0, 5, looked.etag)
+
+
+def test_the_etags_of_a_list_are_those_of_a_look(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.put(write(tmp_path / "mine", LARGE), "ns/file")
+    looked = bucket.look("ns/file")
+    assert looked is not None
+    assert [found.etag for found in bucket.list("ns")] == [looked.etag]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from codetune_api.contracts import FetchConfig
 from codetune_bucket.bucket import Bucket
-from codetune_bucket.errors import BucketError
+from codetune_bucket.errors import BucketError, ObjectReplaced
 from codetune_bucket.mirroring import Mirror
+from codetune_trainer import fetch_bucket
 from codetune_trainer.config import Places
 from codetune_trainer.errors import ModelNotFound, PickledWeights, TrainerError, UnsupportedModel
 from codetune_trainer.fetch import fetch
@@ -75,6 +76,24 @@ def test_what_is_damaged_in_the_bucket_is_fetched_from_the_hub(
     assert hub.downloads == [], "and is whole there again"
 
 
+def test_what_has_rotted_in_the_bucket_is_put_there_anew(
+    hub: Hub, attempt: Callable[..., Path], bucket: Bucket
+) -> None:
+    import obstore
+
+    attempt()
+    path = f"team/models/acme/coder/{COMMIT}/model.safetensors"
+    told = bucket.look(path)
+    assert told is not None
+    assert told.sha256
+    rotten = b"x" * told.bytes
+    obstore.put(bucket._store, bucket.location.key(path), rotten, attributes={"sha256": told.sha256})
+    assert (attempt() / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+    hub.downloads.clear()
+    assert (attempt() / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+    assert hub.downloads == []
+
+
 def put(bucket: Bucket, folder: Path, files: dict[str, bytes]) -> str:
     """A model in a bucket, as its owner put it there. Returns: its URI."""
     folder.mkdir()
@@ -132,3 +151,21 @@ def test_what_is_no_model_is_refused(
 def test_a_bucket_that_does_not_exist_is_said(places: Places, bucket_uri: str) -> None:
     with pytest.raises(BucketError, match="has no bucket"):
         bring("s3://no-such-bucket/model", places)
+
+
+def test_a_model_that_is_replaced_while_it_comes_is_not_mixed(
+    bucket: Bucket, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = put(bucket, tmp_path / "mine", MODEL)
+    list_model = fetch_bucket.list_model
+
+    def list_then_replace(asked: str) -> fetch_bucket.RemoteModel:
+        listed = list_model(asked)
+        put(bucket, tmp_path / "new", {**MODEL, "model.safetensors": b"WEIGHTS"})
+        return listed
+
+    with monkeypatch.context() as patched, pytest.raises(ObjectReplaced):
+        patched.setattr(fetch_bucket, "list_model", list_then_replace)
+        bring(uri, places)
+    folder = bring(uri, places)
+    assert (folder / "model.safetensors").read_bytes() == b"WEIGHTS"

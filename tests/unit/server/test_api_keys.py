@@ -60,6 +60,11 @@ ROUTES = [
 ]
 
 
+async def test_what_only_looks_like_a_browsers_question_needs_a_key(pod: "Pod") -> None:
+    asking = {"Access-Control-Request-Method": "GET"}  # without an origin vLLM takes it as any other request
+    assert (await pod.client.options("/metrics", headers=asking)).status_code == 401
+
+
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 async def test_every_route_but_health_asks_for_a_key(method: str, path: str, pod: "Pod") -> None:
     answer = await pod.client.request(method, path)

@@ -4,20 +4,24 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from codetune_api.artifacts import ADAPTER_FILES
 from codetune_api.contracts import DesiredAdapter, DesiredAdapters
-from codetune_bucket.bucket import Bucket
+from codetune_api.digests import FileEntry
+from codetune_bucket.bucket import Bucket, Remote
+from codetune_bucket.errors import BucketUnavailable
 from codetune_bucket.mirroring import Mirror
 from codetune_server.copying import AdapterCopies
+from codetune_server.keeping import AdapterKeeper
 from codetune_server.refusing import Refused
+from codetune_server.routes import VllmRoutes
 from codetune_server.settings import ServerSettings
 from codetune_server.verifying import AdapterVerifier
 
 if TYPE_CHECKING:
-    from unit.server.conftest import Pod
+    from unit.server.conftest import FakeVllm, Pod
 
     Make = Callable[..., DesiredAdapter]
 
@@ -69,6 +73,74 @@ async def test_a_pod_that_starts_holds_its_adapters_before_it_is_ready(
         while (await pod.client.get("/codetune/ready")).status_code != 200:
             await asyncio.sleep(0)
     assert len(pod.vllm.loaded) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ready"),
+    [pytest.param(3600, False, id="not before it is there"), pytest.param(0, True, id="but not for ever")],
+)
+async def test_a_pod_that_starts_waits_for_a_store_that_is_away(
+    seconds: float,
+    ready: bool,
+    vllm: "FakeVllm",
+    verifier: AdapterVerifier,
+    put: "Make",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted, look, away = put("tuned"), Bucket.look, [True]
+
+    def fail(self: Bucket, path: str) -> Remote | None:
+        if away:
+            raise BucketUnavailable("The endpoint is away.", "Bring it back.")
+        return look(self, path)
+
+    monkeypatch.setattr(Bucket, "look", fail)
+    keeper = AdapterKeeper(VllmRoutes(vllm, {}), verifier, first_retry_seconds=0.01, wait_seconds=seconds)
+    generation = keeper.want(DesiredAdapters(adapters=[wanted]))
+    task = asyncio.create_task(keeper.run())
+    try:
+        await keeper.wait_settled(generation, 30)
+        (told,) = keeper.report().adapters
+        assert (told.reason, keeper.is_ready) == ("StoreUnavailable", ready)
+        away.clear()
+        async with asyncio.timeout(30):
+            while not (vllm.loaded and keeper.is_ready):
+                await asyncio.sleep(0.001)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_a_broken_adapter_keeps_no_pod_from_being_ready(
+    vllm: "FakeVllm", verifier: AdapterVerifier, put: "Make", bucket: Bucket
+) -> None:
+    wanted = put("tuned")
+    bucket.remove([f"{STEP}/{WEIGHTS}"])
+    keeper = AdapterKeeper(VllmRoutes(vllm, {}), verifier)
+    generation = keeper.want(DesiredAdapters(adapters=[wanted]))
+    task = asyncio.create_task(keeper.run())
+    await keeper.wait_settled(generation, 30)
+    assert (keeper.report().adapters[0].reason, keeper.is_ready) == ("AdapterNotFound", True)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def test_an_adapter_that_is_replaced_while_it_is_copied_is_not_mixed(
+    verifier: AdapterVerifier, put: "Make", bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bucket.uri(STEP).removeprefix("s3://")
+    wanted = put("tuned").model_copy(update={"path": path, "root": "S3", "digest": None})
+    fetch, replaced = Bucket.fetch, list[DesiredAdapter]()
+
+    def replace_then_fetch(self: Bucket, name: str, *arguments: Any, **options: Any) -> FileEntry:
+        if name == WEIGHTS and not replaced:
+            replaced.append(put("tuned", content=1, rank=4))
+        return fetch(self, name, *arguments, **options)
+
+    monkeypatch.setattr(Bucket, "fetch", replace_then_fetch)
+    with pytest.raises(Refused, match="was replaced while it was read"):
+        verifier.verify(wanted)
+    assert verifier.verify(wanted).digest == replaced[0].digest
 
 
 async def test_an_adapter_by_uri_comes_from_another_bucket(pod: "Pod", put: "Make", bucket: Bucket) -> None:

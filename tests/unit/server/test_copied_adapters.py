@@ -95,6 +95,14 @@ async def test_an_adapter_for_which_there_is_no_room_is_refused_by_name(
     assert "adapterCacheSize" in report.adapters[1].message
 
 
+def test_what_a_killed_container_had_begun_to_copy_takes_no_room(tmp_path: Path) -> None:
+    found = files(tmp_path / "a")
+    size = sum(path.stat().st_size for path in found.values())
+    (tmp_path / "scratch" / "incoming").mkdir(parents=True)
+    (tmp_path / "scratch" / "incoming" / WEIGHTS).write_bytes(b"x" * size)
+    assert AdapterCopies(tmp_path / "scratch", size).take(found).folder.is_dir()
+
+
 def test_a_file_that_changes_while_it_is_copied_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = files(tmp_path / "a")
     copies = AdapterCopies(tmp_path / "scratch")

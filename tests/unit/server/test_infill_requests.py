@@ -139,6 +139,13 @@ async def test_other_requests_pass_byte_by_byte(folder: Callable[..., Path], pat
         pytest.param("suffix", "must be a text", STARCODER, {"prompt": "a", "suffix": 3}, id="no text"),
         pytest.param("prompt", "list of texts", STARCODER, {"prompt": [1, 2], "suffix": "b"}, id="tokens"),
         pytest.param("prompt", "list of texts", STARCODER, {"suffix": "b"}, id="no prompt"),
+        pytest.param(
+            "stop_token_ids",
+            "a list of token ids",
+            STARCODER,
+            {"prompt": "a", "suffix": "b", "stop_token_ids": 7},
+            id="7",
+        ),
         pytest.param("echo", "leave one", STARCODER, {"prompt": "a", "suffix": "b", "echo": True}, id="echo"),
     ],
 )

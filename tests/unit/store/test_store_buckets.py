@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from codetune_bucket.bucket import Bucket
+from codetune_bucket.errors import BucketUnavailable
 from codetune_bucket.mirroring import Mirror
 from codetune_store.app import build_app
 from codetune_store.settings import StoreSettings
@@ -107,3 +108,25 @@ async def test_a_bucket_that_does_not_let_it_in_is_said(remote: "Service", monke
     assert (reply.status, reply.json["reason"]) == (503, "StoreUnavailable")
     assert "secret key" in reply.json["message"]
     assert not list(remote.root.iterdir()), "nothing of the bucket is kept in the pod"
+
+
+async def test_an_answer_that_breaks_off_is_cut_and_says_nothing_of_its_own(
+    remote: "Service", bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(bucket, tmp_path, f"{RUN}/weights", LARGE)
+    read, asked = Bucket.read, list[int]()
+
+    def fail(self: Bucket, path: str, begin: int, end: int, etag: str = "") -> bytes:
+        asked.append(begin)
+        if len(asked) > 1:
+            raise BucketUnavailable("The endpoint went away.", "Bring it back.")
+        return read(self, path, begin, end, etag)
+
+    monkeypatch.setattr(Bucket, "read", fail)
+    body = b""
+    async with remote.requests.get(f"{remote.url}{FILES}/weights", headers=remote.headers) as answer:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            async for piece in answer.content.iter_any():
+                body += piece
+    assert len(asked) == 2
+    assert LARGE.startswith(body)

@@ -123,6 +123,9 @@ class Download:
             raise Interrupted("it went on with something else than was asked for", attempts=ATTEMPTS)
         self._check_size(total or 0)
         self._receive(response, offset, until)
+        whole = total or partial.bytes
+        if whole is not None and self.file.stat().st_size < whole:  # a server may give less than was asked for
+            raise Interrupted("it gave only a part of what is missing", attempts=ATTEMPTS)
         return partial
 
     def _receive(self, response: httpx2.Response, offset: int, until: float) -> None:

@@ -30,6 +30,8 @@ class File:
     etag: str = '"1"'
     modified: str = ""
     ranges: bool = True
+    most: int | None = None
+    """Bytes that it gives of a range at a time."""
     cuts: list[int] = field(default_factory=list)
     """Bytes after which the connection is cut, one for each answer with a body."""
     needs: dict[str, str] = field(default_factory=dict)
@@ -131,10 +133,13 @@ class SiteHandler(BaseHTTPRequestHandler):
         if file.ranges and asked.headers.get("if-range") in {file.etag, file.modified} - {""}:
             start = int(asked.headers["range"].removeprefix("bytes=").partition("-")[0])
         headers = {"ETag": file.etag, "Last-Modified": file.modified}
+        end = min(len(file.content), start + file.most) if start and file.most else len(file.content)
         if start:
-            headers["Content-Range"] = f"bytes {start}-{len(file.content) - 1}/{len(file.content)}"
-        self.head(asked, 206 if start else 200, {name: value for name, value in headers.items() if value}, file, start)
-        body = file.content[start:]
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(file.content)}"
+        self.head(
+            asked, 206 if start else 200, {name: value for name, value in headers.items() if value}, file, end - start
+        )
+        body = file.content[start:end]
         cut = file.cuts.pop(0) if file.cuts else len(body)
         asked.sent = len(body[:cut])
         if file.chunked:
@@ -148,7 +153,7 @@ class SiteHandler(BaseHTTPRequestHandler):
             if self.site.stall is not None:
                 self.site.stall.wait(60)
 
-    def head(self, asked: Asked, status: int, headers: Mapping[str, str], file: File, start: int) -> None:
+    def head(self, asked: Asked, status: int, headers: Mapping[str, str], file: File, length: int) -> None:
         asked.status = status
         self.send_response(status)
         for name, value in headers.items():
@@ -156,7 +161,7 @@ class SiteHandler(BaseHTTPRequestHandler):
         if file.chunked:
             self.send_header("Transfer-Encoding", "chunked")
         else:
-            self.send_header("Content-Length", str(len(file.content) - start))
+            self.send_header("Content-Length", str(length))
         self.end_headers()
 
     def reply(self, asked: Asked, status: int, headers: Mapping[str, str]) -> None:

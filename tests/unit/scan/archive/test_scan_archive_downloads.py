@@ -108,6 +108,15 @@ def test_a_download_that_is_cut_goes_on_where_it_was(workshop: "Workshop", site:
     assert scanned.result.sources[0].digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
+def test_a_server_that_gives_less_than_was_asked_for_is_asked_for_the_rest(workshop: "Workshop", site: "Site") -> None:
+    content = noisy(site)
+    site.put("/code", content, cuts=[50_000], most=len(content) // 2)
+    scanned = workshop.scan(site.source("/code"))
+    assert [asked.status for asked in site.asked] == [200, 206, 206]
+    assert sum(asked.sent for asked in site.asked) == len(content)
+    assert scanned.result.sources[0].digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
 @pytest.mark.parametrize(
     ("file", "ranges"),
     [
