@@ -164,8 +164,9 @@ def test_a_model_that_is_replaced_while_it_comes_is_not_mixed(
         put(bucket, tmp_path / "new", {**MODEL, "model.safetensors": b"WEIGHTS"})
         return listed
 
-    with monkeypatch.context() as patched, pytest.raises(ObjectReplaced):
-        patched.setattr(fetch_bucket, "list_model", list_then_replace)
+    monkeypatch.setattr(fetch_bucket, "list_model", list_then_replace)
+    with pytest.raises(ObjectReplaced):
         bring(uri, places)
+    monkeypatch.setattr(fetch_bucket, "list_model", list_model)
     folder = bring(uri, places)
     assert (folder / "model.safetensors").read_bytes() == b"WEIGHTS"

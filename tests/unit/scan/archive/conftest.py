@@ -136,10 +136,9 @@ class SiteHandler(BaseHTTPRequestHandler):
         end = min(len(file.content), start + file.most) if start and file.most else len(file.content)
         if start:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(file.content)}"
-        self.head(
-            asked, 206 if start else 200, {name: value for name, value in headers.items() if value}, file, end - start
-        )
         body = file.content[start:end]
+        told = {name: value for name, value in headers.items() if value}
+        self.head(asked, 206 if start else 200, told, file, len(body))
         cut = file.cuts.pop(0) if file.cuts else len(body)
         asked.sent = len(body[:cut])
         if file.chunked:
