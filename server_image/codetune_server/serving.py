@@ -5,9 +5,13 @@ The process is replaced, not wrapped: signals, exit codes and the log are vLLM's
 
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
+
+from codetune_api.tokenizing import write_plain
 
 from codetune_server.infilling import ENV_TOKENIZER
 from codetune_server.machine import Machine
@@ -87,8 +91,27 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def choose_tokenizer(arguments: Sequence[str], scratch: Path) -> list[str]:
+    """Arguments with which vLLM reads the model's tokenizer as it was published; none where it does so by itself.
+
+    Args:
+        arguments: Those that were given.
+        scratch: A folder that lives as long as the process.
+    """
+    given = _options(arguments)
+    folder = Path(given.get("model", ""))
+    if "tokenizer" in given or not folder.is_dir():
+        return []
+    try:
+        return ["--tokenizer", str(scratch)] if write_plain(folder, scratch) else []
+    except (OSError, ValueError) as error:
+        print(f"The tokenizer of {folder} can't be looked at, vLLM reads it as it is: {error}", file=sys.stderr)
+        return []
+
+
 def serve(arguments: Sequence[str]) -> NoReturn:
     """Become vLLM. Raises: OSError when there is no Python to run."""
-    command = build_command(arguments, os.environ, Machine.here())
+    scratch = Path(tempfile.mkdtemp(prefix="codetune-tokenizer-"))
+    command = build_command([*arguments, *choose_tokenizer(arguments, scratch)], os.environ, Machine.here())
     sys.stdout.flush()
     os.execve(command.argv[0], command.argv, command.environment)

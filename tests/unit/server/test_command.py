@@ -1,5 +1,6 @@
 """What `serve` makes of its arguments and of the machine."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from codetune_server.machine import Machine
-from codetune_server.serving import build_command
+from codetune_server.serving import build_command, choose_tokenizer
 
 FOUR_CORES = Machine(cores=(0, 1, 2, 3), memory_bytes=16 << 30)
 START = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
@@ -145,3 +146,30 @@ def test_the_command_line_tells_its_version() -> None:
         [sys.executable, "-m", "codetune_server", "--version"], capture_output=True, text=True, timeout=60, check=True
     )
     assert shown.stdout.startswith("codetune-server 0.")
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "expected"),
+    [
+        pytest.param("GPT2Tokenizer", [], True, id="one that would be misread"),
+        pytest.param("PreTrainedTokenizerFast", [], False, id="one that is read as it is"),
+        pytest.param("GPT2Tokenizer", ["--tokenizer", "other"], False, id="another one is named"),
+    ],
+)
+def test_vllm_reads_a_tokenizer_as_it_was_published(tmp_path: Path, kind: str, more: list[str], expected: bool) -> None:
+    model, scratch = tmp_path / "model", tmp_path / "scratch"
+    model.mkdir()
+    scratch.mkdir()
+    steps = {"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel"}]}
+    (model / "tokenizer.json").write_text(json.dumps({"pre_tokenizer": steps, "model": {"vocab": {"a": 0}}}))
+    (model / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}))
+    found = choose_tokenizer(["--model", str(model), *more], scratch)
+    assert found == (["--tokenizer", str(scratch)] if expected else [])
+    assert bool(list(scratch.iterdir())) is expected
+
+
+def test_a_tokenizer_that_is_no_json_is_left_to_vllm(tmp_path: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text("{")
+    assert choose_tokenizer(["--model", str(tmp_path)], tmp_path) == []
+    assert choose_tokenizer(["--model", "org/name"], tmp_path) == []

@@ -1,11 +1,13 @@
 """The base model and its adapter: loading with clear refusals, and where LoRA goes."""
 
 import importlib.util
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from codetune_api.finetune import Parameters
+from codetune_api.tokenizing import write_plain
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
@@ -22,9 +24,11 @@ Model = Any
 
 
 def load_tokenizer(folder: Path, uri: str) -> Any:
-    """The model's tokenizer. Raises: UnsupportedModel."""
+    """The model's tokenizer, as it was published. Raises: UnsupportedModel."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with tempfile.TemporaryDirectory() as plain:
+            source = plain if write_plain(folder, Path(plain)) else folder
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
     except (ValueError, OSError) as error:
         text = f"The tokenizer of {uri} can't be loaded: {error}"
         raise UnsupportedModel(text, "The model's folder must hold its tokenizer.json too.") from error
