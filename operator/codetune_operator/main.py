@@ -13,8 +13,9 @@ from typing import Any
 import kopf
 
 from codetune_operator.cluster.connecting import Cluster, connect
+from codetune_operator.cluster.listing import PAGE
 from codetune_operator.errors import OperatorError
-from codetune_operator.handlers.watching import Watcher, register
+from codetune_operator.handlers.watching import Watcher, register, select
 from codetune_operator.runtime import Runtime, start
 from codetune_operator.settings import Settings, load_settings
 
@@ -138,4 +139,6 @@ def _build_kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     # A connection that died without a word is noticed.
     built.watching.server_timeout = 270
     built.watching.client_timeout = 300
+    built.watching.chunk_size = PAGE
+    select(built)
     return built

@@ -9,7 +9,8 @@ from codetune_operator.cluster.kinds import Kind
 
 Obj = dict[str, Any]
 
-_PAGE = 500
+PAGE = 500
+"""Most objects of one answer."""
 
 
 @dataclass(frozen=True)
@@ -21,20 +22,24 @@ class Listing:
     """The moment, as the API server counts."""
 
 
-async def list_objects(cluster: Cluster, *, kind: Kind, namespace: str | None = None, selector: str = "") -> Listing:
+async def list_objects(
+    cluster: Cluster, *, kind: Kind, namespace: str | None = None, labels: str = "", fields: str = ""
+) -> Listing:
     """All objects of a kind.
 
     Args:
         cluster: Where.
         kind: Which kind.
         namespace: Of one namespace only; None: of all.
-        selector: Label selector.
+        labels: Label selector.
+        fields: Field selector.
 
     Raises:
         OperatorError: The server refused, or could not be reached.
     """
     items: list[Obj] = []
-    query = {"limit": str(_PAGE), **({"labelSelector": selector} if selector else {})}
+    selectors = {"labelSelector": labels, "fieldSelector": fields}
+    query = {"limit": str(PAGE), **{name: value for name, value in selectors.items() if value}}
     while True:
         page = await asyncio.to_thread(cluster.send, "GET", kind.path(namespace), query=query)
         # Entries of a list come without their type.

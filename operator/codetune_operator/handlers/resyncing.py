@@ -6,14 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 
-from codetune_api.metadata import ARTIFACTS_CLAIM
-
 from codetune_operator.cluster.connecting import Cluster
-from codetune_operator.cluster.kinds import CLAIM, NODE, Kind
+from codetune_operator.cluster.kinds import NODE, Kind
 from codetune_operator.cluster.listing import Listing, list_objects
 from codetune_operator.errors import MissingError, OperatorError
 from codetune_operator.handlers.storing import Store
-from codetune_operator.handlers.watching import CHILD_SELECTOR, CHILDREN, WATCHED
+from codetune_operator.handlers.watching import FIELD_SELECTORS, LABEL_SELECTORS, WATCHED
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +59,9 @@ class Resync:
         return changed
 
     async def _list(self, kind: Kind, namespace: str | None) -> Listing:
-        selector = CHILD_SELECTOR if kind in CHILDREN else ""
+        labels, fields = LABEL_SELECTORS.get(kind, ""), FIELD_SELECTORS.get(kind, "")
         try:
-            listing = await list_objects(self.cluster, kind=kind, namespace=namespace, selector=selector)
+            return await list_objects(self.cluster, kind=kind, namespace=namespace, labels=labels, fields=fields)
         except MissingError:
             logger.warning("The API server does not know %s yet: install the CRDs.", kind.plural)
             return Listing((), "")
-        if kind == CLAIM:
-            items = tuple(obj for obj in listing.items if obj["metadata"]["name"] == ARTIFACTS_CLAIM)
-            return Listing(items, listing.resource_version)
-        return listing

@@ -3,7 +3,7 @@
 kopf keeps no bookkeeping on the resources: these are plain event handlers, and no change, timer or daemon handlers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,10 @@ Obj = dict[str, Any]
 
 CHILDREN = (JOB, DEPLOYMENT, SERVICE, *POLICIES, POD)
 """Children that are watched; they carry our label."""
-CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={FIELD_MANAGER}"
+LABEL_SELECTORS: Mapping[Kind, str] = dict.fromkeys(CHILDREN, f"{LABEL_MANAGED_BY}={FIELD_MANAGER}")
+FIELD_SELECTORS: Mapping[Kind, str] = {CLAIM: f"metadata.name={ARTIFACTS_CLAIM}"}
+"""What the API server is asked for of a kind, by labels and by fields: a cluster has many Pods that are not ours. The
+claim goes by its name, because an administrator may have made it."""
 
 
 @dataclass(frozen=True)
@@ -87,35 +90,34 @@ class Watcher:
             self.queue.forget(key)
 
 
+def select(settings: kopf.OperatorSettings) -> None:
+    """Have the API server send kopf only what matters: filters of kopf's handlers drop the rest when it has come."""
+    for kind, selector in LABEL_SELECTORS.items():
+        settings.watching.label_selectors[kind.group, kind.version, kind.plural] = selector
+    for kind, selector in FIELD_SELECTORS.items():
+        settings.watching.field_selectors[kind.group, kind.version, kind.plural] = selector
+
+
 def register(registry: kopf.OperatorRegistry, watcher: Callable[[], Watcher], *, nodes: bool) -> None:
-    """Have kopf watch everything that matters.
+    """Have kopf watch everything that matters; `select` says which objects of a kind.
 
     Args:
         registry: kopf's registry.
         watcher: Who takes it in, once the operator has started.
         nodes: Whether the operator may see nodes.
     """
-    for kind in RECONCILED:
+    for kind in (*RECONCILED, *CHILDREN, CLAIM, *([NODE] if nodes else [])):
         _register(registry, watcher, kind)
-    for kind in CHILDREN:
-        _register(registry, watcher, kind, labels={LABEL_MANAGED_BY: FIELD_MANAGER})
-    _register(registry, watcher, CLAIM, when=_is_store)
-    if nodes:
-        _register(registry, watcher, NODE)
 
 
-def _register(registry: kopf.OperatorRegistry, watcher: Callable[[], Watcher], kind: Kind, **filters: Any) -> None:
+def _register(registry: kopf.OperatorRegistry, watcher: Callable[[], Watcher], kind: Kind) -> None:
     # A coroutine, so that it runs in the event loop: kopf calls plain functions in threads.
     async def on_event(event: kopf.RawEvent, **_: Any) -> None:
         obj: Obj = {"apiVersion": kind.api_version, "kind": kind.name, **event["object"]}
         watcher().take_in(obj, gone=event["type"] == "DELETED")
 
     identity = f"watch-{kind.plural}"
-    kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=identity, **filters)(on_event)
-
-
-def _is_store(name: str | None, **_: Any) -> bool:
-    return name == ARTIFACTS_CLAIM
+    kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=identity)(on_event)
 
 
 WATCHED = (*CHILDREN, CLAIM, NODE, PROJECT, FINETUNE, MODELDEPLOYMENT)

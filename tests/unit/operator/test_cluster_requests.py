@@ -88,11 +88,12 @@ async def test_lists_are_read_page_by_page_and_entries_get_their_type(api: "Api"
 
     api.answers["GET", "/apis/batch/v1/jobs"] = page
 
-    listing = await list_objects(api.connect(), kind=JOB, selector="x=y")
+    listing = await list_objects(api.connect(), kind=JOB, labels="x=y", fields="metadata.name=a")
 
     assert [(item["kind"], item["metadata"]["name"]) for item in listing.items] == [("Job", "a"), ("Job", "b")]
     assert listing.resource_version == "9"
-    assert {request.query["labelSelector"] for request in api.seen} == {"x=y"}
+    queries = [(request.query["labelSelector"], request.query["fieldSelector"]) for request in api.seen]
+    assert queries == [("x=y", "metadata.name=a")] * 2
 
 
 async def test_a_status_is_written_only_when_it_differs_and_only_over_what_was_seen(api: "Api") -> None:
