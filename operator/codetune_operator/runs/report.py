@@ -4,8 +4,10 @@ Lines of a log come again when a stream is picked up after a break or after a re
 line twice changes nothing, and a line from before the last one that counted is left out.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from codetune_api.common import ModelPin
 from codetune_api.finetune import CheckpointStatus, DatasetStatus, FineTuneStatus, LossPoint, Parameters, Progress
@@ -25,6 +27,7 @@ from codetune_operator.resources.models import pin_model
 
 LOSS_POINTS = 100
 """Most points of the loss chart."""
+_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class RunReport:
     """How often an attempt went on from a checkpoint."""
     result: ResultEvent | None = None
     read_to: str | None = None
-    """Time of the last line that counted, as the log gave it."""
+    """Time of the last line that counted, in UTC and as fine as the log gave it."""
 
     @property
     def latest_checkpoint(self) -> str | None:
@@ -91,15 +94,26 @@ def fold(report: RunReport, event: Event, timestamp: str) -> RunReport:
     if report.read_to is not None and sort_key(timestamp) < sort_key(report.read_to):
         return report
     again = report.read_to is not None and sort_key(timestamp) == sort_key(report.read_to)
-    folded = _fold(report, event, again)
-    progress = (folded.progress or Progress()).model_copy(update={"stage": folded.stage, "updated_at": timestamp})
-    return replace(folded, progress=progress, read_to=timestamp)
+    folded, moment = _fold(report, event, again), _in_utc(timestamp)
+    progress = (folded.progress or Progress()).model_copy(update={"stage": folded.stage, "updated_at": moment})
+    return replace(folded, progress=progress, read_to=moment)
 
 
-def sort_key(timestamp: str) -> str:
-    """RFC 3339 times in UTC with fractions of any length, in an order that text comparison gets right."""
-    whole, _, fraction = timestamp.removesuffix("Z").partition(".")
-    return f"{whole}.{fraction:0<9}"
+def sort_key(timestamp: str) -> tuple[datetime, int]:
+    """Second and nanosecond of an RFC 3339 time with any fraction and zone, in UTC; text that is no time is first."""
+    matched = _TIMESTAMP.fullmatch(timestamp)
+    if matched is None:
+        return datetime.min.replace(tzinfo=UTC), 0
+    second, fraction, zone = matched.groups()
+    return datetime.fromisoformat(f"{second}{zone}").astimezone(UTC), int(f"{fraction or 0:0<9}")
+
+
+def _in_utc(timestamp: str) -> str:
+    """A log gives the zone of its node; status has one zone."""
+    if timestamp.endswith("Z") or _TIMESTAMP.fullmatch(timestamp) is None:
+        return timestamp
+    second, nanosecond = sort_key(timestamp)
+    return f"{second:%Y-%m-%dT%H:%M:%S}.{nanosecond:09}Z"
 
 
 def _fold(report: RunReport, event: Event, again: bool) -> RunReport:

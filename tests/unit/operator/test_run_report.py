@@ -248,9 +248,33 @@ ORDER = [
     pytest.param("2026-11-23T10:00:00Z", "2026-11-23T10:00:00.1Z", id="without and with a fraction"),
     pytest.param("2026-11-23T10:00:00.1Z", "2026-11-23T10:00:00.11Z", id="fractions of different length"),
     pytest.param("2026-11-23T10:00:00.999999999Z", "2026-11-23T10:00:01Z", id="across a second"),
+    pytest.param("2026-11-23T12:00:00+02:00", "2026-11-23T10:00:01Z", id="a node's zone, then UTC"),
+    pytest.param("2026-11-23T10:00:00Z", "2026-11-23T06:30:00.5-03:30", id="UTC, then a node's zone"),
+    pytest.param("2026-10-25T02:59:59.9+02:00", "2026-10-25T02:00:00+01:00", id="when the clocks go back"),
+    pytest.param("2026-11-24T00:30:00+02:00", "2026-11-23T23:00:00Z", id="another day in the zone"),
+]
+SAME = [
+    pytest.param("2026-11-23T10:00:00.1Z", "2026-11-23T10:00:00.100000000Z", id="zeros at the end"),
+    pytest.param("2026-11-23T10:00:00Z", "2026-11-23T10:00:00.000000000Z", id="no fraction"),
+    pytest.param("2026-11-23T10:00:00.123456789Z", "2026-11-23T12:00:00.123456789+02:00", id="another zone"),
 ]
 
 
 @pytest.mark.parametrize(("earlier", "later"), ORDER)
-def test_times_are_compared_whatever_their_fraction(earlier: str, later: str) -> None:
+def test_times_are_compared_whatever_their_fraction_and_zone(earlier: str, later: str) -> None:
     assert sort_key(earlier) < sort_key(later)
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_a_moment_is_the_same_however_it_is_written(one: str, other: str) -> None:
+    assert sort_key(one) == sort_key(other)
+
+
+def test_lines_of_a_node_with_a_zone_are_taken_in_by_their_moment() -> None:
+    before = fold(RunReport(), progress(10), "2026-11-23T10:00:00Z")
+    after = fold(before, progress(20), "2026-11-23T06:00:01.25-04:00")
+
+    assert fold(before, progress(5), "2026-11-23T11:59:59+02:00") == before
+    assert after.progress is not None
+    assert (after.progress.step, after.progress.updated_at) == (20, "2026-11-23T10:00:01.250000000Z")
+    assert after.read_to == after.progress.updated_at
