@@ -85,18 +85,18 @@ def container_state(pod: Obj, container: str) -> dict[str, Any]:
 def count_memory_deaths(pods: Iterable[Obj], container: str) -> int:
     """Pods whose container was killed for its memory: the node says so, or it was killed though nobody asked it to end.
 
-    An eviction, a preemption and a deletion end with SIGKILL too when the grace period is over; a node that is lost
-    says nothing.
+    An eviction, a preemption and a deletion end with SIGKILL too when the grace period is over, and a kubelet that is
+    short of disk or memory evicts with none at all; a node that is lost says nothing.
     """
     return sum(_died_of_memory(pod, container) for pod in pods)
 
 
 def _died_of_memory(pod: Obj, container: str) -> bool:
-    ended = container_state(pod, container).get("terminated", {})
-    asked = pod["metadata"].get("deletionTimestamp") or any(
-        entry["type"] == "DisruptionTarget" and entry["status"] == "True"
-        for entry in pod.get("status", {}).get("conditions", [])
+    ended, status = container_state(pod, container).get("terminated", {}), pod.get("status", {})
+    disrupted = any(
+        entry["type"] == "DisruptionTarget" and entry["status"] == "True" for entry in status.get("conditions", [])
     )
+    asked = pod["metadata"].get("deletionTimestamp") or disrupted or status.get("reason") == "Evicted"
     return ended.get("reason") == "OOMKilled" or (ended.get("exitCode") == _KILLED and not asked)
 
 

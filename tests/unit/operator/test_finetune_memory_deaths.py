@@ -46,10 +46,18 @@ def make_pod(state: Obj, name: str = "p1", phase: str = "Failed", conditions: An
     }
 
 
+def evicted(state: Obj) -> Obj:
+    """As a kubelet leaves it; the condition is not there in every version of Kubernetes."""
+    pod = make_pod(state)
+    return {**pod, "status": {**pod["status"], "reason": "Evicted", "message": "The node was low on resource: memory."}}
+
+
 DEATHS = [
     pytest.param(1, make_pod(OOM), id="the node says so"),
     pytest.param(1, make_pod(KILLED), id="killed, and nobody asked it to end"),
     pytest.param(0, make_pod(KILLED, conditions=DISRUPTED), id="evicted, and not done in time"),
+    pytest.param(0, evicted(KILLED), id="evicted by its kubelet at once"),
+    pytest.param(1, evicted(OOM), id="evicted by its kubelet after it had died"),
     pytest.param(0, make_pod(KILLED, deletionTimestamp=BEFORE), id="deleted, and not done in time"),
     pytest.param(1, make_pod(OOM, deletionTimestamp=BEFORE), id="deleted after it had died"),
     pytest.param(0, make_pod(CRASHED), id="failed by itself"),
