@@ -50,7 +50,10 @@ def _translate_forbidden(message: str) -> OperatorError:
     if "exceeded quota" in message:
         return PermanentError(f"{message}: raise the namespace's ResourceQuota, or remove what is not needed any more.")
     if " cannot " in message:
-        cure = "give the operator that right: upgrade the Helm chart, or set its value `rbac.create` to true"
+        cure = (
+            "give the operator that right: upgrade the Helm chart; if its value `watchNamespaces` is set, name this "
+            "namespace there"
+        )
         return ForbiddenError(f"{message}: {cure}.")
     return ForbiddenError(message)
 

@@ -31,7 +31,9 @@ Obj = dict[str, Any]
 
 CANNOT = 'secrets is forbidden: User "x" cannot list resource "secrets" in API group ""'
 REFUSALS = [
-    pytest.param(ForbiddenError, 403, {"message": CANNOT}, "Helm chart", id="a right is lacking"),
+    pytest.param(
+        ForbiddenError, 403, {"message": CANNOT}, "the Helm chart; if its value `watchNamespaces`", id="a right"
+    ),
     pytest.param(
         PermanentError, 403, {"message": "pods is forbidden: exceeded quota: q"}, "ResourceQuota", id="a quota"
     ),
