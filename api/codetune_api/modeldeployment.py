@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from codetune_api.common import (
-    NAME_RULE,
     BaseModelUri,
     Checkpoint,
     Conditions,
@@ -16,8 +15,10 @@ from codetune_api.common import (
     Resources,
     Scheduling,
     SecretRef,
+    object_rules,
 )
 from codetune_api.engine import EngineArgument, argument_rules
+from codetune_api.metadata import STORE_SERVICE
 from codetune_api.model import ApiModel, Digest, Name, Quantity, list_map, rules
 
 SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
@@ -284,7 +285,15 @@ class ModelDeploymentStatus(ApiModel):
 class ModelDeployment(Resource):
     """A vLLM server for one base model and its adapters."""
 
-    model_config = ConfigDict(json_schema_extra=NAME_RULE)
+    model_config = ConfigDict(
+        json_schema_extra=object_rules(
+            (
+                f"self.metadata.name != '{STORE_SERVICE}'",
+                f"metadata.name can't be {STORE_SERVICE!r}, which is the name of the namespace's store service: choose "
+                "another name",
+            )
+        )
+    )
 
     spec: ModelDeploymentSpec
     status: ModelDeploymentStatus = ModelDeploymentStatus()

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from codetune_api.finetune import FineTune
 from codetune_api.metadata import (
     ARTIFACTS_CLAIM,
+    LABEL_COMPONENT,
     LABEL_FINETUNE,
     LABEL_MODELDEPLOYMENT,
     LABEL_PROJECT,
@@ -26,6 +27,7 @@ from codetune_operator.cluster.kinds import (
     POLICIES,
     PROJECT,
     SERVICE,
+    Kind,
 )
 from codetune_operator.handlers.asking import ServingReports
 from codetune_operator.handlers.storing import Store
@@ -36,6 +38,7 @@ from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentVi
 from codetune_operator.reconcile.resuming import find_resuming
 from codetune_operator.resources.scan import scan_nonce
 from codetune_operator.resources.servingnames import adapter_token
+from codetune_operator.resources.store import COMPONENT
 from codetune_operator.runs.report import RunReport, from_status
 
 Obj = dict[str, Any]
@@ -117,9 +120,14 @@ class Observer:
             operator_key=self.operator_key,
             projects=tuple(project for project in projects if project is not None),
             finetunes=tuple(self._finetunes(namespace).values()),
-            deployment=self.store.get(DEPLOYMENT, namespace, STORE_SERVICE),
-            service=self.store.get(SERVICE, namespace, STORE_SERVICE),
+            deployment=self._find_store_part(DEPLOYMENT, namespace),
+            service=self._find_store_part(SERVICE, namespace),
         )
+
+    def _find_store_part(self, kind: Kind, namespace: str) -> Obj | None:
+        """Not an object of the same name that serves something else: it would be removed with the store service."""
+        parts = self.store.select(kind, namespace, {LABEL_COMPONENT: COMPONENT})
+        return next((obj for obj in parts if obj["metadata"]["name"] == STORE_SERVICE), None)
 
     def _find_start(self, finetune: FineTune) -> FineTune | None:
         wanted = finetune.spec.resume_from

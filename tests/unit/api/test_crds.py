@@ -168,6 +168,15 @@ FINETUNE = {"projectRef": {"name": "a"}, "baseModel": "hf://a/b", "lora": {}}
         pytest.param("at most 48", "Project", "", {"metadata": {"name": "a" * 49}}, None, id="long-name"),
         pytest.param("at most 48", "Project", "", {"metadata": {"name": "1a"}}, None, id="name-with-a-digit-first"),
         pytest.param(None, "Project", "", {"metadata": {"name": "a" * 48}}, None, id="longest-name"),
+        pytest.param(
+            "name of the namespace's store service",
+            "ModelDeployment",
+            "",
+            {"metadata": {"name": "codetune-store"}},
+            None,
+            id="name-of-the-store-service",
+        ),
+        pytest.param(None, "Project", "", {"metadata": {"name": "codetune-store"}}, None, id="project-of-that-name"),
     ],
 )
 def test_a_rule_says(sentence: str | None, kind: str, path: str, new: Any, old: Any) -> None:

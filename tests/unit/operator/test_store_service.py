@@ -2,16 +2,24 @@
 
 import base64
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import kubernetes_validate
 import pytest
 from codetune_api.finetune import FineTune
 from codetune_api.project import Project
+from codetune_operator.cluster.kinds import DEPLOYMENT, SERVICE
+from codetune_operator.handlers.asking import ServingReports
+from codetune_operator.handlers.observing import Observer
+from codetune_operator.handlers.storing import Store
+from codetune_operator.handlers.tracking import LogTracker
 from codetune_operator.reconcile.observed import StoreView
 from codetune_operator.reconcile.store import reconcile
 from codetune_operator.resources.store import build_store, pod_selector, store_token
 from codetune_operator.settings import Settings
+
+if TYPE_CHECKING:
+    from unit.operator.conftest import Api
 
 Obj = dict[str, Any]
 KEY = b"0123456789abcdef0123456789abcdef"
@@ -115,3 +123,23 @@ def test_each_namespace_and_each_operator_has_a_token_of_its_own() -> None:
     tokens = {store_token(KEY, "a"), store_token(KEY, "b"), store_token(b"another key", "a")}
     assert len(tokens) == 3
     assert all(len(token) == 64 for token in tokens)
+
+
+PARTS = [
+    pytest.param(True, "store-service", "codetune-store", id="the store service"),
+    pytest.param(False, "server", "codetune-store", id="what serves models by that name"),
+    pytest.param(False, None, "codetune-store", id="no component"),
+    pytest.param(False, "store-service", "other", id="another name"),
+]
+
+
+@pytest.mark.parametrize(("is_part", "component", "name"), PARTS)
+def test_only_its_own_objects_are_taken_for_it(is_part: bool, component: str | None, name: str, api: "Api") -> None:
+    store = Store()
+    labels = {"app.kubernetes.io/component": component} if component else {}
+    for kind in (DEPLOYMENT, SERVICE):
+        metadata = {"name": name, "namespace": "ns", "uid": f"uid-{kind.name}", "labels": labels}
+        store.put({"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata})
+    observer = Observer(store, LogTracker(api.connect(), lambda key: None), ServingReports(lambda: 0.0), KEY)
+    view = observer.view_store("ns")
+    assert (view.deployment is not None, view.service is not None) == (is_part, is_part)
