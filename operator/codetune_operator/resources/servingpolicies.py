@@ -18,6 +18,8 @@ POLICY_KINDS = {
     "NetworkPolicy": "networking.k8s.io/v1",
 }
 """Kind → API version of what a ModelDeployment may have or not have; each bears its name."""
+_IDENTITIES = ("169.254.169.254/32", "169.254.170.23/32", "fd00:ec2::254/128", "fd00:ec2::23/128")
+"""Where AWS gives out the keys of a node's role and of EKS Pod Identity, always on port 80."""
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
 
@@ -88,7 +90,7 @@ def _admitted(deployment: ModelDeployment, settings: Settings) -> list[Obj]:
 
 def _egress(model: ModelSource, settings: Settings) -> list[Obj]:
     """DNS; the model hub, where the init container has to fetch the model; and where adapters may come from buckets,
-    these. Serving itself calls nobody."""
+    these, and who gives out keys for them where no Secret has any. Serving itself calls nobody."""
     names: Obj = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
     ports = []
     if model.hub is not None:
@@ -96,7 +98,11 @@ def _egress(model: ModelSource, settings: Settings) -> list[Obj]:
         ports.append(place.port or (80 if place.scheme == "http" else 443))
     if settings.s3 is not None:
         ports.append(bucket_port(settings.s3))
-    return [names, *({"ports": [{"port": port, "protocol": "TCP"}]} for port in dict.fromkeys(ports))]
+    rules = [names, *({"ports": [{"port": port, "protocol": "TCP"}]} for port in dict.fromkeys(ports))]
+    if settings.s3 is not None and settings.s3.credentials_secret_name is None:
+        peers = [{"ipBlock": {"cidr": block}} for block in _IDENTITIES]
+        rules.append({"to": peers, "ports": [{"port": 80, "protocol": "TCP"}]})
+    return rules
 
 
 def _start(deployment: ModelDeployment, kind: str) -> Obj:

@@ -95,17 +95,21 @@ def test_what_watches_over_the_cluster_may_reach_every_server() -> None:
     assert [labels["kubernetes.io/metadata.name"] for labels in names] == ["ingress", "monitoring"]
 
 
+KEYS = {"credentialsSecretName": "codetune-s3"}
 EGRESS: list[Any] = [
     pytest.param([], "pvc://models/qwen", {}, id="names only"),
     pytest.param([443], "hf://org/name", {}, id="the hub"),
     pytest.param([8443], "hf://org/name", {"hub": {"endpoint": "https://mirror:8443"}}, id="a mirror"),
     pytest.param([80], "hf://org/name", {"hub": {"endpoint": "http://mirror"}}, id="a plain mirror"),
-    pytest.param([443], "pvc://models/qwen", {"s3": {}}, id="adapters from buckets of AWS"),
-    pytest.param([443], "hf://org/name", {"s3": {}}, id="the same port once"),
+    pytest.param([443], "pvc://models/qwen", {"s3": KEYS}, id="adapters from buckets of AWS"),
+    pytest.param([443], "hf://org/name", {"s3": KEYS}, id="the same port once"),
     pytest.param(
-        [443, 9000], "hf://org/name", {"s3": {"endpoint": "http://minio:9000"}}, id="the hub and an S3 endpoint"
+        [443, 9000],
+        "hf://org/name",
+        {"s3": {**KEYS, "endpoint": "http://minio:9000"}},
+        id="the hub and an S3 endpoint",
     ),
-    pytest.param([80], "s3://models/qwen", {"s3": {"endpoint": "http://minio"}}, id="a plain S3 endpoint"),
+    pytest.param([80], "s3://models/qwen", {"s3": {**KEYS, "endpoint": "http://minio"}}, id="a plain S3 endpoint"),
 ]
 
 
@@ -115,6 +119,16 @@ def test_pods_call_nobody_but_where_model_and_adapters_are_fetched(
 ) -> None:
     egress = build(Settings.model_validate(settings), baseModel=base)["NetworkPolicy"]["egress"]
     assert egress == [DNS, *({"ports": [{"port": port, "protocol": "TCP"}]} for port in expected)]
+
+
+def test_pods_without_a_secret_reach_who_gives_out_keys_for_their_identity() -> None:
+    blocks = ["169.254.169.254/32", "169.254.170.23/32", "fd00:ec2::254/128", "fd00:ec2::23/128"]
+    identities = {
+        "to": [{"ipBlock": {"cidr": block}} for block in blocks],
+        "ports": [{"port": 80, "protocol": "TCP"}],
+    }
+    egress = build(Settings.model_validate({"s3": {}}))["NetworkPolicy"]["egress"]
+    assert egress == [DNS, {"ports": [{"port": 443, "protocol": "TCP"}]}, identities]
 
 
 def test_the_network_policy_can_be_turned_off() -> None:
