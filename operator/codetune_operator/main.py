@@ -3,8 +3,9 @@
 import argparse
 import asyncio
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,9 @@ from codetune_operator.settings import Settings, load_settings
 logger = logging.getLogger(__name__)
 
 _TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+ENV_POD_IP = "POD_IP"
+"""The pod's first address, as its kubelet probes it; the chart sets it."""
+LIVENESS_PORT = 8080
 _TOKEN_SECONDS = 300
 """How long kopf may use a token before it asks for it again: a ServiceAccount's token is renewed on disk."""
 
@@ -35,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings = settings.model_copy(update={"namespaces": options.namespace})
         _configure_logging(settings)
         cluster = connect(options.kubeconfig)
-        asyncio.run(run(cluster, settings, liveness=options.liveness))
+        asyncio.run(run(cluster, settings, liveness=options.liveness or liveness_url(os.environ)))
     except OperatorError as error:
         print(f"codetune-operator: {error}", file=sys.stderr)
         return 1
@@ -48,7 +52,7 @@ async def run(cluster: Cluster, settings: Settings, *, liveness: str | None = No
     Args:
         cluster: Where.
         settings: The administrator's decisions.
-        liveness: URL to answer liveness probes at, e.g. `http://0.0.0.0:8080/healthz`.
+        liveness: URL to answer liveness probes at, e.g. `http://10.0.0.7:8080/healthz`; None: nowhere.
 
     Raises:
         OperatorError: The API server refuses what the operator cannot do without.
@@ -68,6 +72,15 @@ async def run(cluster: Cluster, settings: Settings, *, liveness: str | None = No
         await runtime.stop()
 
 
+def liveness_url(environment: Mapping[str, str]) -> str | None:
+    """Where a pod answers its probes: at its own address, of whichever family; None outside of a pod."""
+    address = environment.get(ENV_POD_IP)
+    if not address:
+        return None
+    host = f"[{address}]" if ":" in address else address
+    return f"http://{host}:{LIVENESS_PORT}/healthz"
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m codetune_operator", description="Reconciles Projects, FineTunes and ModelDeployments."
@@ -77,7 +90,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--namespace", action="append", default=[], metavar="NS", help="only this namespace; may be repeated"
     )
-    parser.add_argument("--liveness", metavar="URL", help="answer probes here, e.g. http://0.0.0.0:8080/healthz")
+    parser.add_argument(
+        "--liveness", metavar="URL", help=f"answer probes here; without it: at port {LIVENESS_PORT} of ${ENV_POD_IP}"
+    )
     parser.add_argument("--version", action="version", version=f"codetune-operator {version('codetune-operator')}")
     return parser.parse_args(arguments)
 

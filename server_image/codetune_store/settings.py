@@ -11,7 +11,7 @@ from codetune_api.storing import ENV_STORE_TOKEN_FILE
 from codetune_bucket.mirroring import Mirror
 
 ENV_BIND_HOST = "CODETUNE_BIND_HOST"
-"""Address to listen on; unset: all of the pod's."""
+"""Address to listen on; unset: all of the pod's, IPv4 and IPv6."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class StoreSettings:
     """Read for each request, so that a new token counts at once."""
     mirrored: Mirror | None = None
     """The bucket behind that folder, where there is one."""
-    host: str = "0.0.0.0"
+    host: str | None = None
+    """None: every address of both families; a kubelet probes the pod's first one, which may be IPv6."""
     port: int = STORE_PORT
 
     @property
@@ -46,5 +47,5 @@ class StoreSettings:
             mirrored=Mirror.from_environment(root, environment),
             namespace=given[ENV_NAMESPACE],
             token_file=Path(given[ENV_STORE_TOKEN_FILE]),
-            host=environment.get(ENV_BIND_HOST, "0.0.0.0"),
+            host=environment.get(ENV_BIND_HOST) or None,
         )

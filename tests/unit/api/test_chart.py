@@ -7,6 +7,7 @@ import pytest
 import yaml
 from chart import CHART, render_chart
 from codetune_api.modeldeployment import ModelDeployment
+from codetune_operator.main import ENV_POD_IP, LIVENESS_PORT
 from codetune_operator.resources.servingnames import serving_labels
 from codetune_operator.settings import parse_settings
 from helm_python import HelmError, lint
@@ -83,6 +84,15 @@ def test_the_operators_pod_meets_the_restricted_standard(default: Objects) -> No
     assert not [volume for volume in pod["volumes"] if "hostPath" in volume]
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
     assert not container["image"].endswith(":latest")
+
+
+def test_the_operators_probes_are_answered_at_the_pods_own_address(default: Objects) -> None:
+    (deployment,) = find(default, "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["env"] == [{"name": ENV_POD_IP, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
+    assert not [argument for argument in container["args"] if argument.startswith("--liveness")]
+    assert container["ports"] == [{"name": "health", "containerPort": LIVENESS_PORT}]
+    assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
 
 
 def test_the_operator_reads_the_settings_that_are_rendered() -> None:
