@@ -10,7 +10,7 @@ from datetime import datetime
 
 from codetune_api.common import Failure
 from codetune_api.finetune import DatasetStatus, FineTune, FineTunePhase, ResumedFrom
-from codetune_api.metadata import FINALIZER
+from codetune_api.metadata import FINALIZER, LABEL_KUEUE_QUEUE
 from codetune_api.project import Project
 
 from codetune_operator.reconcile.datasets import is_current
@@ -224,16 +224,32 @@ def _watch(view: FineTuneView, job: Obj, source: _Source, settings: Settings, no
         return _fail(view, job, pods)
     if spec.suspend:
         return _suspend(view, job, pods, source, settings)
-    if state.suspended and spec.scheduling.queue_name:
-        return Decision("Queued", "QueuedByKueue", _say_queue(spec.scheduling.queue_name))
+    if state.suspended and (queue := _queue_of(view, job)):
+        return Decision("Queued", "QueuedByKueue", _say_queue(queue))
     if state.suspended:
-        *others, built = source.build(view.finetune, settings)
-        resumed = (*others, switch_training(built, job, suspend=False))
-        return Decision("Starting", "Resuming", "The run goes on from its last checkpoint.", apply=resumed)
+        return _let_go_on(view, job, source, settings)
     current, nodes = current_pods(pods), spec.resources.nodes
     if len(current) < nodes:
         return _await_pods(view, job, pods, now)
     return _watch_pods(view, current, state)
+
+
+def _let_go_on(view: FineTuneView, job: Obj, source: _Source, settings: Settings) -> Decision:
+    """Only what is ours is lifted: whoever else suspends a Job would do so again and again."""
+    finetune, status = view.finetune, view.finetune.status
+    # A suspension whose status could not be written, because spec was edited again, is ours too.
+    if status.phase != "Suspended" and status.observed_generation == finetune.metadata.generation:
+        message = f"Job {job['metadata']['name']} is suspended: whoever did so, as Kueue does, lets it go on."
+        return Decision("Queued", "JobSuspended", message)
+    *others, built = source.build(finetune, settings)
+    resumed = (*others, switch_training(built, job, suspend=False))
+    return Decision("Starting", "Resuming", "The run goes on from its last checkpoint.", apply=resumed)
+
+
+def _queue_of(view: FineTuneView, job: Obj) -> str:
+    """Kueue's queue that a Job is in: the one that spec names, or Kueue's own default for the namespace."""
+    labels: dict[str, str] = job["metadata"].get("labels") or {}
+    return view.finetune.spec.scheduling.queue_name or labels.get(LABEL_KUEUE_QUEUE, "")
 
 
 def _await_pods(view: FineTuneView, job: Obj, pods: list[Obj], now: datetime) -> Decision:
@@ -289,7 +305,7 @@ def _suspend(view: FineTuneView, job: Obj, pods: list[Obj], source: _Source, set
     message = "Set spec.suspend to false to let the run go on."
     if living_pods(pods):
         message = f"The run writes its checkpoint and stops. {message}"
-    if view.finetune.spec.scheduling.queue_name:
+    if _queue_of(view, job):
         # Kueue lifts the suspension of a Job that it has let in, so a queued run is suspended by taking it away.
         return Decision("Suspended", "Suspended", message, delete=_remove(job))
     if read_job(job).suspended:

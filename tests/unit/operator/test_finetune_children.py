@@ -172,8 +172,33 @@ def test_suspending_keeps_the_template_of_the_live_job() -> None:
 def test_a_suspended_job_is_left_alone_and_let_go_on() -> None:
     held = make_job(MINE, suspend=True)
     assert reconcile(view(PAUSED, jobs=(held,)), SETTINGS, NOW).apply == ()
-    (_, job) = reconcile(view(MINE, jobs=(held,)), SETTINGS, NOW).apply
-    assert job["spec"]["suspend"] is False
+    plan = reconcile(view(make_finetune({**PINNED, "phase": "Suspended"}), jobs=(held,)), SETTINGS, NOW)
+    assert plan.apply[1]["spec"]["suspend"] is False
+    (ready,) = (entry for entry in status_of(plan).conditions if entry.type == "Ready")
+    assert (status_of(plan).phase, ready.reason) == ("Starting", "Resuming")
+    assert "last checkpoint" in ready.message
+
+
+SUSPENSIONS = [
+    pytest.param(True, {"phase": "Suspended", "observedGeneration": 3}, id="ours"),
+    pytest.param(True, {"phase": "Running", "observedGeneration": 2}, id="ours, before status told so"),
+    pytest.param(False, {"phase": "Starting", "observedGeneration": 3}, id="somebody else's at its start"),
+    pytest.param(False, {"phase": "Running", "observedGeneration": 3}, id="somebody else's at work"),
+    pytest.param(False, {"phase": "Queued", "observedGeneration": 3}, id="somebody else's, as told before"),
+]
+
+
+@pytest.mark.parametrize(("is_lifted", "status"), SUSPENSIONS)
+def test_only_our_own_suspension_is_lifted(is_lifted: bool, status: Obj) -> None:
+    seen = make_finetune({**PINNED, **status})
+    assert bool(reconcile(view(seen, jobs=(make_job(MINE, suspend=True),)), SETTINGS, NOW).apply) == is_lifted
+
+
+def test_a_run_in_kueues_default_queue_is_suspended_by_taking_its_job_away() -> None:
+    job = make_job(PAUSED)
+    job["metadata"]["labels"] = {**job["metadata"]["labels"], "kueue.x-k8s.io/queue-name": "default"}
+    plan = reconcile(view(PAUSED, jobs=(job,)), SETTINGS, NOW)
+    assert ([ref.kind for ref in plan.delete], plan.apply) == (["ConfigMap", "Job"], ())
 
 
 def test_suspending_does_not_make_another_job() -> None:

@@ -130,6 +130,20 @@ CLAIM: Obj = {"metadata": {"name": "codetune-artifacts"}}
 NEW = make_finetune()
 MINE = make_finetune(PINNED)
 PAUSED = make_finetune(PINNED, suspend=True)
+
+
+def seen(**status: Any) -> FineTune:
+    """A run whose status is about its spec as it is."""
+    return make_finetune({**PINNED, "observedGeneration": MINE.metadata.generation, **status})
+
+
+def in_default_queue(*, suspend: bool) -> Obj:
+    """A Job that Kueue has labelled by itself."""
+    job = make_job(MINE, suspend=suspend)
+    labels = {**job["metadata"]["labels"], "kueue.x-k8s.io/queue-name": "default"}
+    return {**job, "metadata": {**job["metadata"], "labels": labels}}
+
+
 QUEUED = make_finetune(PINNED, scheduling={"queueName": "team"})
 
 
@@ -262,9 +276,14 @@ LIFE = [
         id="done, though its Job does not know",
     ),
     pytest.param(
-        ("Starting", "Resuming", "last checkpoint"),
-        view(MINE, jobs=(make_job(MINE, suspend=True),)),
-        id="let go on",
+        ("Queued", "JobSuspended", "whoever did so, as Kueue does"),
+        view(seen(phase="Starting"), jobs=(make_job(MINE, suspend=True),)),
+        id="job that somebody suspends",
+    ),
+    pytest.param(
+        ("Queued", "QueuedByKueue", "'default'"),
+        view(seen(phase="Starting"), jobs=(in_default_queue(suspend=True),)),
+        id="in the queue that is Kueue's default",
     ),
     pytest.param(
         ("Running", "ReadingResult", "being read"),
