@@ -1,8 +1,9 @@
 """Deletion of what has artifacts in the store: stop its Jobs, purge, let go. Pure, for Projects and FineTunes alike.
 
-The finalizer can't hang a namespace: it goes when the purge is done, when it failed for good, when there is no store,
-and when nothing can be made any more because the namespace itself goes away: what lies in a bucket then stays there.
-What a ModelDeployment serves, or another run has started from, stays until that lets go of it.
+The finalizer can't hang a namespace: it goes when the purge is done, when it failed for good, when somebody else keeps
+it suspended, when there is no store, and when nothing can be made any more because the namespace itself goes away: what
+lies in a bucket then stays there. What a ModelDeployment serves, or another run has started from, stays until that lets
+go of it.
 """
 
 from datetime import datetime
@@ -15,15 +16,18 @@ from codetune_api.project import Project, ProjectStatus
 
 from codetune_operator.reconcile import conditions
 from codetune_operator.reconcile.datasets import say_holders
+from codetune_operator.reconcile.durations import seconds_until
 from codetune_operator.reconcile.observed import FineTuneView, ProjectView
 from codetune_operator.reconcile.plan import ChildRef, EventSpec, Obj, Plan
-from codetune_operator.reconcile.workloads import job_of, living_pods, read_job
+from codetune_operator.reconcile.workloads import job_of, living_pods, read_job, suspended_since
 from codetune_operator.resources.purge import artifact_folder, build_purge, purge_job_name
 from codetune_operator.settings import Settings
 
 IN_USE = "InUse"
 PURGING = "Purging"
 """Reasons of Ready while a resource waits for those who use its artifacts, and while these are removed."""
+SUSPENDED_SECONDS = 600
+"""How long a purge may be suspended by somebody else, as by a queue that has no room for it."""
 
 
 class _View(Protocol):
@@ -108,24 +112,29 @@ def _jobs(view: _View) -> tuple[ChildRef, ...]:
 
 
 def _await_purge(resource: Project | FineTune, purge: Obj, settings: Settings, now: datetime) -> Plan:
-    finished = read_job(purge).finished
-    if finished is None:
-        message = "Its artifacts are being removed from the store."
-        return Plan(status=_say(resource, PURGING, message, now))
-    name = purge["metadata"]["name"]
-    config = ChildRef("v1", "ConfigMap", name)
-    if finished == "Complete":
-        return Plan(
-            delete=(config, ChildRef("batch/v1", "Job", name, purge["metadata"].get("uid"))), finalizer="Remove"
-        )
+    state, name = read_job(purge), purge["metadata"]["name"]
+    config, job = ChildRef("v1", "ConfigMap", name), ChildRef("batch/v1", "Job", name, purge["metadata"].get("uid"))
+    if state.finished == "Complete":
+        return Plan(delete=(config, job), finalizer="Remove")
     folder = artifact_folder(resource)
     if settings.store.bucket is not None:
         folder = store_uri(folder, settings.store.uri)
+    if state.finished == "Failed":
+        cure = f"see `kubectl logs job/{name}`, then remove that folder by hand."
+        message = f"Job {name} could not remove {folder} from the store: {cure}"
+        return Plan(delete=(config,), events=(EventSpec("Warning", "PurgeFailed", message),), finalizer="Remove")
+    if not state.suspended:
+        return Plan(status=_say(resource, PURGING, "Its artifacts are being removed from the store.", now))
+    left = seconds_until(suspended_since(purge), SUSPENDED_SECONDS, now)
+    if left > 0:
+        message = f"Job {name} is suspended: whoever did so, as Kueue does, lets it go on."
+        return Plan(status=_say(resource, PURGING, message, now), requeue_after=left)
     message = (
-        f"Job {name} could not remove {folder} from the store: see `kubectl logs job/{name}`, then remove that folder "
-        "by hand."
+        f"Job {name} did not remove {folder} from the store, because somebody, as Kueue does, kept it suspended for "
+        f"{SUSPENDED_SECONDS} s: remove that folder by hand."
     )
-    return Plan(delete=(config,), events=(EventSpec("Warning", "PurgeFailed", message),), finalizer="Remove")
+    # One that never ran has no log, and would remove things at some later time.
+    return Plan(delete=(config, job), events=(EventSpec("Warning", "PurgeFailed", message),), finalizer="Remove")
 
 
 def _say(resource: Project | FineTune, reason: str, message: str, now: datetime) -> ProjectStatus | FineTuneStatus:

@@ -41,6 +41,14 @@ def read_job(job: Obj) -> JobState:
     )
 
 
+def suspended_since(job: Obj) -> str:
+    """Since when a suspended Job is so: as its controller tells, which at first has told nothing."""
+    for entry in job.get("status", {}).get("conditions", []):
+        if entry["type"] == "Suspended" and entry.get("status") == "True" and entry.get("lastTransitionTime"):
+            return str(entry["lastTransitionTime"])
+    return str(job["metadata"]["creationTimestamp"])
+
+
 def pods_of(job_name: str, pods: Iterable[Obj]) -> list[Obj]:
     """A Job's pods, the oldest first."""
     own = [pod for pod in pods if job_of(pod) == job_name]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from codetune_api.contracts import PurgeConfig
 from codetune_api.finetune import FineTune
-from codetune_api.project import Project
+from codetune_api.project import Project, ProjectStatus
 from codetune_operator.reconcile.deletion import reconcile_deletion
 from codetune_operator.reconcile.observed import FineTuneView, ProjectView
 from codetune_operator.resources.purge import build_purge, purge_job_name
@@ -57,6 +57,15 @@ def make_pod(job: str, phase: str) -> Obj:
 
 PURGE = purge_job_name(PROJECT)
 VIEW = ProjectView(project=PROJECT, claim=CLAIM)
+
+
+def suspended(created: str, *, again: str = "") -> Obj:
+    """The purge, suspended since it was made, or since it was suspended again."""
+    job = make_job(PURGE, creationTimestamp=f"2026-11-23T{created}Z")
+    told = {"type": "Suspended", "status": "True", "lastTransitionTime": f"2026-11-23T{again}Z"}
+    return {**job, "spec": {"suspend": True}, "status": {"conditions": [told] if again else []}}
+
+
 SCAN = make_job("mine-scan-1")
 
 PLANS = [
@@ -92,6 +101,19 @@ PLANS = [
         [f"ConfigMap/{PURGE}"],
         id="lets go with a warning when the purge failed",
     ),
+    pytest.param(("Keep", [], []), replace(VIEW, jobs=(suspended("09:50:01"),)), [], id="waits for a suspended purge"),
+    pytest.param(
+        ("Remove", [], ["PurgeFailed"]),
+        replace(VIEW, jobs=(suspended("09:50:00"),)),
+        [f"ConfigMap/{PURGE}", f"Job/{PURGE}"],
+        id="lets go when the purge stays suspended",
+    ),
+    pytest.param(
+        ("Keep", [], []),
+        replace(VIEW, jobs=(suspended("08:00:00", again="09:55:00"),)),
+        [],
+        id="counts from the last suspension",
+    ),
     pytest.param(("Remove", [], []), replace(VIEW, claim=None), [], id="lets go without a store"),
     pytest.param(
         ("Remove", [], []), replace(VIEW, namespace_terminating=True), [], id="lets go when the namespace goes away"
@@ -120,6 +142,17 @@ def test_a_deletion_goes_step_by_step(
     applied = [obj["kind"] for obj in plan.apply]
     assert (plan.finalizer, applied, [event.reason for event in plan.events]) == expected
     assert [f"{child.kind}/{child.name}" for child in plan.delete] == deleted
+
+
+def test_a_suspended_purge_is_told_and_looked_at_when_its_time_is_over() -> None:
+    waiting = reconcile_deletion(replace(VIEW, jobs=(suspended("09:55:00"),)), SETTINGS, NOW)
+    assert waiting.requeue_after == 300
+    assert isinstance(waiting.status, ProjectStatus)
+    assert "whoever did so, as Kueue does" in waiting.status.conditions[0].message
+
+    over = reconcile_deletion(replace(VIEW, jobs=(suspended("09:00:00"),)), SETTINGS, NOW)
+    assert f"{PURGE} did not remove ns/projects/mine" in over.events[0].message
+    assert "remove that folder by hand" in over.events[0].message
 
 
 def test_nothing_is_done_for_a_resource_that_has_let_go() -> None:
