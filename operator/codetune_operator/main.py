@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -57,19 +58,31 @@ async def run(cluster: Cluster, settings: Settings, *, liveness: str | None = No
     Raises:
         OperatorError: The API server refuses what the operator cannot do without.
     """
+    while await _run_once(cluster, settings, liveness):
+        # kopf leaves its handlers behind: until it listens again, a signal ends the process by itself.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().remove_signal_handler(number)
+        logger.info("Other namespaces can be read than before; the watches begin anew.")
+
+
+async def _run_once(cluster: Cluster, settings: Settings, liveness: str | None) -> bool:
+    """Returns: whether to go on, with the namespaces that can be read now: kopf ends where it is refused a watch."""
     runtime = await start(cluster, settings)
+    changed, namespaces = runtime.resync.changed, [ns for ns in settings.namespaces if ns not in runtime.resync.refused]
     try:
-        logger.info("codetune-operator %s reconciles %s.", version("codetune-operator"), _say_scope(settings))
+        logger.info("codetune-operator %s reconciles %s.", version("codetune-operator"), _say_scope(namespaces))
         await kopf.operator(
             registry=_build_registry(cluster, runtime, settings),
             settings=_build_kopf_settings(settings),
             standalone=True,
-            clusterwide=not settings.namespaces,
-            namespaces=settings.namespaces,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
             liveness_endpoint=liveness,
+            stop_flag=changed,
         )
     finally:
         await runtime.stop()
+    return changed.is_set()
 
 
 def liveness_url(environment: Mapping[str, str]) -> str | None:
@@ -106,8 +119,8 @@ def _configure_logging(settings: Settings) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _say_scope(settings: Settings) -> str:
-    return f"the namespaces {', '.join(settings.namespaces)}" if settings.namespaces else "all namespaces"
+def _say_scope(namespaces: Sequence[str]) -> str:
+    return f"the namespaces {', '.join(namespaces)}" if namespaces else "all namespaces"
 
 
 def _build_registry(cluster: Cluster, runtime: Runtime, settings: Settings) -> kopf.OperatorRegistry:

@@ -38,11 +38,12 @@ class Runtime:
     queue: WorkQueue
     logs: LogTracker
     watcher: Watcher
-    resync: asyncio.Task[None]
+    resync: Resync
+    resyncing: asyncio.Task[None]
 
     async def stop(self) -> None:
         """Finish the looks that are under way and stop reading logs; the cluster remembers the rest."""
-        self.resync.cancel()
+        self.resyncing.cancel()
         await self.queue.close()
         await self.logs.close()
 
@@ -72,7 +73,8 @@ async def start(cluster: Cluster, settings: Settings) -> Runtime:
     for kind in (*RECONCILED, DEPLOYMENT):
         for obj in store.everything(kind):
             watcher.wake(obj)
-    return Runtime(queue, logs, watcher, loop.create_task(resync.run(watcher.wake), name="resync"))
+    resyncing = loop.create_task(resync.run(watcher.wake), name="resync")
+    return Runtime(queue, logs, watcher, resync, resyncing)
 
 
 async def _insist(attempt: Callable[[], Awaitable[T]]) -> T:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Obj = dict[str, Any]
 RELEASE = "scoped"
 SYSTEM, OURS, THEIRS = "codetune-scoped", "ours", "theirs"
+HERE, AWAY = "here", "away"
 PROJECT = {
     "apiVersion": "codetune.dev/v1alpha1",
     "kind": "Project",
@@ -31,23 +32,34 @@ PROJECT = {
 
 
 @pytest.fixture
-def scoped(installation: "Installation", tmp_path: Path) -> Iterator[tuple[TrialCluster, str, Path]]:
-    """The cluster with an operator that was given one namespace; its liveness URL; its log."""
+def empty(installation: "Installation") -> Iterator[TrialCluster]:
+    """The cluster without an operator."""
     running = installation.cluster
     if installation.process is not None:
         installation.end_operator(signal.SIGTERM)
+    yield running
+    running.kubectl("delete", "namespace", SYSTEM)
+
+
+@pytest.fixture
+def scoped(empty: TrialCluster, tmp_path: Path) -> Iterator[tuple[TrialCluster, str, Path]]:
+    """The cluster with an operator that was given one namespace of two; its liveness URL; its log."""
     for name in (OURS, THEIRS):
-        running.kubectl("create", "namespace", name)
-    values = {"watchNamespaces": [OURS], "crds": {"enabled": False}, "userRoles": {"enabled": False}}
-    assert not [obj for obj in render_chart(values) if obj["kind"].startswith("ClusterRole")]
-    (tmp_path / "settings.yaml").write_text(apply_chart(running.kubectl, values, RELEASE, SYSTEM))
+        empty.kubectl("create", "namespace", name)
+    install(empty, tmp_path, OURS)
     url = f"http://127.0.0.1:{free_port()}/healthz"
-    process = start(running, tmp_path, url)
-    yield running, url, tmp_path / "operator.log"
+    process = start(empty, tmp_path, url)
+    yield empty, url, tmp_path / "operator.log"
     process.terminate()
     process.wait(timeout=30)
-    for name in (OURS, THEIRS, SYSTEM):
-        running.kubectl("delete", "namespace", name, "--wait=false")
+    for name in (OURS, THEIRS):
+        empty.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def install(running: TrialCluster, folder: Path, *named: str) -> None:
+    values = {"watchNamespaces": list(named), "crds": {"enabled": False}, "userRoles": {"enabled": False}}
+    assert not [obj for obj in render_chart(values) if obj["kind"].startswith("ClusterRole")]
+    (folder / "settings.yaml").write_text(apply_chart(running.kubectl, values, RELEASE, SYSTEM))
 
 
 def start(running: TrialCluster, folder: Path, url: str) -> "subprocess.Popen[bytes]":
@@ -92,6 +104,38 @@ def test_only_the_named_namespaces_are_reconciled_with_roles_in_them_alone(
 
     assert phase(THEIRS) == ""
     assert "forbidden" not in log.read_text().lower()
+
+
+def test_a_named_namespace_that_is_gone_holds_up_no_other_one_and_may_come_back(
+    empty: TrialCluster, tmp_path: Path
+) -> None:
+    for name in (HERE, AWAY):
+        empty.kubectl("create", "namespace", name)
+    install(empty, tmp_path, HERE, AWAY)
+    empty.kubectl("delete", "namespace", AWAY)
+    url, log = f"http://127.0.0.1:{free_port()}/healthz", tmp_path / "operator.log"
+    process = start(empty, tmp_path, url)
+
+    def await_project(namespace: str) -> None:
+        empty.kubectl("-n", namespace, "apply", "-f", "-", text=yaml.safe_dump(PROJECT))
+        look = ("-n", namespace, "get", "cproj", "shop", "-o", "jsonpath={.status.phase}")
+        empty.wait_for(lambda: empty.kubectl(*look) == "Suspended", f"the project is reconciled: {log.read_text()}")
+
+    try:
+        empty.wait_for(lambda: is_alive(url), "the operator runs")
+        assert f"Namespace {AWAY} is left out for now" in log.read_text()
+        await_project(HERE)
+        empty.kubectl("create", "namespace", AWAY)
+        install(empty, tmp_path, HERE, AWAY)
+        scope = f"reconciles the namespaces {HERE}, {AWAY}."
+        empty.wait_for(lambda: scope in log.read_text(), "the watches begin anew", seconds=90)
+        empty.wait_for(lambda: is_alive(url), "the operator runs on")
+        await_project(AWAY)
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+        for name in (HERE, AWAY):
+            empty.kubectl("delete", "namespace", name, "--wait=false")
 
 
 def test_without_its_rights_the_operator_says_which_one_it_lacks(tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, repeat
 
 from codetune_operator.cluster.connecting import Cluster
 from codetune_operator.cluster.kinds import NODE, Kind
 from codetune_operator.cluster.listing import Listing, list_objects
-from codetune_operator.errors import MissingError, OperatorError
+from codetune_operator.errors import ForbiddenError, MissingError, OperatorError
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.watching import FIELD_SELECTORS, LABEL_SELECTORS, WATCHED
 
@@ -21,7 +21,7 @@ EARLY_SECONDS = (3.0, 10.0, 30.0, 90.0)
 nobody, and a restarted operator deletes things in just that time."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Resync:
     """Full lists of all that is watched."""
 
@@ -30,33 +30,49 @@ class Resync:
     namespaces: Sequence[str]
     """Empty: all."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    refused: frozenset[str] = frozenset()
+    """Named namespaces that can't be read, as one that was deleted with the Role in it: the others go on."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Other namespaces are refused than at the start, so others are to be watched."""
 
     async def prime(self) -> None:
         """Fill the store before anything is reconciled. Raises: OperatorError."""
-        for kind in self._kinds():
-            await self._compare(kind)
+        self.refused = await self._compare(lambda obj: None)
 
     async def run(self, wake: Callable[[dict[str, object]], None]) -> None:
         """Compare for ever; what was missed wakes whom it concerns."""
         for pause in chain(EARLY_SECONDS, repeat(RESYNC_SECONDS)):
             await self.sleep(pause)
             try:
-                for kind in self._kinds():
-                    for obj in await self._compare(kind):
-                        wake(obj)
+                refused = await self._compare(wake)
             except OperatorError as error:
                 logger.warning("The store can't be compared with the API server now: %s", error)
+                continue
+            if refused != self.refused:
+                self.changed.set()
 
     def _kinds(self) -> list[Kind]:
         return [kind for kind in WATCHED if kind != NODE or not self.namespaces]
 
-    async def _compare(self, kind: Kind) -> list[dict[str, object]]:
-        places: list[str | None] = list(self.namespaces) if self.namespaces and kind.namespaced else [None]
-        changed: list[dict[str, object]] = []
-        for place in places:
-            listing = await self._list(kind, place)
-            changed += self.store.compare(kind, listing, None if place is None else [place])
-        return changed
+    async def _compare(self, wake: Callable[[dict[str, object]], None]) -> frozenset[str]:
+        """Returns: the namespaces that are refused. Raises: OperatorError, if every one is."""
+        refused: set[str] = set()
+        places: list[str | None] = [*dict.fromkeys(self.namespaces)] or [None]
+        for kind in self._kinds():
+            for place in places:
+                if place in refused:
+                    continue
+                try:
+                    listing = await self._list(kind, place)
+                except ForbiddenError as error:
+                    if place is None or len(refused) + 1 == len(places):
+                        raise
+                    refused.add(place)
+                    logger.warning("Namespace %s is left out for now: %s", place, error)
+                    continue
+                for obj in self.store.compare(kind, listing, None if place is None else [place]):
+                    wake(obj)
+        return frozenset(refused)
 
     async def _list(self, kind: Kind, namespace: str | None) -> Listing:
         labels, fields = LABEL_SELECTORS.get(kind, ""), FIELD_SELECTORS.get(kind, "")

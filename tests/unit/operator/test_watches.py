@@ -1,5 +1,6 @@
 """What the API server is asked for: of each kind that is watched, only the objects that matter."""
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import kopf
@@ -19,6 +20,7 @@ from codetune_operator.cluster.kinds import (
     SERVICE,
     Kind,
 )
+from codetune_operator.errors import ForbiddenError
 from codetune_operator.handlers.resyncing import Resync
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.watching import WATCHED
@@ -84,3 +86,71 @@ async def test_the_lists_that_the_watches_are_compared_with_select_the_same(api:
     for kind, (labels, fields) in SELECTED.items():
         query = asked[kind.path()]
         assert (query.get("labelSelector", ""), query.get("fieldSelector", "")) == (",".join(labels), ",".join(fields))
+
+
+@pytest.fixture
+def named(api: "Api") -> "Api":
+    """An API server with two namespaces that have one Project each."""
+    for namespace in ("a", "b"):
+        for kind in WATCHED:
+            api.answers["GET", kind.path(namespace)] = (200, {"items": [], "metadata": {"resourceVersion": "5"}})
+        metadata = {"name": "shop", "namespace": namespace, "uid": f"u-{namespace}", "resourceVersion": "4"}
+        found = {"items": [{"metadata": metadata}], "metadata": {"resourceVersion": "5"}}
+        api.answers["GET", PROJECT.path(namespace)] = (200, found)
+    return api
+
+
+def refuse(api: "Api", namespace: str) -> None:
+    """As when the namespace was deleted with the Role in it."""
+    for kind in WATCHED:
+        message = f'{kind.plural} is forbidden: User "x" cannot list resource "{kind.plural}"'
+        api.answers["GET", kind.path(namespace)] = (403, {"message": message})
+
+
+async def test_a_named_namespace_that_is_refused_holds_up_no_other_one(
+    named: "Api", caplog: pytest.LogCaptureFixture
+) -> None:
+    refuse(named, "b")
+    resync = Resync(named.connect(), Store(), ["a", "b"])
+
+    await resync.prime()
+
+    assert resync.refused == {"b"}
+    assert resync.store.get(PROJECT, "a", "shop") is not None
+    assert [record.getMessage() for record in caplog.records if "Namespace b is left out" in record.getMessage()]
+
+
+async def test_where_every_namespace_is_refused_the_operator_does_not_start(named: "Api") -> None:
+    refuse(named, "a")
+    refuse(named, "b")
+
+    with pytest.raises(ForbiddenError, match="cannot list"):
+        await Resync(named.connect(), Store(), ["a", "b"]).prime()
+
+
+@pytest.mark.parametrize("before", [pytest.param([], id="goes away"), pytest.param(["b"], id="comes back")])
+async def test_the_watches_begin_anew_when_a_namespace(before: list[str], named: "Api") -> None:
+    answers = dict(named.answers)
+    for namespace in before:
+        refuse(named, namespace)
+    rounds = 0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 2:
+            assert not resync.changed.is_set()
+            named.answers.update(answers)
+            if not before:
+                refuse(named, "b")
+        elif rounds == 3:
+            await asyncio.Event().wait()
+
+    resync = Resync(named.connect(), Store(), ["a", "b"], sleep)
+    await resync.prime()
+    task = asyncio.create_task(resync.run(lambda obj: None))
+    await asyncio.wait_for(resync.changed.wait(), 30)
+    task.cancel()
+
+    # What is known of a namespace that can't be read is not taken for gone.
+    assert resync.store.get(PROJECT, "b", "shop") is not None
