@@ -53,6 +53,10 @@ def _bert(folder: Path) -> None:
     (folder / "config.json").write_text(BertConfig(hidden_size=24).to_json_string())
 
 
+def _quantize(folder: Path) -> None:
+    _change_json(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+
+
 def _gpt2(folder: Path) -> None:
     (folder / "config.json").write_text(GPT2Config(n_embd=16, n_layer=1, n_head=2).to_json_string())
 
@@ -70,6 +74,7 @@ def _gpt2(folder: Path) -> None:
         pytest.param(_bert, NotCausalModel, "bert model, which is not a causal language model", id="an encoder"),
         pytest.param(lambda folder: _change_json(folder / "config.json", num_attention_heads=5), UnsupportedModel,
                      "can't be read", id="numbers that do not fit"),
+        pytest.param(_quantize, UnsupportedModel, "quantized already \\(gptq", id="quantized weights"),
         pytest.param(_gpt2, UnsupportedModel, "no linear layer", id="no layer for an adapter"),
         pytest.param(lambda folder: (folder / "tokenizer.json").unlink(), UnsupportedModel, "tokenizer",
                      id="no tokenizer"),
