@@ -22,7 +22,19 @@ from codetune_trainer.errors import (
     UnsupportedModel,
 )
 from codetune_trainer.train import fitting, machine, modelling, stepping
-from transformers import BertConfig, GPT2Config, LlamaConfig, MambaConfig, Starcoder2Config
+from transformers import (
+    BertConfig,
+    Gemma2Config,
+    GPT2Config,
+    Lfm2Config,
+    Lfm2MoeConfig,
+    Llama4TextConfig,
+    LlamaConfig,
+    MambaConfig,
+    MiniMaxConfig,
+    Qwen3Config,
+    Starcoder2Config,
+)
 
 if TYPE_CHECKING:
     from unit.train.conftest import Store
@@ -218,9 +230,17 @@ def test_gradient_checkpointing_changes_no_loss(store: "Store") -> None:
         pytest.param(LlamaConfig(), 2048, True, id="plain attention"),
         pytest.param(Starcoder2Config(sliding_window=4096), 2048, True, id="a window that is long enough"),
         pytest.param(Starcoder2Config(sliding_window=1024), 2048, False, id="a window that is shorter"),
+        pytest.param(Gemma2Config(num_hidden_layers=2), 2048, True, id="some layers with a window"),
         pytest.param(MambaConfig(), 2048, False, id="a state besides attention"),
+        pytest.param(Lfm2Config(num_hidden_layers=2, layer_types=["conv", "full_attention"]), 2048, False,
+                     id="convolutions"),
+        pytest.param(Lfm2MoeConfig(num_hidden_layers=2, layer_types=["full_attention", "conv"]), 2048, False,
+                     id="convolutions and experts"),
+        pytest.param(MiniMaxConfig(num_hidden_layers=2), 2048, False, id="linear attention"),
+        pytest.param(Llama4TextConfig(num_hidden_layers=4), 2048, False, id="attention in chunks"),
+        pytest.param(Qwen3Config(num_hidden_layers=2), 2048, True, id="layers of plain attention"),
     ],
-)
+)  # fmt: skip
 def test_documents_share_a_sequence_only_where_a_mask_keeps_them_apart(
     config: Any, length: int, expected: bool
 ) -> None:
