@@ -141,6 +141,24 @@ def test_epochs_go_by_the_packed_sequences_of_one(epochs: int, packed: int) -> N
     assert found.epochs == pytest.approx(found.max_steps * sequences / packed, rel=1e-3)
 
 
+ALONE = replace(GPU, dataset_tokens=400_000, sequences=2_000)
+"""2,000 files of 200 tokens, each in a sequence of its own."""
+
+
+@pytest.mark.parametrize(
+    ("field", "expected", "training"),
+    [
+        pytest.param("batch_tokens", 128 * 2048, {}, id="no-smaller-batch"),
+        pytest.param("max_steps", 547, {}, id="epochs-of-2000-sequences"),
+        pytest.param("epochs", 35.008, {}, id="epochs-as-they-are"),
+        pytest.param("max_steps", 32, {"epochs": 2}, id="steps-from-epochs"),
+        pytest.param("epochs", 0.064, {"max_steps": 1}, id="epochs-from-steps"),
+    ],
+)
+def test_documents_that_share_no_sequence_take_one_each(field: str, expected: float, training: Any) -> None:
+    assert getattr(get(ALONE, training=training), field) == expected
+
+
 @pytest.mark.parametrize(
     ("preset", "rank", "alpha"),
     [
