@@ -82,6 +82,8 @@ class Facts:
     """Weights of the base model; only asked for with several processes."""
     free_bytes: int | None = None
     """Free memory of the smallest GPU; None on CPUs."""
+    experts: int = 0
+    """How many experts the layers of the base model choose from; 0 where there are none."""
     sequences: int | None = None
     """Sequences of one pass, of the length that `choose_length` gives; None where documents share them: full ones."""
 
@@ -215,6 +217,12 @@ def _quantization(
 ) -> Literal["None", "Nf4"]:
     if lora.quantization != "Nf4":
         return "None"
+    if facts.experts > 1:
+        raise InvalidParametersError(
+            f"lora.quantization is Nf4, but the {facts.experts} experts of the base model, most of its weights, would "
+            "stay in 16 bits: remove it (several GPUs can share the weights: training.sharding), or take a base model "
+            "without experts"
+        )
     if facts.device == "cpu":
         raise InvalidParametersError(NO_QUANTIZATION_ON_CPU)
     if training.sharding == "On":

@@ -211,6 +211,7 @@ def test_a_base_model_in_4_bits_is_not_spread_over_processes_and_said() -> None:
     found = get(replace(TWO, free_bytes=1), lora=NF4)
     assert (found.quantization, found.sharded) == ("Nf4", False)
     assert any("in 4 bits" in note for note in found.notes)
+    assert get(replace(GPU, experts=1), lora=NF4).quantization == "Nf4"
     assert (get(GPU).quantization, get(GPU, lora={"quantization": "None"}).quantization) == ("None", "None")
 
 
@@ -219,6 +220,7 @@ def test_a_base_model_in_4_bits_is_not_spread_over_processes_and_said() -> None:
     [
         pytest.param(r"needs a GPU: set resources\.gpus", CPU, {}, id="without a GPU"),
         pytest.param(r"training\.sharding is On", TWO, {"sharding": "On"}, id="and spread over processes"),
+        pytest.param("the 8 experts .* would stay in 16 bits: remove it", replace(GPU, experts=8), {}, id="experts"),
     ],
 )
 def test_4_bits_are_refused(match: str, facts: Facts, training: Any) -> None:

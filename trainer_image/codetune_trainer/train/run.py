@@ -38,7 +38,7 @@ from codetune_trainer.train.running import Run
 from codetune_trainer.train.sharding import shard
 from codetune_trainer.train.sizing import choose_size
 from codetune_trainer.train.stepping import memory_errors
-from codetune_trainer.train.targets import choose_targets
+from codetune_trainer.train.targets import choose_targets, count_experts
 from codetune_trainer.train.tokens import tokenize
 
 
@@ -203,6 +203,7 @@ def _resolve(
         has_bf16=machine.has_fast_bf16(device),
         max_positions=getattr(model.get_text_config(), "max_position_embeddings", None) or 2**31,
         linear_modules=targets.modules,
+        experts=count_experts(model),
         notes=[*targets.notes, *starting.describe_start(config)],
         processes=group.size,
         weights=modelling.count_weights(model) if group.size > 1 else 0,
