@@ -47,6 +47,11 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:06d}"
 
 
+def checkpoint_order(name: str) -> tuple[int, str]:
+    """Puts names of checkpoints in the order of their steps: a step of more than six digits makes a longer name."""
+    return len(name), name
+
+
 def checkpoint_folder(run: str, name: str) -> str:
     """One checkpoint, below the run's folder."""
     return f"{run}/checkpoints/{name}"

@@ -26,7 +26,7 @@ from codetune_api.finetune import (
 SMALLER_BELOW_TOKENS = 2_000_000
 STANDARD_BELOW_TOKENS = 50_000_000
 LEAST_STEPS = 50
-# Packed sequences in an epoch → epochs; the last row holds for everything larger.
+# Sequences in an epoch → epochs; the last row holds for everything larger.
 EPOCHS = ((1_000, 50), (5_000, 35), (15_000, 20), (30_000, 10))
 EPOCHS_OF_LARGE = 3
 BETAS = (0.9, 0.95)
@@ -82,6 +82,10 @@ class Facts:
     """Weights of the base model; only asked for with several processes."""
     free_bytes: int | None = None
     """Free memory of the smallest GPU; None on CPUs."""
+    experts: int = 0
+    """How many experts the layers of the base model choose from; 0 where there are none."""
+    sequences: int | None = None
+    """Sequences of one pass, of the length that `choose_length` gives; None where documents share them: full ones."""
 
 
 def choose_preset(tokens: int) -> Preset:
@@ -101,7 +105,7 @@ def resolve(
     notes = list(facts.notes)
     chosen = choose_preset(facts.dataset_tokens) if preset == "Auto" else preset
     shape = SHAPES[chosen]
-    length = _sequence_length(training.sequence_length, facts)
+    length = choose_length(training.sequence_length, facts)
     sequences = _sequences_a_step(training.batch_tokens, length, facts)
     steps = _steps(training, length, sequences, facts)
     if sequences < facts.processes:
@@ -124,7 +128,7 @@ def resolve(
         rs_lora=bool(lora.rs_lora),
         quantization=quantization,
         max_steps=steps,
-        epochs=round(steps * sequences * length / max(facts.dataset_tokens, 1), 3),
+        epochs=round(steps * sequences / _sequences_a_pass(length, facts), 3),
         sequence_length=length,
         batch_tokens=sequences * length,
         learning_rate=training.learning_rate or 3e-4,
@@ -146,7 +150,8 @@ def resolve(
     )
 
 
-def _sequence_length(asked: int | None, facts: Facts) -> int:
+def choose_length(asked: int | None, facts: Facts) -> int:
+    """Tokens in a sequence of a run. Raises: InvalidParametersError."""
     if asked is not None and asked > facts.max_positions:
         raise InvalidParametersError(
             f"training.sequenceLength is {asked}, but the base model takes at most {facts.max_positions} tokens: "
@@ -155,20 +160,24 @@ def _sequence_length(asked: int | None, facts: Facts) -> int:
     return asked or min(2048 if facts.device == "cuda" else 512, facts.max_positions)
 
 
+def _sequences_a_pass(length: int, facts: Facts) -> float:
+    return facts.sequences or max(facts.dataset_tokens, 1) / length
+
+
 def _sequences_a_step(batch_tokens: int | None, length: int, facts: Facts) -> int:
     if batch_tokens is not None:
         return math.ceil(batch_tokens / length)
     most = 128 if facts.device == "cuda" else 8
     # At least eight steps an epoch: a small code base should not be one huge batch.
-    return max(1, min(most, facts.dataset_tokens // length // 8))
+    return max(1, min(most, int(_sequences_a_pass(length, facts) / 8)))
 
 
 def _steps(training: TrainingOverrides, length: int, sequences: int, facts: Facts) -> int:
     if training.max_steps is not None:
         return training.max_steps
-    packed = max(1, math.ceil(facts.dataset_tokens / length))
-    epochs = training.epochs or next((found for below, found in EPOCHS if packed < below), EPOCHS_OF_LARGE)
-    steps = math.ceil(epochs * packed / sequences)
+    in_a_pass = math.ceil(_sequences_a_pass(length, facts))
+    epochs = training.epochs or next((found for below, found in EPOCHS if in_a_pass < below), EPOCHS_OF_LARGE)
+    steps = math.ceil(epochs * in_a_pass / sequences)
     return steps if training.epochs else max(LEAST_STEPS, steps)
 
 
@@ -208,6 +217,12 @@ def _quantization(
 ) -> Literal["None", "Nf4"]:
     if lora.quantization != "Nf4":
         return "None"
+    if facts.experts > 1:
+        raise InvalidParametersError(
+            f"lora.quantization is Nf4, but the {facts.experts} experts of the base model, most of its weights, would "
+            "stay in 16 bits: remove it (several GPUs can share the weights: training.sharding), or take a base model "
+            "without experts"
+        )
     if facts.device == "cpu":
         raise InvalidParametersError(NO_QUANTIZATION_ON_CPU)
     if training.sharding == "On":

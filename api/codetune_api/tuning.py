@@ -44,7 +44,7 @@ class LoraOverrides(ApiModel):
     """Weight-decomposed LoRA (arXiv:2402.09353); refused, because vLLM serves no such adapter."""
     quantization: Literal["None", "Nf4"] | None = None
     """Nf4: the frozen base model is held in 4 bits while it is trained on (QLoRA, arXiv:2305.14314), in about a quarter
-    of the memory; takes a GPU. The adapter is served on the base model as it is."""
+    of the memory; takes a GPU, and a model without experts. The adapter is served on the base model as it is."""
 
 
 class EarlyStopping(ApiModel):

@@ -33,7 +33,21 @@ def read_model_config(folder: Path, uri: str) -> Any:
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or is_encoder:
         text = f"{uri} is a {config.model_type} model, which is not a causal language model."
         raise NotCausalModel(text, "Choose a causal language model, such as Qwen2.5-Coder or StarCoder2.")
+    _refuse_quantized(config, uri)
     return config
+
+
+def _refuse_quantized(config: Any, uri: str) -> None:
+    """Weights that are loaded by a library of their own, which the image does not have. Raises: UnsupportedModel."""
+    found = next(
+        (told for part in (config, config.get_text_config()) if (told := getattr(part, "quantization_config", None))),
+        None,
+    )
+    if found is None:
+        return
+    method = found.get("quant_method") if isinstance(found, dict) else None
+    text = f"The weights of {uri} are quantized already ({method or 'quantization_config'} in its config.json)."
+    raise UnsupportedModel(text, "Take the repository of this model whose weights are not quantized.")
 
 
 def _refuse_config(folder: Path, uri: str, error: Exception) -> UnsupportedModel:

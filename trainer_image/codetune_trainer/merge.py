@@ -110,6 +110,7 @@ def _write(model: Path, adapter: Path, uri: str, target: Path) -> None:
     """Merged weights with their configuration, and everything else that the base model's folder has."""
     import torch
     from peft import PeftModel
+    from transformers import GenerationConfig
 
     from codetune_trainer.architectures import load_model_config
     from codetune_trainer.train.modelling import load_base
@@ -130,7 +131,10 @@ def _write(model: Path, adapter: Path, uri: str, target: Path) -> None:
             raise IncompatibleCheckpoint(
                 text[:2000], "Its base model must be the one that it was trained on."
             ) from error
+    # transformers does not write settings that it finds contradictory: the base's own are copied as they are, or none.
+    merged.generation_config = GenerationConfig()
     merged.save_pretrained(target, safe_serialization=True, max_shard_size=SHARD_SIZE)
+    (target / "generation_config.json").unlink(missing_ok=True)
     for path in sorted(model.iterdir()):
         if path.is_file() and _KEPT.fullmatch(path.name) and path.name not in _OWN:
             shutil.copyfile(path, target / path.name)

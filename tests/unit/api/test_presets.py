@@ -141,6 +141,24 @@ def test_epochs_go_by_the_packed_sequences_of_one(epochs: int, packed: int) -> N
     assert found.epochs == pytest.approx(found.max_steps * sequences / packed, rel=1e-3)
 
 
+ALONE = replace(GPU, dataset_tokens=400_000, sequences=2_000)
+"""2,000 files of 200 tokens, each in a sequence of its own."""
+
+
+@pytest.mark.parametrize(
+    ("field", "expected", "training"),
+    [
+        pytest.param("batch_tokens", 128 * 2048, {}, id="no-smaller-batch"),
+        pytest.param("max_steps", 547, {}, id="epochs-of-2000-sequences"),
+        pytest.param("epochs", 35.008, {}, id="epochs-as-they-are"),
+        pytest.param("max_steps", 32, {"epochs": 2}, id="steps-from-epochs"),
+        pytest.param("epochs", 0.064, {"max_steps": 1}, id="epochs-from-steps"),
+    ],
+)
+def test_documents_that_share_no_sequence_take_one_each(field: str, expected: float, training: Any) -> None:
+    assert getattr(get(ALONE, training=training), field) == expected
+
+
 @pytest.mark.parametrize(
     ("preset", "rank", "alpha"),
     [
@@ -193,6 +211,7 @@ def test_a_base_model_in_4_bits_is_not_spread_over_processes_and_said() -> None:
     found = get(replace(TWO, free_bytes=1), lora=NF4)
     assert (found.quantization, found.sharded) == ("Nf4", False)
     assert any("in 4 bits" in note for note in found.notes)
+    assert get(replace(GPU, experts=1), lora=NF4).quantization == "Nf4"
     assert (get(GPU).quantization, get(GPU, lora={"quantization": "None"}).quantization) == ("None", "None")
 
 
@@ -201,6 +220,7 @@ def test_a_base_model_in_4_bits_is_not_spread_over_processes_and_said() -> None:
     [
         pytest.param(r"needs a GPU: set resources\.gpus", CPU, {}, id="without a GPU"),
         pytest.param(r"training\.sharding is On", TWO, {"sharding": "On"}, id="and spread over processes"),
+        pytest.param("the 8 experts .* would stay in 16 bits: remove it", replace(GPU, experts=8), {}, id="experts"),
     ],
 )
 def test_4_bits_are_refused(match: str, facts: Facts, training: Any) -> None:

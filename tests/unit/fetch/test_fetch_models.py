@@ -121,6 +121,21 @@ def test_a_hub_that_can_not_be_reached_is_named(run: "Fetcher", monkeypatch: pyt
         ),
         pytest.param(UnsupportedModel, "can't be read", b'{"model_type": "never-heard-of"}', id="unknown kind"),
         pytest.param(UnsupportedModel, "can't be read", b"{", id="broken"),
+        *(
+            pytest.param(
+                UnsupportedModel,
+                f"quantized already .{method} ",
+                b'{"model_type": "llama", "quantization_config": {"quant_method": "%s"}}' % method.encode(),
+                id=method,
+            )
+            for method in ("gptq", "awq", "fp8", "compressed-tensors")
+        ),
+        pytest.param(
+            UnsupportedModel,
+            "quantized already",
+            b'{"model_type": "gemma3", "text_config": {"quantization_config": {"quant_method": "fp8"}}}',
+            id="quantized inside",
+        ),
     ],
 )
 def test_what_can_not_be_trained_is_refused_before_its_weights_are_fetched(

@@ -63,3 +63,11 @@ def test_another_fault_of_safetensors_stays_what_it_is(store: "Store", monkeypat
 def test_which_checkpoints_go(keep: int, best: str, expected: list[str]) -> None:
     names = [f"step-{step:06d}" for step in (10, 40, 20, 30)]
     assert checkpoints.choose_to_remove(names, keep, best) == expected
+
+
+def test_checkpoints_go_by_their_steps_beyond_a_million_too(tmp_path: Path) -> None:
+    names = ["step-1000200", "step-1000000", "step-999800", "step-000010"]
+    assert checkpoints.choose_to_remove(sorted(names), 2, "") == names[2:]
+    for name in names:
+        (tmp_path / name).mkdir()
+    assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == names

@@ -1,5 +1,8 @@
 """Where LoRA goes in models of different build, and that each of them trains and comes back through plain PEFT."""
 
+import ast
+import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +11,7 @@ import torch
 from codetune_api.finetune import LoraOverrides
 from codetune_trainer.errors import InvalidParameters, UnsupportedModel
 from codetune_trainer.train import targets
-from codetune_trainer.train.targets import choose_targets, count_experts
+from codetune_trainer.train.targets import WITHOUT_ADAPTERS, choose_targets, count_experts
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import (
@@ -19,8 +22,10 @@ from transformers import (
     Qwen2Config,
     Qwen2MoeConfig,
     Qwen3MoeConfig,
+    StableLmConfig,
     Starcoder2Config,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 if TYPE_CHECKING:
     from unit.train.conftest import Store
@@ -69,6 +74,47 @@ def test_a_model_with_nothing_but_routers_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(targets, "linear_modules", lambda *_: ["gate"])
     with pytest.raises(UnsupportedModel, match="only gate"):
         choose_targets(LlamaConfig(**SMALL), "file:///model")
+
+
+def test_a_model_on_which_vllm_serves_no_adapter_is_refused() -> None:
+    with pytest.raises(UnsupportedModel, match="stablelm model, on which vLLM serves no adapter") as caught:
+        choose_targets(StableLmConfig(**SMALL), "file:///model")
+    assert "serves with LoRA" in caught.value.hint
+
+
+_VLLM = find_spec("vllm")
+
+
+@pytest.mark.skipif(_VLLM is None, reason="vLLM is not installed")
+@pytest.mark.parametrize(
+    ("expected", "kind"),
+    [
+        *(pytest.param(False, kind, id=kind) for kind in sorted(WITHOUT_ADAPTERS)),
+        *(
+            pytest.param(True, kind, id=kind)
+            for kind in ("llama", "qwen2", "qwen3_moe", "starcoder2", "gemma", "granite")
+        ),
+    ],
+)
+def test_vllm_says_of_its_models_whether_it_serves_adapters_on_them(expected: bool, kind: str) -> None:
+    """Its sources are read: to import it takes longer than all of these tests."""
+    assert _VLLM is not None
+    folder = Path(str(_VLLM.origin)).parent / "model_executor" / "models"
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]
+    named = re.search(rf'"{name}": \(\s*"(\w+)",\s*"(\w+)"', (folder / "registry.py").read_text(encoding="utf-8"))
+    if (
+        named is None or named[1] == "transformers"
+    ):  # its own class for all models of transformers, which takes adapters
+        assert expected
+        return
+    text = (folder / f"{named[1]}.py").read_text(encoding="utf-8")
+    classes = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)}
+    bases, todo = set(), [named[2]]
+    while todo:
+        new = {ast.unparse(base) for base in classes[todo.pop()].bases} - bases
+        bases |= new
+        todo += sorted(new & classes.keys())
+    assert ("SupportsLoRA" in bases) is expected
 
 
 @pytest.mark.parametrize(

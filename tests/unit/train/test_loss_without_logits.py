@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import torch
 from codetune_trainer.train import losses, stepping
+from codetune_trainer.train.heads import has_plain_logits
 from codetune_trainer.train.losses import FrozenHeadLoss, sum_loss
 from codetune_trainer.train.modelling import trainable_weights
 from codetune_trainer.train.packing import IGNORED, Packed, pack
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 
 @pytest.mark.parametrize("biased", [pytest.param(False, id="no bias"), pytest.param(True, id="bias")])
@@ -69,11 +70,104 @@ def test_gradients_reach_the_adapter_as_from_the_models_own_loss(tiny_model: Pat
         assert torch.allclose(mine, other, atol=1e-4)
 
 
-def test_a_model_that_changes_its_logits_is_measured_by_its_own_head(tiny_model: Path) -> None:
+class Loud(LlamaForCausalLM):
+    """Multiplies its logits, which no setting tells."""
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        found = super().forward(*arguments, **named)
+        found.logits = found.logits * 1.5
+        return found
+
+
+class Quiet(LlamaForCausalLM):
+    """Divides what goes into its head."""
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        def divide(_module: Any, inputs: Any) -> Any:
+            return (inputs[0] / 2,)
+
+        hook = self.lm_head.register_forward_pre_hook(divide)
+        try:
+            return super().forward(*arguments, **named)
+        finally:
+            hook.remove()
+
+
+@pytest.mark.parametrize("kind", [Loud, Quiet])
+def test_a_model_that_changes_its_logits_is_measured_and_trained_by_its_own_forward(
+    tiny_model: Path, kind: type[LlamaForCausalLM]
+) -> None:
+    base, batch = kind.from_pretrained(tiny_model), _batch()
+    wanted = batch.labels != IGNORED
+    inputs = {"input_ids": batch.tokens, "position_ids": batch.positions, "attention_mask": batch.mask()}
+    stock = functional.cross_entropy(base(**inputs).logits[wanted], batch.labels[wanted], reduction="none")
+    assert torch.allclose(losses.token_losses(base, batch), stock, atol=1e-5)
+    model = get_peft_model(base, LoraConfig(target_modules=["q_proj", "up_proj"], init_lora_weights=False))
+    found = sum_loss(model.eval(), batch)
+    found.backward()
+    ours = [weight.grad.clone() for weight in trainable_weights(model) if weight.grad is not None]
+    model.zero_grad()
+    own = functional.cross_entropy(model(**inputs).logits[wanted], batch.labels[wanted], reduction="sum")
+    own.backward()
+    assert found.item() == pytest.approx(own.item(), rel=1e-5)
+    assert len(ours) == len(trainable_weights(model)) > 0
+    for mine, weight in zip(ours, trainable_weights(model), strict=True):
+        assert torch.allclose(mine, weight.grad, atol=1e-4)
+
+
+TINY = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("expected", "name", "settings"),
+    [
+        pytest.param(True, "llama", {}, id="none"),
+        pytest.param(True, "qwen2", {"tie_word_embeddings": True}, id="tied embeddings"),
+        pytest.param(True, "phi", {}, id="a head with a bias"),
+        pytest.param(True, "granite", {"logits_scaling": 1.0}, id="a scale that changes nothing"),
+        pytest.param(False, "granite", {"logits_scaling": 8.0}, id="a divisor"),
+        pytest.param(False, "cohere", {"logit_scale": 0.0625}, id="a factor"),
+        pytest.param(False, "gemma2", {"head_dim": 8}, id="a cap"),
+        pytest.param(
+            False, "falcon_h1", {"lm_head_multiplier": 0.5, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_state": 8},
+            id="a factor of another name",
+        ),
+        pytest.param(False, "recurrent_gemma", {"num_hidden_layers": 3, "lru_width": 32}, id="a cap of another name"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_comes_after_the_head_is_found_out(
+    expected: bool, name: str, settings: dict[str, Any], dtype: torch.dtype
+) -> None:
+    config = AutoConfig.for_model(name, **{**TINY, **settings})
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype).train()
+    random = torch.get_rng_state()
+    assert has_plain_logits(model) is expected
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_it_is_found_out_once(tiny_model: Path) -> None:
+    model, passes = AutoModelForCausalLM.from_pretrained(tiny_model), []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    assert [has_plain_logits(model), has_plain_logits(model)] == [True, True]
+    assert len(passes) == 1
+
+
+def test_finding_out_costs_no_gradient_in_half_precision(tiny_model: Path) -> None:
     model, batch = _model(tiny_model), _batch()
-    plain = sum_loss(model, batch).item()
-    model.get_base_model().config.logits_scaling = 1.0
-    assert sum_loss(model, batch).item() == pytest.approx(plain, rel=1e-5)
+    gradients = []
+    for _ in range(2):  # the first pass finds out
+        stepping.accumulate(model, batch, len(batch), "BFloat16", lambda: None)
+        gradients.append([weight.grad for weight in trainable_weights(model)])
+        model.zero_grad()
+    for first, second in zip(*gradients, strict=True):
+        assert first is not None
+        assert first.abs().sum() > 0
+        assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])

@@ -119,6 +119,24 @@ def test_code_of_the_base_model_and_its_card_are_left_out(trained: "Store", tmp_
     assert not names & {"modeling_own.py", "README.md", "pytorch_model.bin", ".hidden.json", "original"}
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param('{"temperature": 0.2, "top_p": 0.9, "eos_token_id": [257, 3]}', id="that contradict each other"),
+        pytest.param(None, id="none"),
+    ],
+)
+def test_generation_settings_are_those_of_the_base_model(
+    trained: "Store", tmp_path: Path, settings: str | None
+) -> None:
+    base = shutil.copytree(trained.model, tmp_path / "base")
+    (base / "generation_config.json").unlink()
+    if settings is not None:
+        (base / "generation_config.json").write_text(settings)
+    found = run(trained, config_for(trained, last(trained)), base) / "generation_config.json"
+    assert (found.read_text() if found.exists() else None) == settings
+
+
 def test_another_attempt_finds_it_done(trained: "Store", tmp_path: Path) -> None:
     config = config_for(trained, last(trained))
     folder = run(trained, config)

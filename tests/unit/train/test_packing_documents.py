@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from codetune_trainer.train.losses import sum_loss
-from codetune_trainer.train.packing import IGNORED, cut_pieces, join, pack
+from codetune_trainer.train.packing import IGNORED, count_pieces, cut_pieces, join, pack
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
@@ -46,6 +46,13 @@ def test_best_fit_fills_sequences() -> None:
 
 def test_a_model_that_begins_texts_with_a_token_has_it_before_every_piece() -> None:
     assert cut_pieces([1, 2, 3, 4, 5], 3, begin=[9]) == [[9, 1, 2], [9, 3, 4], [9, 5]]
+
+
+@pytest.mark.parametrize("begin", [[], [9]])
+@pytest.mark.parametrize("sizes", [[], [0], [1], [6, 7, 8], [12, 1, 23]])
+def test_pieces_are_counted_without_cutting(sizes: list[int], begin: list[int]) -> None:
+    made = [piece for size in sizes for piece in cut_pieces([1] * size, 7, begin)]
+    assert count_pieces(sizes, 7, begin) == len(made)
 
 
 @pytest.mark.parametrize("shared", [pytest.param(True, id="shared"), pytest.param(False, id="one a sequence")])

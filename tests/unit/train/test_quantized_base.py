@@ -4,6 +4,7 @@ bitsandbytes has a CPU backend, on which this is slow and, here, good enough; a 
 """
 
 import importlib.util
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from codetune_trainer.errors import InvalidParameters
 from codetune_trainer.train import run
 from codetune_trainer.train.modelling import load_base
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
 if TYPE_CHECKING:
     from unit.train.conftest import Store
@@ -70,4 +71,20 @@ def test_an_image_without_the_library_says_so(quantizable: "Store", monkeypatch:
 
 def test_a_run_without_a_gpu_is_refused(quantizable: "Store") -> None:
     with pytest.raises(InvalidParameters, match=r"Nf4, which needs a GPU: set resources\.gpus"):
+        quantizable.train(quantizable.config(lora=LoraOverrides(rank=4, quantization="Nf4")))
+
+
+def test_a_mixture_of_experts_is_refused_whose_experts_would_stay_as_they_are(
+    quantizable: "Store", tmp_path: Path
+) -> None:
+    shape = {"vocab_size": 264, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "head_dim": 16}
+    experts = {"num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+    base = AutoModelForCausalLM.from_config(Qwen3MoeConfig(**shape, **experts))
+    folder = Path(shutil.copytree(quantizable.model, tmp_path / "experts"))
+    base.save_pretrained(str(folder))
+    held = load_base(folder, "x", "Float32", CPU, quantized=True)
+    kept = {name for name, weight in held.named_parameters() if "experts" in name and weight.dtype == torch.float32}
+    assert {name.rsplit(".", 1)[-1] for name in kept} == {"gate_up_proj", "down_proj"}
+    quantizable.model = folder
+    with pytest.raises(InvalidParameters, match="the 4 experts of the base model"):
         quantizable.train(quantizable.config(lora=LoraOverrides(rank=4, quantization="Nf4")))

@@ -22,7 +22,19 @@ from codetune_trainer.errors import (
     UnsupportedModel,
 )
 from codetune_trainer.train import fitting, machine, modelling, stepping
-from transformers import BertConfig, GPT2Config, LlamaConfig, MambaConfig, Starcoder2Config
+from transformers import (
+    BertConfig,
+    Gemma2Config,
+    GPT2Config,
+    Lfm2Config,
+    Lfm2MoeConfig,
+    Llama4TextConfig,
+    LlamaConfig,
+    MambaConfig,
+    MiniMaxConfig,
+    Qwen3Config,
+    Starcoder2Config,
+)
 
 if TYPE_CHECKING:
     from unit.train.conftest import Store
@@ -53,6 +65,10 @@ def _bert(folder: Path) -> None:
     (folder / "config.json").write_text(BertConfig(hidden_size=24).to_json_string())
 
 
+def _quantize(folder: Path) -> None:
+    _change_json(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+
+
 def _gpt2(folder: Path) -> None:
     (folder / "config.json").write_text(GPT2Config(n_embd=16, n_layer=1, n_head=2).to_json_string())
 
@@ -70,6 +86,7 @@ def _gpt2(folder: Path) -> None:
         pytest.param(_bert, NotCausalModel, "bert model, which is not a causal language model", id="an encoder"),
         pytest.param(lambda folder: _change_json(folder / "config.json", num_attention_heads=5), UnsupportedModel,
                      "can't be read", id="numbers that do not fit"),
+        pytest.param(_quantize, UnsupportedModel, "quantized already \\(gptq", id="quantized weights"),
         pytest.param(_gpt2, UnsupportedModel, "no linear layer", id="no layer for an adapter"),
         pytest.param(lambda folder: (folder / "tokenizer.json").unlink(), UnsupportedModel, "tokenizer",
                      id="no tokenizer"),
@@ -213,9 +230,17 @@ def test_gradient_checkpointing_changes_no_loss(store: "Store") -> None:
         pytest.param(LlamaConfig(), 2048, True, id="plain attention"),
         pytest.param(Starcoder2Config(sliding_window=4096), 2048, True, id="a window that is long enough"),
         pytest.param(Starcoder2Config(sliding_window=1024), 2048, False, id="a window that is shorter"),
+        pytest.param(Gemma2Config(num_hidden_layers=2), 2048, True, id="some layers with a window"),
         pytest.param(MambaConfig(), 2048, False, id="a state besides attention"),
+        pytest.param(Lfm2Config(num_hidden_layers=2, layer_types=["conv", "full_attention"]), 2048, False,
+                     id="convolutions"),
+        pytest.param(Lfm2MoeConfig(num_hidden_layers=2, layer_types=["full_attention", "conv"]), 2048, False,
+                     id="convolutions and experts"),
+        pytest.param(MiniMaxConfig(num_hidden_layers=2), 2048, False, id="linear attention"),
+        pytest.param(Llama4TextConfig(num_hidden_layers=4), 2048, False, id="attention in chunks"),
+        pytest.param(Qwen3Config(num_hidden_layers=2), 2048, True, id="layers of plain attention"),
     ],
-)
+)  # fmt: skip
 def test_documents_share_a_sequence_only_where_a_mask_keeps_them_apart(
     config: Any, length: int, expected: bool
 ) -> None:

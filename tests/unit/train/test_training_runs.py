@@ -16,7 +16,7 @@ from codetune_api.protocol import CheckpointEvent, ProgressEvent, ResumedEvent, 
 from codetune_trainer.errors import IncompatibleCheckpoint
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MistralConfig
 
 if TYPE_CHECKING:
     from unit.train.conftest import Store
@@ -49,6 +49,27 @@ def test_the_loss_chart_spans_the_run_with_held_out_losses_at_checkpoints(store:
     result = store.result
     assert [point.step for point in result.loss_history] == [1, 2, 3, 4, 5, 6]
     assert [point.step for point in result.loss_history if point.holdout_loss is not None] == [2, 4, 6]
+
+
+def test_epochs_are_passes_over_the_files_where_each_file_has_its_own_sequence(
+    store: "Store", tmp_path: Path, make_tokenizer: Any
+) -> None:
+    shape = {"vocab_size": 264, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "bos_token_id": 256, "eos_token_id": 257}
+    config = MistralConfig(**shape, **heads, sliding_window=32, max_position_embeddings=256)
+    store.model = tmp_path / "narrow"
+    AutoModelForCausalLM.from_config(config).save_pretrained(str(store.model))
+    make_tokenizer().save_pretrained(str(store.model))
+    files = [f"a = {index}\n" for index in range(23)] + ["b = 2\n" * 20]  # the last one takes two sequences
+    store.train(
+        store.config(
+            **store.add_dataset("small", files), training={"max_steps": None, "epochs": 2, "batch_tokens": 320}
+        )
+    )
+    told = store.result.parameters
+    assert (told.max_steps, told.epochs) == (10, 2.0)
+    state = json.loads((store.root / "run" / "checkpoints" / "step-000010" / "state" / "state.json").read_text())
+    assert (state["epoch"], state["sequence"]) == (1, 25)
 
 
 def test_the_base_models_weights_stay_as_they_were(store: "Store") -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from codetune_api.artifacts import ADAPTER_FILES, MANIFEST, checkpoint_name
+from codetune_api.artifacts import ADAPTER_FILES, MANIFEST, checkpoint_name, checkpoint_order
 from codetune_api.contracts import CheckpointManifest
 from codetune_api.digests import describe_file
 from codetune_api.finetune import CheckpointStatus
@@ -158,7 +158,7 @@ def load_adapter(folder: Path, model: Model) -> None:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """All checkpoints, whole or not, from the newest on."""
-    return sorted(folder.glob("step-*"), key=lambda found: found.name, reverse=True)
+    return sorted(folder.glob("step-*"), key=lambda found: checkpoint_order(found.name), reverse=True)
 
 
 def verify(path: Path, identity: Identity) -> CheckpointManifest | str:
@@ -190,7 +190,7 @@ def _say(value: Any) -> str:
 
 def choose_to_remove(names: Iterable[str], keep: int, best: str) -> list[str]:
     """All names but the newest `keep` and the best one."""
-    return [name for name in sorted(names, reverse=True)[keep:] if name != best]
+    return [name for name in sorted(names, key=checkpoint_order, reverse=True)[keep:] if name != best]
 
 
 def remove(folder: Path, names: Iterable[str]) -> None:

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from codetune_trainer.train.heads import has_plain_logits
 from codetune_trainer.train.kernels import attention
 from codetune_trainer.train.packing import IGNORED, Packed
 
 CHUNK = 256
 """Rows of logits that are held at once: few enough for the cache of a CPU, enough for a fast product."""
 _TINY = 1e-30
-# Models that change logits after their head: their own forward pass is used.
-_LOGIT_SETTINGS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
 
 class FrozenHeadLoss(torch.autograd.Function):
@@ -79,16 +78,12 @@ def _build_inputs(causal: Any, batch: Packed) -> dict[str, Any]:
     }
 
 
-def _changes_logits(causal: Any) -> bool:
-    return any(getattr(causal.config, name, None) is not None for name in _LOGIT_SETTINGS)
-
-
 @torch.no_grad()
 def token_losses(causal: Any, batch: Packed) -> torch.Tensor:
     """Cross-entropy of each target of the batch in nats, row by row; `causal` has no adapter. Shape [targets]."""
     inputs, wanted = _build_inputs(causal, batch), batch.labels != IGNORED
     labels = batch.labels[wanted]
-    if _changes_logits(causal):
+    if not has_plain_logits(causal):
         return functional.cross_entropy(causal(**inputs).logits[wanted].float(), labels, reduction="none")
     hidden, head = causal.base_model(**inputs).last_hidden_state[wanted], causal.get_output_embeddings()
     found = torch.empty(len(labels), device=hidden.device)
@@ -103,7 +98,7 @@ def sum_loss(model: Any, batch: Packed) -> torch.Tensor:
     """Sum over all targets of the batch, in nats; `model` is a PEFT model. Shape []."""
     causal = model.get_base_model()
     inputs = _build_inputs(causal, batch)
-    if _changes_logits(causal):
+    if not has_plain_logits(causal):  # its own forward pass knows better
         logits = causal(**inputs).logits.float()
         return functional.cross_entropy(
             logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="sum"

@@ -19,6 +19,9 @@ from codetune_trainer.errors import InvalidParameters, UnsupportedModel
 from codetune_trainer.train.kernels import installing
 
 DTYPES = {"BFloat16": torch.bfloat16, "Float16": torch.float16, "Float32": torch.float32}
+# Attention in chunks is left out: it counts positions from the beginning of a sequence, not of a document.
+_MASKED_LAYERS = frozenset({"full_attention", "sliding_attention"})
+"""Kinds of layers in which a token sees what the mask says, and nothing else."""
 Model = Any
 """transformers and peft publish their model classes without types."""
 
@@ -115,13 +118,18 @@ def count_weights(config: Any) -> int:
 def can_share_sequences(config: Any, length: int) -> bool:
     """Whether an attention mask alone keeps the documents of one sequence apart.
 
-    Not where the model carries a state from token to token, and not where its own sliding window is shorter than the
-    sequence, because a mask of ours replaces it. Such models get one document a sequence.
+    Not where the model carries a state from token to token, not where a layer is anything but plain attention, and not
+    where its own sliding window is shorter than the sequence, because a mask of ours replaces it. Such models get one
+    document a sequence.
     """
     found = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     classes = found if isinstance(found, tuple) else (found,)
-    window = getattr(config.get_text_config(), "sliding_window", None)
-    return not any(getattr(entry, "_is_stateful", False) for entry in classes) and (not window or window >= length)
+    text = config.get_text_config()
+    # Not every model that has convolutions or linear attention says that it is stateful.
+    is_plain = _MASKED_LAYERS.issuperset(getattr(text, "layer_types", None) or ())
+    window = getattr(text, "sliding_window", None)
+    is_stateful = any(getattr(entry, "_is_stateful", False) for entry in classes)
+    return is_plain and not is_stateful and (not window or window >= length)
 
 
 def add_adapter(base: Model, parameters: Parameters, uri: str) -> Model:

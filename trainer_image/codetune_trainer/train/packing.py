@@ -6,6 +6,7 @@ that it fills best, so that little is padded and little is cut.
 
 import bisect
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -85,6 +86,11 @@ def cut_pieces(document: Sequence[int], length: int, begin: Sequence[int] = ()) 
     """A document in pieces of at most `length` tokens, each with the model's own `begin` before it."""
     room = length - len(begin)
     return [[*begin, *document[at : at + room]] for at in range(0, len(document), room)]
+
+
+def count_pieces(sizes: Iterable[int], length: int, begin: Sequence[int] = ()) -> int:
+    """How many pieces `cut_pieces` makes of documents of so many tokens."""
+    return sum(math.ceil(size / (length - len(begin))) for size in sizes)
 
 
 def pack(pieces: Iterable[Sequence[int]], length: int, padding: int, *, shared: bool = True) -> Packed:

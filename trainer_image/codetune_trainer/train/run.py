@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from codetune_api.artifacts import store_uri
 from codetune_api.contracts import ENV_MODEL, DatasetFile, TrainConfig
 from codetune_api.finetune import DatasetStatus, Parameters
-from codetune_api.presets import BETAS, Facts, InvalidParametersError, resolve
+from codetune_api.presets import BETAS, Facts, InvalidParametersError, choose_length, resolve
 from codetune_api.protocol import DatasetEvent, ParametersEvent, ResultEvent
 from codetune_bucket.mirroring import Mirror
 from transformers.utils import logging as transformers_logging
@@ -30,13 +31,14 @@ from codetune_trainer.train.kernels.installing import speed_up_base
 from codetune_trainer.train.logbook import keeping_log
 from codetune_trainer.train.names import CONFIG, LOG
 from codetune_trainer.train.pacing import SharedStopSignal, Stopped, StopSignal
+from codetune_trainer.train.packing import count_pieces
 from codetune_trainer.train.recovering import finish, marking
 from codetune_trainer.train.resuming import resume
 from codetune_trainer.train.running import Run
 from codetune_trainer.train.sharding import shard
 from codetune_trainer.train.sizing import choose_size
 from codetune_trainer.train.stepping import memory_errors
-from codetune_trainer.train.targets import choose_targets
+from codetune_trainer.train.targets import choose_targets, count_experts
 from codetune_trainer.train.tokens import tokenize
 
 
@@ -121,7 +123,7 @@ def set_up(
         found = tokenize([file.text for file in files.train], encoder, dataset, config.dataset_revision)
     plain = [[*tokens, encoder.end] for tokens in found]
     stop.check()
-    parameters = _resolve(config, encoder, model_config, sum(map(len, plain)), device, group)
+    parameters = _resolve(config, encoder, model_config, [len(tokens) for tokens in plain], device, group)
     corpus = _build_corpus(files.train, plain, encoder, parameters, model_config)
     held_out = _prepare(files.holdout, encoder, corpus, parameters, config)
     if group.leads:
@@ -188,24 +190,29 @@ def _prepare(
 
 
 def _resolve(
-    config: TrainConfig, encoder: Encoder, model: Any, tokens: int, device: torch.device, group: Group
+    config: TrainConfig, encoder: Encoder, model: Any, sizes: Sequence[int], device: torch.device, group: Group
 ) -> Parameters:
+    """The parameters of a run on documents of so many tokens. Raises: InvalidParameters."""
     fim, targets = find_fim_tokens(encoder.tokenizer), choose_targets(model, config.base_model)
     free = machine.free_memory(device) if device.type == "cuda" and group.size > 1 else None
     facts = Facts(
-        dataset_tokens=tokens,
+        dataset_tokens=sum(sizes),
         has_fim=fim is not None,
         fim_format=fim.family.name if fim is not None else "",
         device=config.device,
         has_bf16=machine.has_fast_bf16(device),
         max_positions=getattr(model.get_text_config(), "max_position_embeddings", None) or 2**31,
         linear_modules=targets.modules,
+        experts=count_experts(model),
         notes=[*targets.notes, *starting.describe_start(config)],
         processes=group.size,
         weights=modelling.count_weights(model) if group.size > 1 else 0,
         free_bytes=None if free is None else -group.agree(-free),
     )
     try:
+        length = choose_length(config.training.sequence_length, facts)
+        if not modelling.can_share_sequences(model, length):
+            facts = replace(facts, sequences=count_pieces(sizes, length, encoder.begin))
         return resolve(config.preset, config.lora, config.training, config.checkpoints, facts)
     except InvalidParametersError as error:
         raise InvalidParameters(str(error), "Make a new FineTune with other parameters.") from error

@@ -10,6 +10,11 @@ from codetune_trainer.train.modelling import linear_modules
 ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
 # Latent attention: vLLM multiplies this matrix into others when it loads the model, so an update would never be seen.
 ABSORBED = frozenset({"kv_b_proj"})
+# Model types that vLLM (0.32) serves, but with no adapter: a server with one does not start.
+WITHOUT_ADAPTERS = frozenset({
+    "bloom", "cohere2_moe", "dbrx", "falcon", "falcon_mamba", "gemma3n", "gemma3n_text", "gptj", "hrm_text", "mamba",
+    "mamba2", "mimo_v2_flash", "stablelm", "zamba2",
+})  # fmt: skip
 _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
@@ -25,13 +30,15 @@ class Targets:
 
 def choose_targets(config: Any, uri: str) -> Targets:
     """The layers of a model that an adapter goes on unless it is told otherwise. Raises: UnsupportedModel."""
+    hint = "Choose a model of a family that vLLM serves with LoRA, such as Qwen2.5-Coder or StarCoder2."
+    if config.model_type in WITHOUT_ADAPTERS:
+        text = f"{uri} is a {config.model_type} model, on which vLLM serves no adapter."
+        raise UnsupportedModel(text, hint)
     found = linear_modules(config, uri)
     modules = [name for name in found if name not in ROUTERS | ABSORBED]
     if not modules:
         text = f"{uri} ({config.model_type}) has no linear layer that vLLM serves an adapter on"
-        raise UnsupportedModel(
-            f"{text}, only {', '.join(found)}.", "Choose a model of a family that vLLM serves with LoRA."
-        )
+        raise UnsupportedModel(f"{text}, only {', '.join(found)}.", hint)
     return Targets(modules, [_EXPERTS_STAY] if count_experts(config) > 1 else [])
 
 
