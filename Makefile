@@ -25,7 +25,7 @@ demo: install ## Train and serve on this machine: code in, tuned completion out 
 	$(BIN)/python hack/demo.py $(if $(KEEP),--keep)
 
 # Two at a time where tests mostly wait for each other's processes; the real models and servers get the machine alone.
-test: install lint ## Everything but the demo (about 20 minutes on two cores)
+test: install lint ## Everything but the demo (about half an hour on two cores)
 	$(BIN)/pytest -q -n 2 --dist loadfile tests/unit tests/conformance tests/integration
 	$(BIN)/pytest -q tests/e2e
 
