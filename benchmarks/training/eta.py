@@ -70,6 +70,7 @@ def build_config(options: argparse.Namespace) -> TrainConfig:
         output="run",
         base_model="file:///model",
         device="cpu",
+        gpus=0,
         preset="Smaller",
         lora=LoraOverrides(),
         training=TrainingOverrides(
