@@ -28,7 +28,7 @@ from codetune_trainer.errors import (
     UnsupportedModel,
     say_room,
 )
-from codetune_trainer.fetch_progress import telling
+from codetune_trainer.fetch_progress import held_bytes, telling
 from codetune_trainer.hub import COMMIT, HubFile, download_file, hub_errors, list_files
 from codetune_trainer.leftovers import locked, partial_folder, remove_abandoned
 from codetune_trainer.manifests import sync_folder
@@ -236,8 +236,7 @@ def _download_file(repository: str, commit: str, file: HubFile, folder: Path) ->
 
 def _check_room(repository: str, files: Sequence[HubFile], partial: Path) -> None:
     """Say before the first byte that the volume is too small, not hours later. Raises: DiskFull."""
-    here = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
-    missing = sum(file.bytes or 0 for file in files) - here
+    missing = sum(file.bytes or 0 for file in files) - held_bytes(partial)
     free = shutil.disk_usage(partial).free
     if missing > free:
         room = f"{missing / 1e9:.1f} GB more in the artifact store, whose volume has {free / 1e9:.1f} GB left"

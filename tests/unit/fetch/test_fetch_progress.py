@@ -43,7 +43,8 @@ def test_what_comes_of_one_large_file_is_told_before_it_is_whole(tmp_path: Path)
             (tmp_path / ".model.safetensors.part").write_bytes(b"x" * size)
             wait_for(said, f"{1 + size / 1000} of 10.0 kB ({10 + size // 100} %), 1 of 2 files")
         (tmp_path / ".model.safetensors.part").rename(tmp_path / "model.safetensors")
-        wait_for(said, "10.0 of 10.0 kB (100 %), 2 of 2 files")
+        wait_for(said, "2 of 2 files")
+    assert stages(said.getvalue())[-1] == "org/name: 10.0 of 10.0 kB (100 %), 2 of 2 files"
 
 
 def wait_for(said: io.StringIO, text: str) -> None:
