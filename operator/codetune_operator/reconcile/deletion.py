@@ -19,7 +19,7 @@ from codetune_operator.reconcile.datasets import say_holders
 from codetune_operator.reconcile.durations import seconds_until
 from codetune_operator.reconcile.observed import FineTuneView, ProjectView
 from codetune_operator.reconcile.plan import ChildRef, EventSpec, Obj, Plan
-from codetune_operator.reconcile.workloads import job_of, living_pods, read_job, suspended_since
+from codetune_operator.reconcile.workloads import job_of, living_pods, read_job, say_suspended, suspended_since
 from codetune_operator.resources.purge import artifact_folder, build_purge, purge_job_name
 from codetune_operator.settings import Settings
 
@@ -127,8 +127,7 @@ def _await_purge(resource: Project | FineTune, purge: Obj, settings: Settings, n
         return Plan(status=_say(resource, PURGING, "Its artifacts are being removed from the store.", now))
     left = seconds_until(suspended_since(purge), SUSPENDED_SECONDS, now)
     if left > 0:
-        message = f"Job {name} is suspended: whoever did so, as Kueue does, lets it go on."
-        return Plan(status=_say(resource, PURGING, message, now), requeue_after=left)
+        return Plan(status=_say(resource, PURGING, say_suspended(purge), now), requeue_after=left)
     message = (
         f"Job {name} did not remove {folder} from the store, because somebody, as Kueue does, kept it suspended for "
         f"{SUSPENDED_SECONDS} s: remove that folder by hand."

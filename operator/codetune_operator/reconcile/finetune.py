@@ -34,6 +34,7 @@ from codetune_operator.reconcile.workloads import (
     living_pods,
     pods_of,
     read_job,
+    say_suspended,
 )
 from codetune_operator.resources.claims import build_missing_claim
 from codetune_operator.resources.models import FETCH_CONTAINER, ModelSource, locate_model
@@ -239,8 +240,7 @@ def _let_go_on(view: FineTuneView, job: Obj, source: _Source, settings: Settings
     finetune, status = view.finetune, view.finetune.status
     # A suspension whose status could not be written, because spec was edited again, is ours too.
     if status.phase != "Suspended" and status.observed_generation == finetune.metadata.generation:
-        message = f"Job {job['metadata']['name']} is suspended: whoever did so, as Kueue does, lets it go on."
-        return Decision("Queued", "JobSuspended", message)
+        return Decision("Queued", "JobSuspended", say_suspended(job))
     *others, built = source.build(finetune, settings)
     resumed = (*others, switch_training(built, job, suspend=False))
     return Decision("Starting", "Resuming", "The run goes on from its last checkpoint.", apply=resumed)

@@ -41,6 +41,7 @@ from codetune_operator.reconcile.workloads import (
     living_pods,
     pods_of,
     read_job,
+    say_suspended,
 )
 from codetune_operator.resources.claims import build_missing_claim
 from codetune_operator.resources.models import FETCH_CONTAINER
@@ -248,8 +249,7 @@ def _watch(view: ProjectView, job: Obj, now: datetime) -> ScanDecision:
 
 def _await_pod(view: ProjectView, job: Obj, pods: list[Obj], now: datetime) -> ScanDecision:
     if read_job(job).suspended:
-        message = f"Job {job['metadata']['name']} is suspended: whoever did so, as Kueue does, lets it go on."
-        return ScanDecision("Scanning", "JobSuspended", message)
+        return ScanDecision("Scanning", "JobSuspended", say_suspended(job))
     waiting = ScanDecision("Scanning", "NoPod", "The scan Job has no pod yet.")
     if living_pods(pods) or view.report.stage:
         return waiting

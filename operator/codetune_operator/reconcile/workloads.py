@@ -49,6 +49,11 @@ def suspended_since(job: Obj) -> str:
     return str(job["metadata"]["creationTimestamp"])
 
 
+def say_suspended(job: Obj) -> str:
+    """What a person reads of a Job whose suspension is not ours to lift."""
+    return f"Job {job['metadata']['name']} is suspended: whoever did so, as Kueue does, lets it go on."
+
+
 def pods_of(job_name: str, pods: Iterable[Obj]) -> list[Obj]:
     """A Job's pods, the oldest first."""
     own = [pod for pod in pods if job_of(pod) == job_name]
