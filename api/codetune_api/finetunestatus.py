@@ -98,6 +98,9 @@ class Evaluation(ApiModel):
     """Whether the loss differs by more than chance."""
     files: int = 0
     """Held-out files that the loss is measured on."""
+    selection_files: int = 0
+    """Other held-out files, by which the best checkpoint was chosen; 0 where too few are held out, so that the same
+    files chose and judge."""
     tokens: int = 0
     lines: int = 0
     """Lines that were completed."""

@@ -18,15 +18,16 @@ from transformers import AutoModelForCausalLM
 
 
 def ask(model: Path, adapter: Path, dataset: Path, questions: int) -> Evaluation:
-    """Both models' marks on at most so many questions of a kind, at most four about each held-out file."""
+    """Both models' marks on at most so many questions of a kind, at most four about each file that judges."""
     revision = DatasetManifest.model_validate_json((dataset / "manifest.json").read_text()).revision
     encoder = build_encoder(load_tokenizer(model, str(model)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     fim = find_fim_tokens(encoder.tokenizer)
     files = load_dataset(dataset, revision).holdout
-    held_out = evaluating.prepare(files, encoder, 512, device, shared=True, fim=fim, questions=questions)
-    if held_out is None:
+    samples = evaluating.prepare(files, encoder, 512, device, shared=True, fim=fim, questions=questions)
+    if samples is None:
         raise SystemExit("The dataset has no held-out file.")
+    held_out = samples.judging
     fast = machine.has_fast_bf16(torch.device(device))
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16 if fast else torch.float32)
     tuned = PeftModel.from_pretrained(base.to(device), adapter).eval()  # type: ignore[arg-type]

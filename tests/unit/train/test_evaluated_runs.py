@@ -37,6 +37,28 @@ def test_base_and_tuned_answer_the_same_questions(infilling: "Store", wide: dict
     assert "fill-in-the-middle exact" in found.message
 
 
+def test_the_best_checkpoint_is_judged_by_files_that_did_not_choose_it(
+    store: "Store", code: "Callable[[str, int], str]"
+) -> None:
+    names = [f"{first}{second}" for first in "abcde" for second in "vwxyz"]
+    held_out = [code(f"name_{name}", 2) for name in names]
+    store.train(store.config(**store.add_dataset("halved", [code("add", 12)], held_out)))
+    found = store.evaluation
+    assert min(found.files, found.selection_files) >= 10
+    assert found.files + found.selection_files == len(held_out)
+    (best,) = [entry for entry in store.result.checkpoints if entry.name == store.result.best_checkpoint]
+    assert best.holdout_loss != pytest.approx(found.tuned.loss, rel=1e-6)
+    assert "chose" not in found.message
+
+
+def test_where_few_files_are_held_out_the_sentence_says_that_they_chose_the_checkpoint_too(
+    infilling: "Store", wide: dict[str, str]
+) -> None:
+    infilling.train(infilling.config(**wide))
+    assert infilling.evaluation.selection_files == 0
+    assert infilling.evaluation.message.endswith(" The same files chose the checkpoint.")
+
+
 def test_every_mark_is_kept_and_no_text(infilling: "Store", wide: dict[str, str]) -> None:
     infilling.train(infilling.config(**wide))
     told = (infilling.root / "run" / "evaluation.json").read_text()

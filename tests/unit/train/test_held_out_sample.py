@@ -20,12 +20,44 @@ def _file(index: int, text: str) -> DatasetFile:
 
 
 def _prepare(files: list[DatasetFile], encoder: Encoder) -> HeldOut | None:
-    return prepare(files, encoder, 64, "cpu", shared=True)
+    samples = prepare(files, encoder, 64, "cpu", shared=True)
+    return samples.judging if samples else None
 
 
 @pytest.mark.parametrize("files", [[], [_file(0, "")]], ids=["no file", "an empty one"])
 def test_nothing_held_out_is_nothing_to_measure(encoder: Encoder, files: list[DatasetFile]) -> None:
     assert _prepare(files, encoder) is None
+
+
+@pytest.mark.parametrize(
+    ("expected", "count"),
+    [
+        pytest.param((19, 19), 19, id="too few to halve: all choose and judge"),
+        pytest.param((22, 18), 40, id="enough: each file is in one half"),
+    ],
+)
+def test_no_file_that_chooses_checkpoints_judges_them_where_enough_are_held_out(
+    encoder: Encoder, expected: tuple[int, int], count: int
+) -> None:
+    samples = prepare(
+        [_file(index, f"value_{index} = {index}\n") for index in range(count)], encoder, 64, "cpu", shared=True
+    )
+    assert samples is not None
+    assert (samples.choosing.files, samples.judging.files) == expected
+    assert samples.are_one is (expected[0] == count)
+    if not samples.are_one:
+        assert not {*samples.choosing.names} & {*samples.judging.names}
+        assert {question.file for question in samples.judging.lines} <= {*samples.judging.names}
+        assert samples.choosing.lines == ()
+
+
+def test_a_file_stays_in_its_half_when_others_are_added(encoder: Encoder) -> None:
+    files = [_file(index, f"value_{index} = {index}\n") for index in range(60)]
+    before, after = (prepare(some, encoder, 64, "cpu", shared=True) for some in (files[:40], files))
+    assert before is not None
+    assert after is not None
+    assert {*before.judging.names} < {*after.judging.names}
+    assert {*before.choosing.names} < {*after.choosing.names}
 
 
 def test_a_small_sample_is_measured_whole(encoder: Encoder) -> None:

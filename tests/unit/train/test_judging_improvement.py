@@ -83,14 +83,17 @@ def test_too_few_files_are_said_to_be_too_few() -> None:
 
 def test_the_sentence_says_what_was_measured_and_on_how_much() -> None:
     found = compare(
-        _scored(BASE, [1] * 8, [0] * 8), _scored([loss * 0.75 for loss in BASE], [2] * 8, [0, 0, 1] * 2 + [0, 0])
+        _scored(BASE, [1] * 8, [0] * 8),
+        _scored([loss * 0.75 for loss in BASE], [2] * 8, [0, 0, 1] * 2 + [0, 0]),
+        selection_files=9,
     )
-    assert found.message.startswith(
+    assert found.message == (
         "Held-out loss fell from 2.200 to 1.650 (25.0% better; 95% interval 25.0% to 25.0%, more than chance) "
         "on 8 files, 1600 tokens; next line exact 8/32 → 16/32 (more than chance); "
         "fill-in-the-middle exact 0/16 → 2/16 (could be chance)."
     )
     assert (found.lines, found.infills, found.files, found.tokens) == (32, 16, 8, 1600)
+    assert found.selection_files == 9
     assert (found.base.exact_match, found.tuned.exact_match) == (0.25, 0.5)
     assert (found.base.edit_similarity, found.tuned.infill_edit_similarity) == (0.5, 0.25)
 
@@ -101,7 +104,13 @@ def test_a_loss_that_rose_is_called_worse_with_its_interval_the_right_way_round(
     assert "next line exact 8/32 → 0/32 (more than chance)" in found.message
 
 
+@pytest.mark.parametrize(("expected", "others"), [(True, 0), (False, 12)], ids=["by these files", "by others"])
+def test_the_sentence_says_so_where_the_files_that_judge_chose_the_checkpoint(expected: bool, others: int) -> None:
+    found = compare(_scored(BASE, [1] * 8), _scored(BASE, [1] * 8), selection_files=others)
+    assert found.message.endswith(" The same files chose the checkpoint.") is expected
+
+
 def test_nothing_is_said_of_chance_where_nothing_changed() -> None:
-    found = compare(_scored(BASE, [1] * 8), _scored(BASE, [1] * 8))
+    found = compare(_scored(BASE, [1] * 8), _scored(BASE, [1] * 8), selection_files=9)
     assert found.message == "Held-out loss stayed at 2.200 on 8 files, 1600 tokens; next line exact 8/32 → 8/32."
     assert found.base.infill_exact_match is None

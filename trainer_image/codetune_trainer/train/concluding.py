@@ -23,21 +23,22 @@ _FEW = 4
 
 def score_base(run: Run) -> Baseline | None:
     """Scores of the base model, measured once and kept in the run's folder: the adapter is off. Raises: Stopped."""
-    held_out = run.held_out
-    if held_out is None:
+    if run.samples is None:
         return None
+    held_out = run.samples.judging
     found = baselines.load(run.folder, held_out.digest())
     if run.group.agree(found is None) or found is None:
         asked = f"{held_out.tokens} held-out tokens, {len(held_out.lines)} lines, {len(held_out.middles)} middles"
         run.reporter.stage("Baseline", f"Measuring the base model on {asked}")
         with run.model.disable_adapter():
             began = time.monotonic()
-            loss = milestones.measure(run) or 0.0
+            loss = milestones.measure_on(run, held_out)
             measured = time.monotonic()
             scored = _score(run, held_out, loss)
             answered = time.monotonic()
-        seconds = (answered - measured) * _measure_slowdown(run, held_out)
-        found = Baseline(scored, measured - began, seconds)
+        slowdown = _measure_slowdown(run, held_out)
+        share = run.samples.choosing.tokens / held_out.tokens
+        found = Baseline(scored, (measured - began) * share, (answered - measured) * slowdown)
         if run.group.leads:
             baselines.save(run.folder, held_out.digest(), found)
             storing.keep(run, BASELINE)
@@ -74,18 +75,19 @@ def conclude(run: Run, base: Baseline | None) -> TrainResult:
 
 
 def _evaluate(run: Run, base: Baseline | None, best: str) -> Evaluation | None:
-    if run.held_out is None or base is None:
+    samples = run.samples
+    if samples is None or base is None:
         return None
     run.pace.begin_end()
     run.reporter.stage("Evaluating", f"Scoring {best} against the base model")
     if best != checkpoint_name(run.state.step):
         checkpoints.load_adapter(storing.have_checkpoint(run, best), run.model)
-    loss = run.state.best_loss if run.state.best_loss is not None else milestones.measure(run)
-    tuned = _score(run, run.held_out, loss or 0.0)
+    known = run.state.best_loss if samples.are_one else None
+    tuned = _score(run, samples.judging, milestones.measure_on(run, samples.judging) if known is None else known)
     if run.group.leads:
         baselines.save_answers(run.folder, {"base": asdict(base.scored), "tuned": asdict(tuned)})
         storing.keep(run, ANSWERS)
-    return compare(base.scored, tuned)
+    return compare(base.scored, tuned, selection_files=0 if samples.are_one else samples.choosing.files)
 
 
 def _score(run: Run, held_out: HeldOut, loss: float) -> Scored:

@@ -1,9 +1,9 @@
-"""A fixed sample of the held-out files, and what a model scores on it: loss, next lines, and middles."""
+"""Fixed samples of the held-out files, and what a model scores on them: loss, next lines, and middles."""
 
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -22,6 +22,8 @@ from codetune_trainer.train.stepping import autocast
 
 MOST_TOKENS = {"cpu": 4096, "cuda": 131_072}
 """Held-out tokens that a loss is measured on; a fixed choice, so that all checkpoints are comparable."""
+LEAST_JUDGES = 10
+"""Files of either half below which the held-out files are not halved: an interval over fewer says little."""
 LEAST_QUESTIONS = 16
 MOST_QUESTIONS = {"cpu": 128, "cuda": 512}
 """Questions of a kind."""
@@ -59,6 +61,21 @@ class HeldOut:
         return hashlib.sha256(asked.encode(errors="surrogatepass")).hexdigest()
 
 
+@dataclass(frozen=True)
+class Samples:
+    """The two samples of a run; one and the same where few files are held out."""
+
+    choosing: HeldOut
+    """What every checkpoint is measured on: the best one is chosen by it."""
+    judging: HeldOut
+    """What the base model and the best checkpoint are compared on."""
+
+    @property
+    def are_one(self) -> bool:
+        """Whether the files that chose also judge."""
+        return self.choosing is self.judging
+
+
 def prepare(
     files: Sequence[DatasetFile],
     encoder: Encoder,
@@ -68,8 +85,8 @@ def prepare(
     shared: bool,
     fim: Format | None = None,
     questions: int = LEAST_QUESTIONS,
-) -> HeldOut | None:
-    """A fixed sample of the held-out files, smaller on a CPU; None when there is nothing to measure.
+) -> Samples | None:
+    """Fixed samples of the held-out files, smaller on a CPU; None when there is nothing to measure.
 
     Args:
         files: The held-out files.
@@ -78,18 +95,42 @@ def prepare(
         device: Where the model is.
         shared: Whether files may share a sequence.
         fim: How middles are asked for; None: not at all.
-        questions: Most questions of a kind.
+        questions: Most questions of a kind, all of which are about files that judge.
     """
-    ordered = sorted((file for file in files if file.text), key=lambda file: (file.sha256, file.path))
-    chosen = list(_choose_pieces(ordered, encoder, length, MOST_TOKENS[device]))
+    choosing, judging = _halve(sorted((file for file in files if file.text), key=lambda file: (file.sha256, file.path)))
+    found = _pack(judging, encoder, length, device, shared)
+    if found is None:
+        return None
+    middles = ask_middles(judging, questions) if fim is not None else []
+    asked = replace(found, lines=tuple(ask_lines(judging, questions)), middles=tuple(middles), fim=fim)
+    chosen_by = None if choosing is judging else _pack(choosing, encoder, length, device, shared)
+    return Samples(chosen_by or asked, asked)
+
+
+def _halve(files: list[DatasetFile]) -> tuple[list[DatasetFile], list[DatasetFile]]:
+    """The files that checkpoints are chosen by, and those that the result is judged by.
+
+    The best of many checkpoints does better on what it was chosen by than elsewhere. A file's half follows from its
+    content, so that it is the same in later runs, also in one that begins with this run's adapter.
+    """
+    halves: tuple[list[DatasetFile], list[DatasetFile]] = ([], [])
+    for file in files:
+        # The last digit of the digest: the first ones say which pieces are taken.
+        halves[int(file.sha256[-1], 16) % 2].append(file)
+    return halves if min(map(len, halves)) >= LEAST_JUDGES else (files, files)
+
+
+def _pack(
+    files: Sequence[DatasetFile], encoder: Encoder, length: int, device: Literal["cpu", "cuda"], shared: bool
+) -> HeldOut | None:
+    chosen = list(_choose_pieces(files, encoder, length, MOST_TOKENS[device]))
     packed = pack([piece for _, piece in chosen], length, encoder.padding, shared=shared)
     if not packed.targets:
         return None
     names = tuple(dict.fromkeys(path for path, _ in chosen))
     # Packing goes by sizes alone, so that these lie exactly where the pieces do.
     owners = pack([[names.index(path)] * len(piece) for path, piece in chosen], length, -1, shared=shared).tokens
-    middles = ask_middles(ordered, questions) if fim is not None else []
-    return HeldOut(packed, owners, names, tuple(ask_lines(ordered, questions)), tuple(middles), fim)
+    return HeldOut(packed, owners, names)
 
 
 def count_questions(parameters: Parameters, device: Literal["cpu", "cuda"], *, middles: bool) -> int:

@@ -34,8 +34,14 @@ class Scored:
     middles: list[Mark]
 
 
-def compare(base: Scored, tuned: Scored) -> Evaluation:
-    """Both scores, how sure their difference is, and a sentence that says so."""
+def compare(base: Scored, tuned: Scored, *, selection_files: int = 0) -> Evaluation:
+    """Both scores, how sure their difference is, and a sentence that says so.
+
+    Args:
+        base: What the base model scored.
+        tuned: What the best checkpoint scored.
+        selection_files: How many other files it was chosen by; 0: by these.
+    """
     scores = _summarize(base), _summarize(tuned)
     improvement = (base.loss - tuned.loss) / base.loss if base.loss else 0.0
     of_loss = _interval(_rows_of_losses(base.files, tuned.files), lambda before, after, _: (before - after) / before)
@@ -50,6 +56,7 @@ def compare(base: Scored, tuned: Scored) -> Evaluation:
         infill_exact_match_interval=of_middles,
         verdict=_judge(of_loss),
         files=len(base.files),
+        selection_files=selection_files,
         tokens=sum(count for _, count in base.files),
         lines=len(base.lines),
         infills=len(base.middles),
@@ -74,7 +81,8 @@ def say(found: Evaluation) -> str:
         if base is not None and tuned is not None:
             chance = "" if base == tuned else f" ({_say_chance(interval)})"
             parts.append(f"{what} {base * count:.0f}/{count} → {tuned * count:.0f}/{count}{chance}")
-    return "; ".join(parts) + "."
+    chose = "" if found.selection_files else " The same files chose the checkpoint."
+    return "; ".join(parts) + "." + chose
 
 
 def _say_loss(found: Evaluation) -> str:

@@ -11,6 +11,7 @@ from codetune_api.protocol import CheckpointEvent
 from codetune_trainer.errors import DivergedLoss
 from codetune_trainer.train import checkpoints, evaluating, storing
 from codetune_trainer.train.charting import add_point
+from codetune_trainer.train.evaluating import HeldOut
 from codetune_trainer.train.pacing import Stopped
 from codetune_trainer.train.running import Run, record
 
@@ -55,10 +56,13 @@ def _safe(run: Run) -> Stopped:
 
 def measure(run: Run) -> float | None:
     """Held-out loss of the model as it is; None when nothing is held out. Raises: Stopped."""
-    if run.held_out is None:
-        return None
+    return None if run.samples is None else measure_on(run, run.samples.choosing)
+
+
+def measure_on(run: Run, held_out: HeldOut) -> float:
+    """Loss of the model as it is on a sample. Raises: Stopped."""
     precision = run.parameters.precision
-    return evaluating.mean_loss(run.model, run.held_out, run.micro_batch, precision, run.breathe, run.group)
+    return evaluating.mean_loss(run.model, held_out, run.micro_batch, precision, run.breathe, run.group)
 
 
 def _remember_best(run: Run, held_out: float | None) -> None:

@@ -125,7 +125,7 @@ def set_up(
     stop.check()
     parameters = _resolve(config, encoder, model_config, [len(tokens) for tokens in plain], device, group)
     corpus = _build_corpus(files.train, plain, encoder, parameters, model_config)
-    held_out = _prepare(files.holdout, encoder, corpus, parameters, config)
+    samples = _prepare(files.holdout, encoder, corpus, parameters, config)
     if group.leads:
         uri = store_uri(config.dataset, mirror.uri)
         found_data = DatasetStatus(
@@ -153,7 +153,7 @@ def set_up(
     recomputing = bool(model.get_base_model().is_gradient_checkpointing)
     parameters = parameters.model_copy(update={"gradient_checkpointing": recomputing})
     run = Run(
-        config, parameters, encoder, model, optimizer, corpus, held_out, folder, reporter, stop, micro_batch, group
+        config, parameters, encoder, model, optimizer, corpus, samples, folder, reporter, stop, micro_batch, group
     )  # fmt: skip
     run.mirror = mirror
     return run
@@ -177,7 +177,7 @@ def _build_corpus(
 
 def _prepare(
     files: Sequence[DatasetFile], encoder: Encoder, corpus: Corpus, parameters: Parameters, config: TrainConfig
-) -> evaluating.HeldOut | None:
+) -> evaluating.Samples | None:
     return evaluating.prepare(
         files,
         encoder,

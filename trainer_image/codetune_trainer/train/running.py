@@ -13,7 +13,7 @@ from codetune_bucket.mirroring import Mirror
 from codetune_trainer.reporting import Reporter
 from codetune_trainer.train.checkpoints import Identity, State
 from codetune_trainer.train.encoding import Encoder
-from codetune_trainer.train.evaluating import HeldOut
+from codetune_trainer.train.evaluating import Samples
 from codetune_trainer.train.feeding import Corpus
 from codetune_trainer.train.group import ALONE, Group
 from codetune_trainer.train.modelling import Model
@@ -35,7 +35,8 @@ class Run:
     model: Model
     optimizer: torch.optim.Optimizer
     corpus: Corpus
-    held_out: HeldOut | None
+    samples: Samples | None
+    """Of the held-out files; None when there are none."""
     folder: Path
     reporter: Reporter
     stop: StopSignal
