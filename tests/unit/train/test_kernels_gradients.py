@@ -41,26 +41,59 @@ def test_lora_is_a_linear_layer_and_two_narrow_ones(biased: bool) -> None:
     _check(fused, x, down, up)
 
 
-def test_lora_drops_for_the_adapter_only_and_the_same_forwards_and_backwards() -> None:
+DROPOUT = [pytest.param(0.1, id="rare, by places"), pytest.param(0.3, id="frequent, by a mask")]
+
+
+def _dropped(shape: tuple[int, int], dropout: float) -> torch.Tensor:
+    """Ones after dropout: a layer whose weight is zero, and whose adapter is the identity."""
+    identity = torch.eye(shape[1], dtype=torch.float64)
+    ones = torch.ones(shape, dtype=torch.float64)
+    result: torch.Tensor = LoraProduct.apply(ones, 0 * identity, None, identity, identity, 1.0, dropout)  # type: ignore[no-untyped-call]
+    return result
+
+
+@pytest.mark.parametrize("dropout", DROPOUT)
+def test_lora_drops_for_the_adapter_only_and_the_same_forwards_and_backwards(dropout: float) -> None:
     weight = _random(5, 6, trained=False)
     x, down, up = _random(7, 6), _random(2, 6), _random(5, 2)
 
     def fused(x: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> Any:
         torch.manual_seed(1)  # gradcheck calls many times: always the same elements
-        return LoraProduct.apply(x, weight, None, down, up, 0.5, 0.3)  # type: ignore[no-untyped-call]
+        return LoraProduct.apply(x, weight, None, down, up, 0.5, dropout)  # type: ignore[no-untyped-call]
 
     torch.manual_seed(1)
-    keep = torch.empty_like(x, dtype=torch.bool).bernoulli_(0.7)
-    stock = x @ weight.t() + 0.5 * (x * keep / 0.7) @ down.t() @ up.t()
-    assert 0 < keep.sum() < keep.numel()
+    ones = _dropped((7, 6), dropout)
+    stock = x @ weight.t() + 0.5 * (x * ones) @ down.t() @ up.t()
+    assert 0 < ones.count_nonzero() < ones.numel()
     assert torch.allclose(fused(x, down, up), stock)
     _check(fused, x, down, up)
 
 
-def test_lora_keeps_the_mean_of_what_it_drops_from() -> None:
-    x, weight, down, up = torch.ones(1, 20_000), torch.zeros(1, 20_000), torch.ones(1, 20_000), torch.ones(1, 1)
-    result = LoraProduct.apply(x, weight, None, down, up, 1.0, 0.25)  # type: ignore[no-untyped-call]
-    assert result.item() == pytest.approx(20_000, rel=0.03)
+@pytest.mark.parametrize("dropout", DROPOUT)
+def test_lora_drops_each_element_with_the_same_probability_and_by_itself(dropout: float) -> None:
+    ones = _dropped((20_000, 8), dropout)
+    gone = (ones == 0).double()
+    assert torch.allclose(ones[ones > 0], torch.tensor(1 / (1 - dropout)).double())  # the mean stays
+    wanted = torch.full((8,), dropout, dtype=torch.float64)
+    assert torch.allclose(gone.mean(0), wanted, atol=0.015)
+    assert torch.allclose(gone[:10_000].mean(0), gone[10_000:].mean(0), atol=0.025)  # from the first to the last
+    assert (gone[:, 1:] * gone[:, :-1]).mean().item() == pytest.approx(dropout**2, abs=0.005)
+    assert (gone[1:] * gone[:-1]).mean().item() == pytest.approx(dropout**2, abs=0.005)
+
+
+@pytest.mark.parametrize("size", [1, 2, 40])
+def test_lora_drops_from_few_elements_too(size: int) -> None:
+    found = torch.stack([_dropped((1, size), 0.125) for _ in range(2000)])
+    assert (found == 0).double().mean().item() == pytest.approx(0.125, abs=0.03)
+
+
+def test_lora_drops_from_a_transposed_input_too() -> None:
+    x, down, up = _random(6, 7).t(), _random(2, 6), _random(5, 2)
+    results = []
+    for layout in (x, x.contiguous()):
+        torch.manual_seed(1)
+        results.append(LoraProduct.apply(layout, torch.zeros(5, 6).double(), None, down, up, 0.5, 0.1))  # type: ignore[no-untyped-call]
+    assert torch.allclose(*results)
 
 
 def test_lora_takes_no_gradient_of_an_input_that_needs_none() -> None:

@@ -3,6 +3,7 @@
 y = x W^T + b + s · drop(x) A^T B^T (arXiv:2106.09685). W and b are frozen: their gradients are never computed.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from peft.tuners import lora
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+RARE = 1 / 8
+"""Up to this share, the places of what is dropped take less memory, 8 bytes each, than a mask of one byte for all."""
 
 
 class LoraProduct(torch.autograd.Function):
@@ -30,37 +34,57 @@ class LoraProduct(torch.autograd.Function):
         scaling: float,
         dropout: float,
     ) -> torch.Tensor:
-        keep = torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - dropout) if dropout else None
+        choice = _choose(x, dropout) if dropout else None
         down, up = down.to(x.dtype), up.to(x.dtype)
-        narrow = _drop(x, keep, dropout) @ down.t()
+        narrow = _drop(x, choice, dropout) @ down.t()
         result = functional.linear(x, weight, bias)
         result.addmm_(narrow, up.t(), alpha=scaling)
-        ctx.save_for_backward(x, weight, down, up, narrow, keep)
+        ctx.save_for_backward(x, weight, down, up, narrow, choice)
         ctx.scaling, ctx.dropout = scaling, dropout
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, down, up, narrow, keep = ctx.saved_tensors
+        x, weight, down, up, narrow, choice = ctx.saved_tensors
         gradient = upstream[0]
         narrow_gradient = (gradient @ up).mul_(ctx.scaling)
         # Its transpose: a product with few columns is faster than one with few rows.
-        of_down = (_drop(x, keep, ctx.dropout).t() @ narrow_gradient).t()
+        of_down = (_drop(x, choice, ctx.dropout).t() @ narrow_gradient).t()
         of_up = (gradient.t() @ narrow).mul_(ctx.scaling)
         of_x = None
         if ctx.needs_input_grad[0]:
             of_x = gradient @ weight
-            if keep is None:
+            if choice is None:
                 of_x.addmm_(narrow_gradient, down)
             else:
-                of_x.add_(_drop(narrow_gradient @ down, keep, ctx.dropout))
+                of_x.add_(_drop(narrow_gradient @ down, choice, ctx.dropout))
         return of_x, None, None, of_down, of_up, None, None
 
 
-def _drop(x: torch.Tensor, keep: torch.Tensor | None, dropout: float) -> torch.Tensor:
-    """Zero what is not kept; the rest is scaled so that the mean stays."""
-    return x if keep is None else (x * keep).mul_(1 / (1 - dropout))
+def _choose(x: torch.Tensor, dropout: float) -> torch.Tensor:
+    """Where to drop, each element with the same probability: a mask of what is kept, or places in the flattened `x`.
+
+    A CPU draws random numbers one by one. So it draws how far it is from one dropped element to the next, which is
+    distributed geometrically: as many numbers as elements are dropped, not as there are.
+    """
+    if x.device.type != "cpu" or dropout > RARE:
+        return torch.empty_like(x, dtype=torch.bool).bernoulli_(1 - dropout)
+    expected = x.numel() * dropout
+    enough = math.ceil(expected + 6 * math.sqrt(expected)) + 6  # six deviations: the end is reached, or as good as
+    places = torch.empty(enough, dtype=torch.long).geometric_(dropout).cumsum_(0).sub_(1)
+    return places[: int(torch.searchsorted(places, x.numel()))]
+
+
+def _drop(x: torch.Tensor, choice: torch.Tensor | None, dropout: float) -> torch.Tensor:
+    """Zero what was chosen; the rest is scaled so that the mean stays."""
+    if choice is None:
+        return x
+    if choice.dtype == torch.bool:
+        return (x * choice).mul_(1 / (1 - dropout))
+    scaled = x.contiguous() * (1 / (1 - dropout))
+    scaled.view(-1).index_fill_(0, choice, 0)
+    return scaled
 
 
 class FusedLinear(lora.Linear):
