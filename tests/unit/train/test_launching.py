@@ -1,13 +1,17 @@
 """The launcher: which command starts the processes of a node, where nodes meet, and what their exit codes mean."""
 
+import importlib.util
 import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Literal
 
 import pytest
-from codetune_api.contracts import ENV_HOSTS, ENV_LEADER
-from codetune_trainer import launching
+from codetune_api.contracts import ENV_HOSTS, ENV_LEADER, ENV_SCRATCH, ENV_STORE, TrainConfig
+from codetune_api.finetune import LoraOverrides
+from codetune_trainer import launching, train
 from codetune_trainer.errors import InvalidParameters, PeerMissing
 
 if TYPE_CHECKING:
@@ -48,6 +52,29 @@ def test_what_the_processes_leave_says_how_the_pod_ends(
 )
 def test_one_process_needs_no_launcher(store: "Store", changes: dict[str, int], expected: bool) -> None:
     assert launching.needs_launcher(store.config(**changes)) is expected
+
+
+@pytest.mark.parametrize(("expected", "quantization"), [(False, None), (True, "Nf4")], ids=["16 bits", "4 bits"])
+def test_only_a_base_in_4_bits_waits_for_the_library_of_4_bits(
+    store: "Store", monkeypatch: pytest.MonkeyPatch, expected: bool, quantization: Literal["Nf4"] | None
+) -> None:
+    config = store.config(lora=LoraOverrides(quantization=quantization))
+    found = []
+
+    def find_library(_: TrainConfig) -> int:
+        found.append(importlib.util.find_spec("bitsandbytes") is not None)
+        return 0
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "bitsandbytes"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(train, "load_config", lambda _: config)
+    monkeypatch.setattr(train, "bring", lambda *_: None)
+    monkeypatch.setattr(importlib, "import_module", lambda _: SimpleNamespace(main=find_library))
+    for place in (ENV_STORE, ENV_SCRATCH):
+        monkeypatch.setenv(place, str(store.root))
+    assert train.main() == 0
+    assert found == [expected]
+    sys.modules.pop("bitsandbytes", None)
 
 
 def test_the_gpus_of_one_node_meet_on_it(store: "Store") -> None:
