@@ -106,6 +106,15 @@ def from_nothing(workshop: "Workshop", options: Mapping[str, Any]) -> dict[str, 
     return describe(workshop.scan(workshop.from_volume("disk"), **options))
 
 
+def test_several_processes_find_what_changed(workshop: "Workshop") -> None:
+    folder = workshop.volume("disk", FILES)
+    time.sleep(2.1)  # the processes trust no younger time stamp
+    workshop.scan(workshop.from_volume("disk"), workers=2)
+    write("pkg0/m3.py", code("changed"))(folder)
+    (folder / "pkg1/m4.py").unlink()
+    assert describe(workshop.scan(workshop.from_volume("disk"), workers=2)) == from_nothing(workshop, {})
+
+
 def test_many_changes_one_after_the_other_lead_to_what_a_scan_from_nothing_finds(
     workshop: "Workshop", monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from codetune_api.project import FileRules
 
 from codetune_trainer.scan.ledger import DIGEST_BYTES, MUST, WANTED, Records
-from codetune_trainer.scan.likeness import ALIKE, Signatures, likenesses
+from codetune_trainer.scan.likeness import ALIKE, BANDS, Signatures, likenesses
 from codetune_trainer.scan.records import REASONS
 
 _MOST_CANDIDATES = 64
@@ -114,10 +114,10 @@ def _reject(copies: Copies, records: Records, index: int, original: Original) ->
 def _find_near_copies(
     copies: Copies, records: Records, firsts: Indices, signatures_of: SignaturesOf, *, reject: bool
 ) -> None:
-    known = _Neighbours(records, signatures_of)
+    known = _Neighbours(signatures_of)
     members = _members(copies)
-    for unit in _that_may_be_alike(records, firsts):
-        near = known.find(unit)
+    for unit, bands in _that_may_be_alike(records, firsts):
+        near = known.find(unit, bands)
         if near and reject:
             original = max(near, key=lambda found: (found.share, -found.index))
             rest = [index for index in members.get(unit, [unit]) if copies.reasons[index] == 0]
@@ -126,7 +126,7 @@ def _find_near_copies(
                 continue
         for original in near:
             _join(copies.groups, records, unit, original.index)
-        known.add(unit)
+        known.add(unit, bands)
 
 
 def _join(groups: dict[int, int], records: Records, first: int, second: int) -> None:
@@ -155,42 +155,41 @@ def _members(copies: Copies) -> dict[int, list[int]]:
     return members
 
 
-def _that_may_be_alike(records: Records, firsts: Indices) -> Iterator[int]:
-    """Units that share a band with another one, in their order."""
+def _that_may_be_alike(records: Records, firsts: Indices) -> Iterator[tuple[int, list[int]]]:
+    """Units that share a band with another one, in their order; and which ones, each with its place in one number."""
     compared = firsts[records["signature"][firsts] >= 0]
     bands = records["bands"][compared]
-    shared = np.zeros(len(compared), np.bool_)
-    for band in bands.T:
-        ordered = np.sort(band)
-        shared |= np.isin(band, ordered[1:][ordered[1:] == ordered[:-1]])
-    return iter(compared[shared].tolist())
+    shared = np.zeros(bands.shape, np.bool_)
+    for place, band in enumerate(bands.T):
+        order = np.argsort(band)
+        same = np.flatnonzero(band[order[1:]] == band[order[:-1]])
+        shared[order[same], place] = shared[order[same + 1], place] = True
+    places = np.arange(BANDS, dtype=np.uint64) << np.uint64(32)
+    for row in np.flatnonzero(shared.any(axis=1)).tolist():
+        yield int(compared[row]), (bands[row] + places)[shared[row]].tolist()
 
 
 class _Neighbours:
     """Units that are kept, by their bands."""
 
-    def __init__(self, records: Records, signatures_of: SignaturesOf) -> None:
-        self._bands = records["bands"]
+    def __init__(self, signatures_of: SignaturesOf) -> None:
         self._signatures_of = signatures_of
-        self._buckets: dict[tuple[int, int], list[int]] = {}
+        self._buckets: dict[int, list[int]] = {}
 
-    def find(self, unit: int) -> list[Original]:
+    def find(self, unit: int, bands: Sequence[int]) -> list[Original]:
         """Those that the unit is alike to."""
-        candidates = dict.fromkeys(
-            other
-            for place in enumerate(self._bands[unit].tolist())
-            for other in self._buckets.get(place, ())[:_MOST_CANDIDATES]
-        )
+        buckets = (self._buckets.get(band, ()) for band in bands)
+        candidates = dict.fromkeys(other for bucket in buckets for other in bucket[:_MOST_CANDIDATES])
         if not candidates:
             return []
         signatures = self._signatures_of([unit, *candidates])
         found = zip(candidates, likenesses(signatures[0], signatures[1:]).tolist(), strict=True)
         return [Original(other, share, "NearDuplicate") for other, share in found if share >= ALIKE]
 
-    def add(self, unit: int) -> None:
+    def add(self, unit: int, bands: Sequence[int]) -> None:
         """One more that others may be alike to."""
-        for place in enumerate(self._bands[unit].tolist()):
-            self._buckets.setdefault(place, []).append(unit)
+        for band in bands:
+            self._buckets.setdefault(band, []).append(unit)
 
 
 def reject_low_quality(records: Records, copies: Copies, low_quality: Mapping[bytes, str]) -> None:

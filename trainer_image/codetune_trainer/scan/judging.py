@@ -1,11 +1,11 @@
-"""Reads and judges batches of files: what each process of a scan does."""
+"""Looks at, reads and judges batches of files: what each process of a scan does."""
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import orjson
@@ -14,6 +14,7 @@ from codetune_api.project import FileRules, Holdout
 from codetune_trainer.manifests import write_parts
 from codetune_trainer.scan.archive_pack import read_packed
 from codetune_trainer.scan.git_objects import BlobReader
+from codetune_trainer.scan.identities import Known, Places, identify
 from codetune_trainer.scan.languages import extension
 from codetune_trainer.scan.ledger import (
     LINE_HELD_OUT,
@@ -37,6 +38,10 @@ _REASON_NUMBERS = {reason: number for number, reason in enumerate(REASONS)}
 _NO_SIGNATURES: Signatures = np.zeros((0, PERMUTATIONS), np.uint16)
 HELD_OUT_SPLIT, TRAIN_SPLIT = b'","split":"holdout"', b'","split":"train"'
 """How a line says its side. Quotes in a path are escaped, so the first such place in a line is this one."""
+BATCH_FILES = 256
+BATCH_BYTES = 4 * 2**20
+"""A batch ends when it has this many files or holds this much text, whichever comes first."""
+_Entry = TypeVar("_Entry")
 
 
 @dataclass(frozen=True)
@@ -61,26 +66,53 @@ class Task:
         return int(self.holdout.fraction * 2**64)
 
 
+class Findings(NamedTuple):
+    """What came of a batch."""
+
+    known: Places
+    """Of each file, its place among those that an earlier scan judged; -1: it was judged now."""
+    judgements: list[Judgement]
+    """Of the others, in their order."""
+
+
 @dataclass
 class Worker:
-    """Reads and judges batches; each process has one."""
+    """Looks at, reads and judges batches; each process has one."""
 
     task: Task
+    known: Known | None = None
+    """What need not be judged again."""
     _judge: Judge = field(init=False)
-    _readers: dict[str, BlobReader | VolumeReader] = field(default_factory=dict)
+    _repositories: dict[str, BlobReader] = field(default_factory=dict)
+    _volumes: dict[str, VolumeReader] = field(default_factory=dict)
     _spill: "_Spill" = field(init=False)
 
     def __post_init__(self) -> None:
         self._judge = Judge(self.task.files, self.task.holdout)
         self._spill = _Spill(self.task.work, f"{os.getpid()}-{os.urandom(4).hex()}")
 
-    def run(self, source_index: int, batch: Sequence[Found], identities: Sequence[bytes]) -> Judgement:
-        """Judge one batch of one source; `identities` are those of its files."""
+    def run(self, source_index: int, batch: Sequence[Found | bytes]) -> Findings:
+        """Judge those of a batch of one source that are not known; what is given by its path is looked at first."""
+        files = self._look_at(source_index, batch)
+        identities = identify(self.task.sources[source_index], files)
+        places = np.full(len(files), -1, np.int64) if self.known is None else self.known.find(identities)
+        pieces = cut_batches(np.flatnonzero(places < 0).tolist(), lambda index: files[index].size)
+        return Findings(places, [self._judge_piece(source_index, files, identities, piece) for piece in pieces])
+
+    def _look_at(self, source_index: int, batch: Sequence[Found | bytes]) -> list[Found]:
+        paths = [entry for entry in batch if not isinstance(entry, Found)]
+        seen = iter(self._volume(source_index).look_at(paths)) if paths else iter(())
+        return [entry if isinstance(entry, Found) else next(seen) for entry in batch]
+
+    def _judge_piece(
+        self, source_index: int, listed: list[Found], named: list[bytes], piece: Sequence[int]
+    ) -> Judgement:
+        files, identities = [listed[index] for index in piece], [named[index] for index in piece]
         origin = self.task.origins[source_index]
         judged: list[Judged] = []
         texts: list[str] = []
         lasting: list[bytes] = []
-        for found, content, identity in zip(batch, self._contents(source_index, batch), identities, strict=True):
+        for found, content, identity in zip(files, self._contents(source_index, files), identities, strict=True):
             lasting.append(b"" if isinstance(content, str) else identity)
             if isinstance(content, str):
                 found, content = found._replace(obstacle=content), None
@@ -96,17 +128,24 @@ class Worker:
             return read_packed(source.root, keys)
         if source.kind == "upload":
             return (read_content(source.root, key) for key in keys)
-        if source.name not in self._readers:
-            git = source.kind == "git"
-            reader = BlobReader(source.root, source.environment or {}) if git else VolumeReader(source.root)
-            self._readers[source.name] = reader
-        reader = self._readers[source.name]
-        return reader.read(keys) if isinstance(reader, BlobReader) else reader.read(keys, READ_LIMIT_BYTES)
+        if source.kind == "volume":
+            return self._volume(source_index).read(keys, READ_LIMIT_BYTES)
+        if source.name not in self._repositories:
+            self._repositories[source.name] = BlobReader(source.root, source.environment or {})
+        return self._repositories[source.name].read(keys)
+
+    def _volume(self, source_index: int) -> VolumeReader:
+        source = self.task.sources[source_index]
+        if source.name not in self._volumes:
+            self._volumes[source.name] = VolumeReader(source.root)
+        return self._volumes[source.name]
 
     def close(self) -> None:
         """End git's processes, close files."""
-        for reader in self._readers.values():
-            reader.close()
+        for repository in self._repositories.values():
+            repository.close()
+        for volume in self._volumes.values():
+            volume.close()
         self._spill.close()
 
     def _contents(self, source_index: int, batch: Sequence[Found]) -> Iterator[bytes | str | None]:
@@ -161,6 +200,22 @@ class Worker:
         comparable = np.array(accepted, np.int64)[taken.comparable]
         records["signature"][comparable] = np.arange(len(comparable))
         return taken.signatures[taken.comparable]
+
+
+def cut_batches(
+    entries: Iterable[_Entry], size_of: Callable[[_Entry], int], most: int = BATCH_FILES
+) -> Iterator[list[_Entry]]:
+    """Files in batches that are worked on together: of `most` files at most, or of BATCH_BYTES and one file."""
+    batch: list[_Entry] = []
+    held = 0
+    for entry in entries:
+        batch.append(entry)
+        held += size_of(entry)
+        if len(batch) >= most or held >= BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 class _Spill:

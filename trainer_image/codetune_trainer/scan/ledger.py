@@ -95,7 +95,7 @@ class Ledger:
     def signatures_of(self, indices: Sequence[int]) -> Signatures:
         """The signatures of files, of shape [indices, PERMUTATIONS]."""
         if self._mapped is None:
-            self._mapped = map_signatures(self.signatures)
+            self._mapped = np.asarray(map_signatures(self.signatures))  # a plain array: looked into faster
         return np.asarray(self._mapped[self.records["signature"][indices]])
 
     def read(self, store: Path, at: int, size: int) -> bytes:

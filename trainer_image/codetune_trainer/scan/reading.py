@@ -3,7 +3,6 @@
 Records are placed by the order of the listing, so the number of processes changes nothing about the dataset.
 """
 
-import hashlib
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,20 +14,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from codetune_trainer.cores import usable_cores
 from codetune_trainer.errors import MORE_SCAN_MEMORY, OutOfMemory
-from codetune_trainer.scan.judging import Task, Worker
-from codetune_trainer.scan.ledger import Bookkeeper, Judgement, Ledger
+from codetune_trainer.scan.identities import Known
+from codetune_trainer.scan.judging import BATCH_FILES, Findings, Task, Worker, cut_batches
+from codetune_trainer.scan.ledger import Bookkeeper, Ledger
 from codetune_trainer.scan.licensing import LARGEST_BYTES, FolderLicences, collect, is_licence_name
-from codetune_trainer.scan.records import UNSETTLED, Found
+from codetune_trainer.scan.records import Found
 from codetune_trainer.scan.remembering import Memory
-from codetune_trainer.scan.sources import Readable
 
-BATCH_FILES = 256
-BATCH_BYTES = 4 * 2**20
-"""A batch ends when it has this many files or holds this much text, whichever comes first."""
+KNOWN_BATCH_FILES = 1024
+"""Files of a batch where most are known."""
 FEW_BATCHES = 4
 """Up to so many, starting processes costs more than it saves."""
 MAX_WORKERS = 16
@@ -37,13 +34,12 @@ _KILLED = "A process that judges files was killed, most likely because the pod r
 
 
 class Batch(NamedTuple):
-    """Files of one source that are to be judged."""
+    """Files of one source."""
 
     source: int
-    files: list[Found]
-    identities: list[bytes]
-    positions: npt.NDArray[np.int64]
-    """Of each file, its place among all files of the scan."""
+    first: int
+    """The place of its first file among all files of the scan; the others follow."""
+    files: list[Found | bytes]
 
 
 def judge_all(
@@ -58,18 +54,35 @@ def judge_all(
         tick: Called with how many files are known, now and then.
     """
     with Bookkeeper(task.work / "signatures") as books:
-        listing = _Listing(task, memory, books)
-        batches = iter(listing)
+        batches = _list_batches(task, BATCH_FILES if memory is None else KNOWN_BATCH_FILES)
         first = list(islice(batches, FEW_BATCHES + 1))
         count = workers or (1 if len(first) <= FEW_BATCHES else min(MAX_WORKERS, usable_cores()))
         judge = _judge_here if count == 1 else _judge_in_pool
+        known = None if memory is None else memory.known
+        total = 0
+        for batch, findings in judge(task, known, chain(first, batches), count):
+            if memory is not None:
+                memory.check_meanwhile()
+            _keep(books, batch, findings, memory)
+            total = batch.first + len(batch.files)
+            tick(total)
         if memory is None or memory.is_whole():
-            for batch, judgement in judge(task, chain(first, batches), count):
-                books.add(batch.positions, judgement)
-                tick(listing.total)
-            return books.finish(listing.total)
+            return books.finish(total)
     # Only now that the books are closed: both write the same file of signatures.
     return judge_all(task, None, workers, tick)
+
+
+def _keep(books: Bookkeeper, batch: Batch, findings: Findings, memory: Memory | None) -> None:
+    positions = batch.first + np.arange(len(batch.files))
+    known = findings.known >= 0
+    if memory is not None and known.any():
+        records, signatures = memory.recall(findings.known[known])
+        records["source"] = batch.source
+        books.add_remembered(positions[known], records, signatures, memory.stores, memory.kinds)
+    new = positions[~known]
+    for judgement in findings.judgements:
+        books.add(new[: len(judgement.records)], judgement)
+        new = new[len(judgement.records) :]
 
 
 def find_licences(task: Task, source_index: int) -> FolderLicences:
@@ -93,87 +106,38 @@ def _is_licence_file(found: Found) -> bool:
     return not found.obstacle and found.size <= LARGEST_BYTES and is_licence_name(found.name)
 
 
-class _Listing:
-    """Lists all sources, takes what is remembered into the books, and gives the rest in batches."""
-
-    def __init__(self, task: Task, memory: Memory | None, books: Bookkeeper) -> None:
-        self._task = task
-        self._memory = memory
-        self._books = books
-        self.total = 0
-        """Files listed so far."""
-
-    def __iter__(self) -> Iterator[Batch]:
-        for index, source in enumerate(self._task.sources):
-            files: list[Found] = []
-            identities: list[bytes] = []
-            places: list[int] = []
-            held = 0
-            for found, identity, place in self._unknown(index, source):
-                files.append(found)
-                identities.append(identity)
-                places.append(place)
-                held += found.size
-                if len(files) >= BATCH_FILES or held >= BATCH_BYTES:
-                    yield Batch(index, files, identities, np.array(places, np.int64))
-                    files, identities, places, held = [], [], [], 0
-            if files:
-                yield Batch(index, files, identities, np.array(places, np.int64))
-
-    def _unknown(self, index: int, source: Readable) -> Iterator[tuple[Found, bytes, int]]:
-        """The files of a source that nothing is remembered of, with their places."""
-        listed = iter(source.list())
-        while files := list(islice(listed, _LISTED_TOGETHER)):
-            first = self.total
-            self.total += len(files)
-            identities = [identify(source, found) for found in files]
-            known = self._recall(index, identities, first)
-            for offset, (found, identity) in enumerate(zip(files, identities, strict=True)):
-                if not known[offset]:
-                    yield found, identity, first + offset
-
-    def _recall(self, index: int, identities: list[bytes], first: int) -> npt.NDArray[np.bool_]:
-        if self._memory is None:
-            return np.zeros(len(identities), np.bool_)
-        known, records, signatures = self._memory.recall(identities)
-        records["source"] = index
-        positions = first + np.flatnonzero(known)
-        self._books.add_remembered(positions, records, signatures, self._memory.stores, self._memory.kinds)
-        return known
+def _list_batches(task: Task, most: int) -> Iterator[Batch]:
+    """All files in batches of at most so many."""
+    first = 0
+    for index, source in enumerate(task.sources):
+        for files in cut_batches(source.walk(), _known_size, most):
+            yield Batch(index, first, files)
+            first += len(files)
 
 
-_LISTED_TOGETHER = 1024
+def _known_size(entry: Found | bytes) -> int:
+    """Bytes of a file; 0 before anybody looked at it."""
+    return entry.size if isinstance(entry, Found) else 0
 
 
-def identify(source: Readable, found: Found) -> bytes:
-    """16 bytes that change when a file's verdict could; empty when nothing tells that it didn't.
-
-    Args:
-        source: Where the file is.
-        found: As it was listed.
-    """
-    if found.stamp == UNSETTLED:
-        return b""
-    told = f"{source.name}\0{source.digest}\0{found.path}\0{found.size}\0{found.stamp}\0{found.obstacle}\0"
-    return hashlib.blake2b(told.encode() + found.key, digest_size=16).digest()
-
-
-def _judge_here(task: Task, batches: Iterable[Batch], _: int) -> Iterator[tuple[Batch, Judgement]]:
-    worker = Worker(task)
+def _judge_here(task: Task, known: Known | None, batches: Iterable[Batch], _: int) -> Iterator[tuple[Batch, Findings]]:
+    worker = Worker(task, known)
     try:
         for batch in batches:
-            yield batch, worker.run(batch.source, batch.files, batch.identities)
+            yield batch, worker.run(batch.source, batch.files)
     finally:
         worker.close()
 
 
-def _judge_in_pool(task: Task, batches: Iterable[Batch], count: int) -> Iterator[tuple[Batch, Judgement]]:
+def _judge_in_pool(
+    task: Task, known: Known | None, batches: Iterable[Batch], count: int
+) -> Iterator[tuple[Batch, Findings]]:
     context = multiprocessing.get_context(_start_method())
-    with ProcessPoolExecutor(count, context, _set_task, (task,)) as pool:
-        waiting: deque[tuple[Batch, Future[Judgement]]] = deque()
+    with ProcessPoolExecutor(count, context, _set_task, (task, known)) as pool:
+        waiting: deque[tuple[Batch, Future[Findings]]] = deque()
         try:
             for batch in batches:
-                waiting.append((batch, pool.submit(_run_batch, batch.source, batch.files, batch.identities)))
+                waiting.append((batch, pool.submit(_run_batch, batch.source, batch.files)))
                 if len(waiting) > 3 * count:  # bounded, so that memory does not grow with the number of files
                     yield _await(waiting)
             while waiting:
@@ -191,25 +155,25 @@ def _start_method() -> str:
     return "fork" if alone else "spawn"
 
 
-def _await(waiting: deque[tuple[Batch, Future[Judgement]]]) -> tuple[Batch, Judgement]:
+def _await(waiting: deque[tuple[Batch, Future[Findings]]]) -> tuple[Batch, Findings]:
     batch, future = waiting.popleft()
     return batch, future.result()
 
 
-_task: Task | None = None  # of a pool's process: the executor offers no other place for what a process keeps
+_given: tuple[Task, Known | None] | None = None  # of a pool's process: the executor has no other place for it
 
 
-def _set_task(task: Task) -> None:
-    global _task
-    _task = task
+def _set_task(task: Task, known: Known | None) -> None:
+    global _given
+    _given = (task, known)
 
 
 @cache
 def _worker() -> Worker:
     """The worker of this process, made with its first batch: an error in the pool's initializer would not be told."""
-    assert _task is not None
-    return Worker(_task)
+    assert _given is not None
+    return Worker(*_given)
 
 
-def _run_batch(source: int, files: list[Found], identities: list[bytes]) -> Judgement:
-    return _worker().run(source, files, identities)
+def _run_batch(source: int, files: list[Found | bytes]) -> Findings:
+    return _worker().run(source, files)

@@ -8,9 +8,10 @@ change, and its loss costs no more than the time of a full scan.
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from codetune_trainer.manifests import is_intact
 from codetune_trainer.scan.deciding import Sides
+from codetune_trainer.scan.identities import Known, Places
 from codetune_trainer.scan.judging import HELD_OUT_SPLIT, TRAIN_SPLIT, Task
 from codetune_trainer.scan.ledger import LINE_HELD_OUT, RECORD, Kind, Ledger, Records
 from codetune_trainer.scan.likeness import Signatures, map_signatures
@@ -55,31 +57,28 @@ class Memory:
     kinds: Sequence[Kind]
     stores: Sequence[Path]
     signatures: Signatures
-    _order: npt.NDArray[np.int64]
-    """Sorts the identities."""
-    _whole: Future[bool]
-    _next: int = 0
-    """Where the record of the next file is, if nothing came or went."""
+    known: Known
+    _whole: Callable[[], bool]
+    _checking: Future[bool] | None = None
+
+    def check_meanwhile(self) -> None:
+        """Begin to read the lines that it points to: they are many. By a thread, so after processes are forked."""
+        if self._checking is None:
+            thread = ThreadPoolExecutor(1)
+            self._checking = thread.submit(self._whole)
+            thread.shutdown(wait=False)
 
     def is_whole(self) -> bool:
         """Whether the lines that it points to are as they were written; takes until that is known."""
-        return self._whole.result()
+        self.check_meanwhile()
+        assert self._checking is not None
+        return self._checking.result()
 
-    def recall(self, identities: list[bytes]) -> tuple[npt.NDArray[np.bool_], Records, Signatures]:
-        """Which files are known, their records in order, and the signatures that those point to, in order."""
-        asked, there = np.array(identities, "S16"), self.records["identity"]
-        last = len(there) - 1
-        places = np.minimum(np.arange(self._next, self._next + len(asked)), last)
-        elsewhere = there[places] != asked
-        found = np.searchsorted(there, asked[elsewhere], sorter=self._order)
-        places[elsewhere] = self._order[np.minimum(found, last)]
-        known = (there[places] == asked) & (asked != b"")
-        if known.any():
-            behind = np.flatnonzero(known)[-1]
-            self._next = int(places[behind]) + len(asked) - int(behind)
-        records = self.records[places[known]]
+    def recall(self, places: Places) -> tuple[Records, Signatures]:
+        """The records of known files, in order, and the signatures that those point to, in order."""
+        records = self.records[places]
         compared = records["signature"][records["signature"] >= 0]
-        return known, records, np.asarray(self.signatures[compared])
+        return records, np.asarray(self.signatures[compared])
 
 
 def read_dataset(folder: Path) -> str | None:
@@ -108,12 +107,9 @@ def load_memory(folder: Path, datasets: Path, rules: str) -> Memory | None:
     records = np.fromfile(folder / _RECORDS, RECORD)
     if not len(records):
         return None
-    order = np.argsort(records["identity"], kind="stable")
     stores = [lines, folder / _LINES, folder / _ROWS]
-    thread = ThreadPoolExecutor(1)  # the dataset is large, and the files can be listed meanwhile
-    whole = thread.submit(is_intact, lines.parent, meta.lines)
-    thread.shutdown(wait=False)
-    return Memory(records, meta.kinds, stores, map_signatures(folder / _SIGNATURES), order, whole)
+    signatures, known = map_signatures(folder / _SIGNATURES), Known.of(records["identity"])
+    return Memory(records, meta.kinds, stores, signatures, known, partial(is_intact, lines.parent, meta.lines))
 
 
 def save_memory(folder: Path, ledger: Ledger, sides: Sides, dataset: Path, lines: FileEntry, rules: str) -> None:

@@ -16,7 +16,7 @@ from codetune_trainer.scan.git_fetching import fetch_git
 from codetune_trainer.scan.git_tree import GitTree, list_tree
 from codetune_trainer.scan.records import Found
 from codetune_trainer.scan.upload_tree import UploadPlace, find_version, list_version
-from codetune_trainer.scan.volumes import find_root, list_folder
+from codetune_trainer.scan.volumes import find_root, list_folder, walk_folder
 
 _TOLD = 3
 """Sources whose trouble is told in full when none can be used."""
@@ -55,6 +55,10 @@ class Readable:
         if self.kind == "upload":
             return list_version(self.root, self.commit)
         return list_folder(self.root, named)
+
+    def walk(self) -> Iterator[Found | bytes]:
+        """As `list`; of what takes a look at it, which is some work, no more than its path."""
+        return walk_folder(self.root) if self.kind == "volume" else self.list()
 
 
 def prepare(source: Source, cache: Path, places: Places, wants: Callable[[Found], bool], known: str = "") -> Readable:
