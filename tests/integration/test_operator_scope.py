@@ -31,6 +31,14 @@ PROJECT = {
 }
 
 
+CLAIM = {
+    "apiVersion": "v1",
+    "kind": "PersistentVolumeClaim",
+    "metadata": {"name": "codetune-artifacts", "finalizers": ["example.com/hold"]},
+    "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+}
+
+
 @pytest.fixture
 def empty(installation: "Installation") -> Iterator[TrialCluster]:
     """The cluster without an operator."""
@@ -58,7 +66,8 @@ def scoped(empty: TrialCluster, tmp_path: Path) -> Iterator[tuple[TrialCluster, 
 
 def install(running: TrialCluster, folder: Path, *named: str) -> None:
     values = {"watchNamespaces": list(named), "crds": {"enabled": False}, "userRoles": {"enabled": False}}
-    assert not [obj for obj in render_chart(values) if obj["kind"].startswith("ClusterRole")]
+    roles = [obj["metadata"]["name"] for obj in render_chart(values) if obj["kind"] == "ClusterRole"]
+    assert roles == ["codetune-operator-ending"], "it can look at no more than the end of its namespaces"
     (folder / "settings.yaml").write_text(apply_chart(running.kubectl, values, RELEASE, SYSTEM))
 
 
@@ -136,6 +145,46 @@ def test_a_named_namespace_that_is_gone_holds_up_no_other_one_and_may_come_back(
         assert process.wait(timeout=30) == 0
         for name in (HERE, AWAY):
             empty.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.mark.parametrize(
+    ("going", "restarted"),
+    [pytest.param("going-first", False, id="it goes on running"), pytest.param("going-next", True, id="it was down")],
+)
+def test_a_named_namespace_ends_though_it_took_the_operators_role_away_first(
+    going: str, restarted: bool, empty: TrialCluster, tmp_path: Path
+) -> None:
+    beside = f"beside-{going}"
+    for name in (beside, going):
+        empty.kubectl("create", "namespace", name)
+    install(empty, tmp_path, beside, going)
+    url, log = f"http://127.0.0.1:{free_port()}/healthz", tmp_path / "operator.log"
+    process = start(empty, tmp_path, url)
+    try:
+        empty.kubectl("-n", going, "apply", "-f", "-", text=yaml.safe_dump_all([PROJECT, CLAIM]))
+        held = ("-n", going, "get", "cproj", "shop", "-o", "jsonpath={.metadata.finalizers}")
+        empty.wait_for(lambda: "artifacts" in empty.kubectl(*held), f"the project is held: {log.read_text()}")
+        if restarted:
+            process.terminate()
+            process.wait(timeout=30)
+        empty.kubectl("-n", going, "delete", "rolebinding,role", f"{RELEASE}-operator")
+        empty.kubectl("delete", "namespace", going, "--wait=false")
+        if restarted:
+            empty.wait_for(
+                lambda: "deletionTimestamp" in empty.kubectl("-n", going, "get", "cproj", "-o", "yaml"), "it ends"
+            )
+            process = start(empty, tmp_path, url)
+        find = ("-n", going, "get", "cproj", "-o", "name")
+        empty.wait_for(lambda: not empty.kubectl(*find), f"the project goes: {log.read_text()}", seconds=60)
+        # The claim stood for a store that there still is: without one there is nothing to wait for.
+        release = '{"metadata": {"finalizers": null}}'
+        empty.kubectl("-n", going, "patch", "pvc", "codetune-artifacts", "--type=merge", "-p", release)
+        empty.kubectl("wait", "--for=delete", f"namespace/{going}", "--timeout=60s")
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+        for name in (beside, going):
+            empty.kubectl("delete", "namespace", name, "--wait=false", check=False)
 
 
 def test_without_its_rights_the_operator_says_which_one_it_lacks(tmp_path: Path) -> None:

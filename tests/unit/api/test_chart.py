@@ -123,14 +123,25 @@ def test_store_services_run_from_the_image_of_the_operator_unless_told_otherwise
         assert pod["containers"][0]["image"] == "registry.example.com/codetune-operator:7"
 
 
-def test_named_namespaces_get_roles_and_no_cluster_role_for_the_operator() -> None:
+def test_named_namespaces_get_roles_and_a_cluster_role_that_only_lets_go() -> None:
     objects = render_chart({"watchNamespaces": ["a", "b"]})
     roles = [
         found["metadata"]["namespace"] for found in find(objects, "Role") if "key" not in found["metadata"]["name"]
     ]
     assert roles == ["a", "b"]
-    assert not find(objects, "ClusterRole", "operator")
-    assert not find(objects, "ClusterRoleBinding")
+    (ending,) = [found for found in find(objects, "ClusterRole") if "operator" in found["metadata"]["name"]]
+    assert ending["rules"] == [
+        {"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["a", "b"], "verbs": ["get"]},
+        {"apiGroups": ["codetune.dev"], "resources": ["projects", "finetunes"], "verbs": ["list", "patch"]},
+    ]
+    (binding,) = find(objects, "ClusterRoleBinding")
+    assert binding["roleRef"]["name"] == ending["metadata"]["name"]
+    assert binding["subjects"] == find(objects, "RoleBinding", "key")[0]["subjects"]
+
+
+def test_all_namespaces_need_no_role_for_their_end(default: Objects) -> None:
+    assert not find(default, "ClusterRole", "ending")
+    assert not find(default, "ClusterRoleBinding", "ending")
 
 
 @pytest.mark.parametrize(
