@@ -6,6 +6,7 @@ OperatorError
 │   ├── ForbiddenError        the operator may not do this
 │   ├── InvalidObjectError    an object was refused as invalid
 │   ├── OccupiedError         an object of that name is somebody else's
+│   │   └── LeftoverError     it is of an earlier resource of the same name, and goes by itself
 │   └── NamespaceTerminatingError  nothing new may be made in a namespace that goes away
 ├── TemporaryError            trying again later helps
 │   └── ConflictError         somebody else changed the object meanwhile
@@ -35,6 +36,10 @@ class InvalidObjectError(PermanentError):
 
 class OccupiedError(PermanentError):
     """Somebody else has an object of that name, and keeps what is to be written to it."""
+
+
+class LeftoverError(OccupiedError):
+    """What an earlier resource of the same name had is still there; the garbage collector removes it."""
 
 
 class NamespaceTerminatingError(PermanentError):

@@ -162,7 +162,7 @@ def _build_kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     built = kopf.OperatorSettings()
     # Our Events are about what a person wants to see, not about handlers.
     built.posting.enabled = False
-    # With named namespaces the operator may not watch namespaces and CRDs.
+    # With named namespaces the operator may not list and watch namespaces and CRDs.
     built.scanning.disabled = bool(settings.namespaces)
     # A connection that died without a word is noticed.
     built.watching.server_timeout = 270

@@ -169,6 +169,29 @@ def test_applying_the_same_again_changes_nothing(store: "Widgets") -> None:
     assert again["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
 
 
+def test_an_apply_that_names_a_uid_changes_that_object_alone(store: "Widgets") -> None:
+    def send(uid: str, size: int) -> "Reply":
+        body = store.build("w", {"model": "a", "size": size})
+        body["metadata"]["uid"] = uid
+        return store.patch("w", body, "apply", fieldManager="one", force="true")
+
+    nobody = send("0f8c2a52-8b40-4d4f-9c7c-0c5f0f4f8a11", 5)
+    assert (nobody.status, nobody.body["reason"]) == (409, "Conflict")
+    made = apply(store, {"model": "a", "size": 4}, "one").body
+    assert send(made["metadata"]["uid"], 5).body["spec"]["size"] == 5
+    # As a conflict or as a change of a field that is immutable.
+    assert send("0f8c2a52-8b40-4d4f-9c7c-0c5f0f4f8a11", 6).status in {409, 422}
+    assert store.get("w")["spec"]["size"] == 5
+
+
+def test_a_dry_run_of_an_empty_merge_is_a_look(store: "Widgets") -> None:
+    assert store.patch("w", {}, dryRun="All").status == 404
+    made = store.create("w", {"model": "a"})
+    reply = store.patch("w", {}, dryRun="All")
+    assert (reply.status, reply.body["metadata"]["uid"]) == (200, made["metadata"]["uid"])
+    assert store.get("w")["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+
+
 def test_what_an_applier_names_no_more_is_removed(store: "Widgets") -> None:
     apply(store, {"model": "a", "color": "red", "size": 5, "limits": {"x": 1, "y": 2}}, "one")
     spec = apply(store, {"model": "a", "limits": {"x": 1}}, "one").body["spec"]

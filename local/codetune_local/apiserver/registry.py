@@ -15,6 +15,7 @@ from codetune_local.apiserver.errors import (
     ApiError,
     already_exists,
     bad_request,
+    conflict,
     invalid,
     method_not_allowed,
     namespace_terminating,
@@ -267,6 +268,9 @@ class Registry:
         if self.storage.get(self.store_key(info), namespace, name) is None:
             if subresource:
                 raise not_found(info.plural, info.group, name)
+            if uid := body["metadata"].get("uid"):
+                why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                raise conflict(info.plural, info.group, name, why)
             fresh = applying.apply(None, body, schema, **options)
             return self.create(info, namespace, fresh, dry_run=dry_run, tracked=False), True
         more: dict[str, Any] = {"subresource": subresource, "tracked": False, "dry_run": dry_run}

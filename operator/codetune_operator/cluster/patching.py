@@ -4,8 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from codetune_api.metadata import FINALIZER
+
 from codetune_operator.cluster.connecting import MERGE_PATCH, Cluster
 from codetune_operator.cluster.kinds import kind_of
+from codetune_operator.errors import MissingError
 
 Obj = dict[str, Any]
 
@@ -34,6 +37,26 @@ async def patch_finalizers(cluster: Cluster, *, live: Obj, finalizers: Sequence[
         OperatorError: The server refused, or could not be reached.
     """
     return await _patch(cluster, live, {"metadata": {"finalizers": list(finalizers)}})
+
+
+async def drop_finalizer(cluster: Cluster, *, live: Obj) -> Obj | None:
+    """Take Codetune's finalizer off.
+
+    Returns:
+        The object as it is now, or None when it has none, or is gone.
+
+    Raises:
+        ConflictError: The object has changed since it was observed.
+        OperatorError: The server refused, or could not be reached.
+    """
+    present = live["metadata"].get("finalizers") or []
+    if FINALIZER not in present:
+        return None
+    try:
+        return await patch_finalizers(cluster, live=live, finalizers=[entry for entry in present if entry != FINALIZER])
+    except MissingError:
+        # Somebody else let it go.
+        return None
 
 
 def build_merge_patch(before: Obj, after: Obj) -> Obj:

@@ -36,10 +36,10 @@ def translate_refusal(code: int, content: bytes, what: str) -> OperatorError:
         return _translate_forbidden(message)
     if code == 404:
         return MissingError(message)
-    if code == 409 and "FieldManagerConflict" in _causes(status):
-        cure = "an object of this name is there already and is not Codetune's: remove it, or choose another name"
-        return OccupiedError(f"{message}: {cure}.")
-    if code == 409:
+    if code == 409 and "FieldManagerConflict" in _causes(status, "reason"):
+        return OccupiedError(f"{message}: an object of this name is there already and is not Codetune's.")
+    # A patch that names a uid is refused as invalid where another object is in its place.
+    if code == 409 or (code == 422 and "metadata.uid" in _causes(status, "field")):
         return ConflictError(message)
     if code in {400, 405, 406, 413, 415, 422} or _NO_SUCH_FIELD in message:
         return InvalidObjectError(message)
@@ -60,13 +60,13 @@ def _translate_forbidden(message: str) -> OperatorError:
 
 def _is_terminating(status: dict[str, Any]) -> bool:
     """Both forms: an object refused in a namespace that goes away."""
-    named = "NamespaceTerminating" in _causes(status)
+    named = "NamespaceTerminating" in _causes(status, "reason")
     return named or "because it is being terminated" in str(status.get("message", ""))
 
 
-def _causes(status: dict[str, Any]) -> list[str]:
-    """Reasons of the single causes that an answer names."""
-    return [str(cause.get("reason", "")) for cause in (status.get("details") or {}).get("causes") or []]
+def _causes(status: dict[str, Any], key: str) -> list[str]:
+    """The `reason` or `field` of each single cause that an answer names."""
+    return [str(cause.get(key, "")) for cause in (status.get("details") or {}).get("causes") or []]
 
 
 def _read_status(content: bytes) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from codetune_api.digests import digest_value
@@ -14,11 +14,13 @@ from codetune_operator.cluster.connecting import Cluster
 from codetune_operator.cluster.deleting import delete
 from codetune_operator.cluster.eventing import EventRecorder
 from codetune_operator.cluster.kinds import CLAIM, DEPLOYMENT, JOB, POLICIES, SERVICE, kind_of
-from codetune_operator.cluster.patching import patch_finalizers, patch_status
+from codetune_operator.cluster.patching import drop_finalizer, patch_finalizers, patch_status
+from codetune_operator.cluster.peeking import peek
 from codetune_operator.cluster.pushing import push_adapters
-from codetune_operator.errors import MissingError, NamespaceTerminatingError, OperatorError
+from codetune_operator.errors import ConflictError, NamespaceTerminatingError, OperatorError
 from codetune_operator.handlers.asking import ServingReports
 from codetune_operator.handlers.storing import Store
+from codetune_operator.reconcile.owning import check_owner
 from codetune_operator.reconcile.plan import ChildRef, EventSpec, Obj, Plan
 
 logger = logging.getLogger(__name__)
@@ -32,9 +34,11 @@ _WATCHED = frozenset(kind.name for kind in (JOB, DEPLOYMENT, SERVICE, CLAIM, *PO
 
 @dataclass(frozen=True)
 class _Applied:
-    """What was applied last, and what came of it."""
+    """What was applied last, and what came of it: whose it is, and how it looked."""
 
     wanted: str
+    uid: str
+    owners: list[Obj]
     live: str
     time: float
 
@@ -81,23 +85,34 @@ class Executor:
             live = await self.write_status(live, plan.status.to_wire())
         for event in plan.events:
             await self.record(live, event)
-        if plan.finalizer == "Remove":
-            await self._remove_finalizer(live)
+        if plan.finalizer == "Remove" and (written := await drop_finalizer(self.cluster, live=live)) is not None:
+            self._take_in(written)
         return news
 
     async def apply(self, obj: Obj) -> None:
-        """Apply an object, unless it is known to be so already."""
+        """Apply an object, unless it is known to be so already.
+
+        Raises:
+            OccupiedError: What is there is not ours to change.
+            OperatorError: The server refused, or could not be reached.
+        """
         wanted = _sign(obj)
         place = (obj["kind"], obj["metadata"]["namespace"], obj["metadata"]["name"])
         digest = wanted["metadata"]["annotations"][ANNOTATION_CONFIG_DIGEST]
         if self._is_applied(place, obj, digest):
             return
-        watched = obj["kind"] in _WATCHED
-        # One that was never seen with our label is either not there, or somebody else's, which is left as it is.
-        live = await apply(self.cluster, obj=wanted, force=not watched or self._see(obj) is not None)
-        if watched and self.store.put(live):
+        uid = await self._find_own(place, obj)
+        try:
+            live = await apply(self.cluster, obj=wanted, uid=uid)
+        except ConflictError:
+            # Its end was missed, so what is there is asked for the next time.
+            self.forget(obj)
+            if (seen := self._see(obj)) is not None:
+                self.store.remove(seen)
+            raise
+        if obj["kind"] in _WATCHED and self.store.put(live):
             self.wake(live)
-        self._applied[place] = _Applied(digest, _project(live), self.clock())
+        self._applied[place] = _Applied(digest, live["metadata"]["uid"], _owners(live), _project(live), self.clock())
 
     async def write_status(self, live: Obj, status: Obj) -> Obj:
         """Write a status if it changed. Returns: the object as it is now."""
@@ -126,6 +141,25 @@ class Executor:
         seen = self._see(obj)
         return seen is not None and _project(seen) == applied.live
 
+    async def _find_own(self, place: tuple[str, str, str], obj: Obj) -> str | None:
+        """The uid of the object that is to be changed; None where there is none. Raises: OperatorError.
+
+        The API server is asked only about what was neither seen nor applied before: what somebody else made does not
+        carry our label, so the watches do not tell of it.
+        """
+        applied = self._applied.get(place)
+        if applied is not None and obj["kind"] not in _WATCHED and applied.owners == _owners(obj):
+            return applied.uid
+        _, namespace, name = place
+        live = self._see(obj)
+        if live is None:
+            kind = kind_of(obj["apiVersion"], obj["kind"])
+            live = await peek(self.cluster, kind=kind, namespace=namespace, name=name)
+        if live is None:
+            return None
+        check_owner(live, obj)
+        return str(live["metadata"]["uid"])
+
     def _see(self, obj: Obj) -> Obj | None:
         """What the watches have of an object of this kind and name."""
         metadata = obj["metadata"]
@@ -136,18 +170,26 @@ class Executor:
         try:
             await self.recorder.record(about=live, event=event)
         except NamespaceTerminatingError:
-            return  # nobody will be there to read it
+            # Nobody will be there to read it; what is to be done after the end of the namespace is told here.
+            if event.type == "Warning":
+                logger.warning("%s: %s", live["metadata"]["name"], event.message)
         except OperatorError as error:
-            logger.warning("Event %s about %s is lost: %s", event.reason, live["metadata"]["name"], error)
+            told = (event.reason, live["metadata"]["name"], event.message, error)
+            logger.warning("Event %s about %s, %r, is lost: %s", *told)
 
     async def _delete(self, namespace: str, child: ChildRef) -> None:
-        there = await delete(self.cluster, namespace=namespace, child=child)
-        self._applied.pop((child.kind, namespace, child.name), None)
-        if there or child.kind not in _WATCHED:
+        known = self.store.get(kind_of(child.api_version, child.kind), namespace, child.name)
+        applied = self._applied.pop((child.kind, namespace, child.name), None)
+        if child.uid is None and child.kind in _WATCHED:
+            if known is None:
+                return  # not there, or somebody else's
+            child = replace(child, uid=known["metadata"]["uid"])
+        elif child.uid is None and applied is not None:
+            child = replace(child, uid=applied.uid)
+        if await delete(self.cluster, namespace=namespace, child=child):
             return
         # The plan came from a snapshot that holds it, so its end was missed: no watch will tell of it any more.
-        known = self.store.get(kind_of(child.api_version, child.kind), namespace, child.name)
-        if known is not None and child.uid in (None, known["metadata"]["uid"]) and self.store.remove(known):
+        if known is not None and child.uid == known["metadata"]["uid"] and self.store.remove(known):
             self.wake(known)
 
     async def _add_finalizer(self, live: Obj) -> Obj:
@@ -158,23 +200,16 @@ class Executor:
         self._take_in(written)
         return written
 
-    async def _remove_finalizer(self, live: Obj) -> None:
-        present = live["metadata"].get("finalizers") or []
-        rest = [entry for entry in present if entry != FINALIZER]
-        if rest == present:
-            return
-        try:
-            self._take_in(await patch_finalizers(self.cluster, live=live, finalizers=rest))
-        except MissingError:
-            # Somebody else let it go.
-            return
-
 
 def _sign(obj: Obj) -> Obj:
     """The object with the digest of what it was made from, so that a person sees whether it is current."""
     metadata = obj["metadata"]
     annotations = {**metadata.get("annotations", {}), ANNOTATION_CONFIG_DIGEST: digest_value(obj)}
     return {**obj, "metadata": {**metadata, "annotations": annotations}}
+
+
+def _owners(obj: Obj) -> list[Obj]:
+    return obj["metadata"].get("ownerReferences") or []
 
 
 def _project(live: Obj) -> str:

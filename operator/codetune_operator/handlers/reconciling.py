@@ -8,7 +8,16 @@ from codetune_api.common import Condition
 from pydantic import ValidationError
 
 from codetune_operator.cluster.kinds import FINETUNE, MODELDEPLOYMENT, PROJECT, Kind
-from codetune_operator.errors import ForbiddenError, MissingError, NamespaceTerminatingError, PermanentError
+from codetune_operator.cluster.peeking import is_ending
+from codetune_operator.errors import (
+    ForbiddenError,
+    LeftoverError,
+    MissingError,
+    NamespaceTerminatingError,
+    OccupiedError,
+    OperatorError,
+    PermanentError,
+)
 from codetune_operator.handlers.executing import Executor
 from codetune_operator.handlers.keys import STORE, Key
 from codetune_operator.handlers.observing import Observer, deployment_slot, finetune_slot, project_slot
@@ -22,6 +31,9 @@ Obj = dict[str, Any]
 
 REFUSED_SECONDS = 300.0
 """When something is tried again that the API server refuses for good."""
+OCCUPIED_SECONDS = 60.0
+"""When it is looked again whether an object is still in the way."""
+LEFTOVER_SECONDS = 5.0
 TERMINATING_SECONDS = 5.0
 _KINDS: dict[str, Kind] = {kind.name: kind for kind in (PROJECT, FINETUNE, MODELDEPLOYMENT)}
 
@@ -49,17 +61,15 @@ class Reconciler:
         except ValidationError as error:
             await self._refuse(raw, error)
             return None
-        except NamespaceTerminatingError:
-            return self._note_terminating(key.namespace)
         except MissingError:
             # It went away while we looked; its DELETED event comes.
             return None
         except PermanentError as error:
-            reason = "Forbidden" if isinstance(error, ForbiddenError) else "Refused"
+            if await self._tells_of_the_end(error, key.namespace):
+                return self._note_terminating(key.namespace)
             # Something may have been written before the refusal, so what was observed first is old.
             latest = self.store.get(_KINDS[key.kind], key.namespace, key.name) or raw
-            await self._tell(latest, reason, f"The API server refused: {error}")
-            return REFUSED_SECONDS
+            return await self._tell_refusal(latest, error)
 
     async def _reconcile(self, key: Key, raw: Obj) -> float | None:
         now = datetime.now(UTC)
@@ -96,14 +106,14 @@ class Reconciler:
         plan = store.reconcile(view, self.settings, datetime.now(UTC))
         try:
             await self.executor.execute({"metadata": {"namespace": key.namespace, "name": key.name}}, plan)
-        except NamespaceTerminatingError:
-            return self._note_terminating(key.namespace)
         except PermanentError as error:
+            if await self._tells_of_the_end(error, key.namespace):
+                return self._note_terminating(key.namespace)
             # No resource has a status for it, so those who need it are told.
-            event = EventSpec("Warning", "StoreServiceRefused", f"The API server refused the store service: {error}")
+            event = EventSpec("Warning", "StoreServiceRefused", f"The store service can't be made: {error}")
             for raw in self.store.select(PROJECT, key.namespace):
                 await self.executor.record(raw, event)
-            return REFUSED_SECONDS
+            return OCCUPIED_SECONDS if isinstance(error, OccupiedError) else REFUSED_SECONDS
         return plan.requeue_after
 
     async def _execute(self, raw: Obj, plan: Plan) -> float | None:
@@ -119,7 +129,17 @@ class Reconciler:
             await self.executor.execute(raw, Plan(finalizer="Remove"))
             return
         mistakes = "; ".join(describe_mistakes(error))
-        await self._tell(raw, "InvalidSpec", f"This resource can't be read: {mistakes}. Correct it and apply it again.")
+        message = f"This resource can't be read: {mistakes}. Correct it and apply it again."
+        await self._tell(raw, conditions.stalled("InvalidSpec", message))
+
+    async def _tells_of_the_end(self, error: PermanentError, namespace: str) -> bool:
+        """Whether something is refused because its namespace goes away; a Role in it may be gone before all else."""
+        if isinstance(error, NamespaceTerminatingError):
+            return True
+        try:
+            return isinstance(error, ForbiddenError) and await is_ending(self.executor.cluster, namespace=namespace)
+        except OperatorError:
+            return False
 
     def _note_terminating(self, namespace: str) -> float:
         """At once again when this is news: a resource that is being deleted can then let go."""
@@ -127,10 +147,22 @@ class Reconciler:
         self.observer.terminating.add(namespace)
         return TERMINATING_SECONDS if known else 0.0
 
-    async def _tell(self, raw: Obj, reason: str, message: str) -> None:
+    async def _tell_refusal(self, raw: Obj, error: PermanentError) -> float:
+        """Say on a resource what was refused. Returns: seconds after which to try again."""
+        if isinstance(error, LeftoverError):
+            await self._tell(raw, conditions.reconciling("NameTaken", str(error)))
+            return LEFTOVER_SECONDS
+        if isinstance(error, OccupiedError):
+            cure = f"Delete it, or give this {raw['kind']} another name; it goes on by itself then."
+            await self._tell(raw, conditions.stalled("NameTaken", f"{error} {cure}"))
+            return OCCUPIED_SECONDS
+        reason = "Forbidden" if isinstance(error, ForbiddenError) else "Refused"
+        await self._tell(raw, conditions.stalled(reason, f"The API server refused: {error}"))
+        return REFUSED_SECONDS
+
+    async def _tell(self, raw: Obj, wanted: conditions.Wanted) -> None:
         """Say on a resource why nothing is done about it; what its status says besides stays."""
         status = raw.get("status") or {}
-        wanted = conditions.stalled(reason, message)
         updated = conditions.update(_read_conditions(status), wanted, raw["metadata"]["generation"], datetime.now(UTC))
         told = {
             **status,

@@ -9,7 +9,9 @@ from itertools import chain, repeat
 from codetune_operator.cluster.connecting import Cluster
 from codetune_operator.cluster.kinds import NODE, Kind
 from codetune_operator.cluster.listing import Listing, list_objects
+from codetune_operator.cluster.peeking import is_ending
 from codetune_operator.errors import ForbiddenError, MissingError, OperatorError
+from codetune_operator.handlers.releasing import release
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.watching import FIELD_SELECTORS, LABEL_SELECTORS, WATCHED
 
@@ -65,7 +67,10 @@ class Resync:
                 try:
                     listing = await self._list(kind, place)
                 except ForbiddenError as error:
-                    if place is None or len(refused) + 1 == len(places):
+                    if place is None:
+                        raise
+                    await self._let_go(place)
+                    if len(refused) + 1 == len(places):
                         raise
                     refused.add(place)
                     logger.warning("Namespace %s is left out for now: %s", place, error)
@@ -73,6 +78,14 @@ class Resync:
                 for obj in self.store.compare(kind, listing, None if place is None else [place]):
                     wake(obj)
         return frozenset(refused)
+
+    async def _let_go(self, namespace: str) -> None:
+        """Hold nothing up in a namespace whose end has taken the Role in it away, and which nobody reconciles now."""
+        try:
+            if await is_ending(self.cluster, namespace=namespace):
+                await release(self.cluster, namespace=namespace)
+        except OperatorError as error:
+            logger.warning("What is held in namespace %s can't be let go of now: %s", namespace, error)
 
     async def _list(self, kind: Kind, namespace: str | None) -> Listing:
         labels, fields = LABEL_SELECTORS.get(kind, ""), FIELD_SELECTORS.get(kind, "")

@@ -51,7 +51,7 @@ def reconcile_deletion(view: ProjectView | FineTuneView, settings: Settings, now
     has_store = view.claim is not None or settings.store.bucket is not None
     held_by = _find_holders(view) if has_store else ()
     if not held_by and (not has_store or _has_nothing_to_purge(resource, view)):
-        return Plan(finalizer="Remove")
+        return Plan(events=_say_left(resource, view, settings), finalizer="Remove")
     if isinstance(view, ProjectView) and (waits := say_holders(view.uses)):
         return _await_users(view, waits, now)
     name = purge_job_name(resource)
@@ -69,8 +69,20 @@ def reconcile_deletion(view: ProjectView | FineTuneView, settings: Settings, now
 
 
 def _has_nothing_to_purge(resource: Project | FineTune, view: _View) -> bool:
-    retained = isinstance(resource, FineTune) and resource.spec.deletion_policy == "Retain"
-    return retained or view.namespace_terminating
+    return _is_retained(resource) or view.namespace_terminating
+
+
+def _is_retained(resource: Project | FineTune) -> bool:
+    return isinstance(resource, FineTune) and resource.spec.deletion_policy == "Retain"
+
+
+def _say_left(resource: Project | FineTune, view: _View, settings: Settings) -> tuple[EventSpec, ...]:
+    """What was to be removed and can't be any more: a claim goes with its namespace, a bucket does not."""
+    if settings.store.bucket is None or _is_retained(resource) or not view.namespace_terminating:
+        return ()
+    folder = store_uri(artifact_folder(resource), settings.store.uri)
+    message = f"Its namespace goes away before {folder} could be removed: remove that folder by hand."
+    return (EventSpec("Warning", "PurgeFailed", message),)
 
 
 def _find_holders(view: ProjectView | FineTuneView) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -16,6 +17,13 @@ from codetune_api.contracts import ScanResult
 from codetune_api.project import Project, ProjectStatus
 from codetune_api.protocol import ResultEvent
 from codetune_operator.cluster.connecting import Cluster
+from codetune_operator.cluster.eventing import EventRecorder
+from codetune_operator.handlers.asking import ServingReports
+from codetune_operator.handlers.executing import Executor
+from codetune_operator.handlers.observing import Observer
+from codetune_operator.handlers.reconciling import Reconciler
+from codetune_operator.handlers.storing import Store
+from codetune_operator.handlers.tracking import LogTracker
 from codetune_operator.reconcile.datasets import DatasetUse
 from codetune_operator.reconcile.durations import format_time
 from codetune_operator.reconcile.observed import ProjectView
@@ -24,6 +32,8 @@ from codetune_operator.reconcile.project import reconcile
 from codetune_operator.runs.report import RunReport
 from codetune_operator.settings import Settings
 from kubernetes.client import ApiClient, Configuration
+
+Obj = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,108 @@ def api() -> Iterator[Api]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+class World:
+    """The operator's parts around a faked API server that holds one Project."""
+
+    BASE = "/apis/codetune.dev/v1alpha1/namespaces/ns/projects/mine"
+    CONFIG = "/api/v1/namespaces/ns/configmaps/c"
+    SERVICE = "/api/v1/namespaces/ns/services/s"
+    EVENTS = "/api/v1/namespaces/ns/events"
+
+    def __init__(self, api: Api, **metadata: Any) -> None:
+        self.api = api
+        self.now = 0.0
+        cluster = api.connect()
+        self.store = Store()
+        self.serving = ServingReports(lambda: self.now)
+        recorder = EventRecorder(cluster)
+        self.woken: list[str] = []
+        self.executor = Executor(
+            cluster,
+            self.store,
+            recorder,
+            self.serving,
+            lambda obj: self.woken.append(f"{obj['kind']} {obj['metadata']['name']}"),
+            clock=lambda: self.now,
+        )
+        self.logs = LogTracker(cluster, lambda key: None)
+        self.observer = Observer(self.store, self.logs, self.serving, b"key")
+        self.reconciler = Reconciler(Settings(), self.store, self.observer, self.executor, self.logs)
+        self.live: Obj = {
+            "apiVersion": "codetune.dev/v1alpha1",
+            "kind": "Project",
+            "metadata": {"name": "mine", "namespace": "ns", "uid": "u1", "resourceVersion": "1", "generation": 1}
+            | metadata,
+            "spec": {"sources": [{"name": "a", "git": {"url": "https://example.org/a.git"}}]},
+        }
+        self.store.put(self.live)
+        api.answers["PATCH", self.BASE] = self._patch
+        api.answers["PATCH", f"{self.BASE}/status"] = self._patch
+        api.answers["POST", self.EVENTS] = (201, {})
+        self.there: dict[str, Obj] = {}
+        """What is at CONFIG and SERVICE."""
+        for path in (self.CONFIG, self.SERVICE):
+            api.answers["PATCH", path] = api.answers["GET", path] = self._serve_child
+
+    def _patch(self, request: Request) -> tuple[int, Any]:
+        """As the server does: merge patches against the version that was seen."""
+        metadata = self.live["metadata"]
+        if request.body["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
+            return 409, {"message": "the object has been modified"}
+        changed = {**metadata, **request.body["metadata"], "resourceVersion": str(int(metadata["resourceVersion"]) + 1)}
+        status = {**self.live.get("status", {}), **request.body.get("status", {})}
+        self.live = {**self.live, "metadata": changed, "status": status}
+        return 200, self.live
+
+    def _serve_child(self, request: Request) -> tuple[int, Any]:
+        """As the server does: a uid that is named has to be the present one."""
+        there, version = self.there.get(request.path), str(len(self.api.seen))
+        if self.is_look(request):
+            return (404, {"message": "not found"}) if there is None else (200, there)
+        uid = there["metadata"]["uid"] if there else f"x{version}"
+        if request.body["metadata"].get("uid", uid) != uid or ("uid" in request.body["metadata"] and not there):
+            return 409, {"message": "uid mismatch"}
+        metadata = {**request.body["metadata"], "uid": uid, "resourceVersion": version}
+        self.there[request.path] = {**request.body, "metadata": metadata}
+        return 200, self.there[request.path]
+
+    @property
+    def writes(self) -> list[str]:
+        return [f"{request.method} {request.path}" for request in self.api.seen if not self.is_look(request)]
+
+    @property
+    def looks(self) -> list[str]:
+        return [request.path for request in self.api.seen if self.is_look(request)]
+
+    def ready(self) -> Obj:
+        (found,) = [entry for entry in self.live["status"]["conditions"] if entry["type"] == "Ready"]
+        return dict(found)
+
+    def stalled(self) -> bool:
+        return any(entry["type"] == "Stalled" for entry in self.live["status"]["conditions"])
+
+    @staticmethod
+    def is_look(request: Request) -> bool:
+        return request.method == "GET" or request.query.get("dryRun") == "All"
+
+    @staticmethod
+    def child(kind: str, name: str, **more: Any) -> Obj:
+        return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": "ns"}, **more}
+
+    @staticmethod
+    def owned_by(kind: str, name: str, uid: str = "o1") -> Obj:
+        return {"ownerReferences": [{"kind": kind, "name": name, "uid": uid, "controller": True}]}
+
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def make_world(api: Api) -> MakeWorld:
+    """Makes the operator's parts around `api`; keywords: metadata of the Project."""
+    return partial(World, api)
 
 
 Outcome = ScanResult | Failure

@@ -188,7 +188,10 @@ def test_a_deleted_project_is_purged_from_the_bucket_too() -> None:
     plan = reconcile_deletion(view, SETTINGS, NOW)
     assert (plan.finalizer, [obj["kind"] for obj in plan.apply]) == ("Keep", ["ConfigMap", "Job"])
     ending = replace(view, namespace_terminating=True)
-    assert reconcile_deletion(ending, SETTINGS, NOW).finalizer == "Remove", "a namespace never hangs"
+    plan = reconcile_deletion(ending, SETTINGS, NOW)
+    assert plan.finalizer == "Remove", "a namespace never hangs"
+    assert "s3://models/codetune/ns/projects/mine" in plan.events[0].message, "what is left is said"
+    assert not reconcile_deletion(replace(ending, claim={"kind": "x"}), CLAIMS, NOW).events, "a claim goes too"
 
 
 def test_a_purge_that_failed_names_what_is_left() -> None:

@@ -46,8 +46,11 @@ ABOUT: Obj = {
 }
 
 
-@pytest.mark.parametrize("force", [True, False])
-async def test_apply_is_server_side_with_our_field_manager(api: "Api", force: bool) -> None:
+@pytest.mark.parametrize(
+    ("force", "uid"),
+    [pytest.param("true", "u9", id="what is there"), pytest.param("false", None, id="nothing is there")],
+)
+async def test_apply_is_server_side_with_our_field_manager(api: "Api", force: str, uid: str | None) -> None:
     api.answers["PATCH", CLAIM_PATH] = (200, {"kind": "PersistentVolumeClaim"})
     claim = {
         "apiVersion": "v1",
@@ -55,12 +58,13 @@ async def test_apply_is_server_side_with_our_field_manager(api: "Api", force: bo
         "metadata": {"name": "c", "namespace": "ns"},
     }
 
-    assert await apply(api.connect(), obj=claim, force=force) == {"kind": "PersistentVolumeClaim"}
+    assert await apply(api.connect(), obj=claim, uid=uid) == {"kind": "PersistentVolumeClaim"}
 
     (request,) = api.seen
-    assert request.query == {"fieldManager": "codetune", "force": str(force).lower()}
+    assert request.query == {"fieldManager": "codetune", "force": force}
     assert request.headers["content-type"] == "application/apply-patch+yaml"
     assert request.headers["authorization"] == "Bearer secret-token"
+    assert request.body["metadata"].pop("uid", None) == uid
     assert request.body == claim
 
 

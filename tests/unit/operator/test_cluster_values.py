@@ -61,8 +61,15 @@ REFUSALS = [
             "message": "Apply failed",
             "details": {"causes": [{"reason": "FieldManagerConflict", "field": ".spec.ports"}]},
         },
-        "not Codetune's: remove it",
+        "not Codetune's",
         id="somebody else's object",
+    ),
+    pytest.param(
+        ConflictError,
+        422,
+        {"message": "metadata.uid: field is immutable", "details": {"causes": [{"field": "metadata.uid"}]}},
+        "metadata.uid",
+        id="another object is in its place",
     ),
     pytest.param(InvalidObjectError, 422, {"message": "spec.x: Invalid"}, "spec.x", id="invalid"),
     pytest.param(

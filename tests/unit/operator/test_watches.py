@@ -21,7 +21,7 @@ from codetune_operator.cluster.kinds import (
     Kind,
 )
 from codetune_operator.errors import ForbiddenError
-from codetune_operator.handlers.resyncing import Resync
+from codetune_operator.handlers.resyncing import EARLY_SECONDS, Resync
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.watching import WATCHED
 from codetune_operator.main import _build_kopf_settings
@@ -154,3 +154,28 @@ async def test_the_watches_begin_anew_when_a_namespace(before: list[str], named:
 
     # What is known of a namespace that can't be read is not taken for gone.
     assert resync.store.get(PROJECT, "b", "shop") is not None
+
+
+async def test_what_vanished_between_the_first_lists_and_the_watches_is_noticed_soon(api: "Api") -> None:
+    for kind in WATCHED:
+        api.answers["GET", kind.path()] = (200, {"items": [], "metadata": {"resourceVersion": "5"}})
+    job = {"metadata": {"name": "j", "namespace": "ns", "uid": "u7", "resourceVersion": "4", "labels": {}}}
+    api.answers["GET", "/apis/batch/v1/jobs"] = (200, {"items": [job], "metadata": {"resourceVersion": "5"}})
+    store, woken, pauses = Store(), asyncio.Event(), []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) > 1:
+            await asyncio.Event().wait()
+
+    resync = Resync(api.connect(), store, [], sleep)
+    await resync.prime()
+    assert store.get(JOB, "ns", "j") is not None
+    api.answers["GET", "/apis/batch/v1/jobs"] = (200, {"items": [], "metadata": {"resourceVersion": "9"}})
+
+    task = asyncio.create_task(resync.run(lambda obj: woken.set()))
+    await asyncio.wait_for(woken.wait(), 30)
+    task.cancel()
+
+    assert store.get(JOB, "ns", "j") is None
+    assert pauses[0] == min(EARLY_SECONDS)
