@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -69,10 +69,19 @@ async def _run_once(cluster: Cluster, settings: Settings, liveness: str | None) 
     """Returns: whether to go on, with the namespaces that can be read now: kopf ends where it is refused a watch."""
     runtime = await start(cluster, settings)
     changed, namespaces = runtime.resync.changed, [ns for ns in settings.namespaces if ns not in runtime.resync.refused]
+    again = False
+
+    async def stop(**_: Any) -> None:
+        nonlocal again
+        again = changed.is_set()
+        await runtime.stop()
+        # Whatever still waits for the flag would hold up kopf's end for 5 s.
+        changed.set()
+
     try:
         logger.info("codetune-operator %s reconciles %s.", version("codetune-operator"), _say_scope(namespaces))
         await kopf.operator(
-            registry=_build_registry(cluster, runtime, settings),
+            registry=_build_registry(cluster, runtime, settings, stop),
             settings=_build_kopf_settings(settings),
             standalone=True,
             clusterwide=not namespaces,
@@ -82,7 +91,7 @@ async def _run_once(cluster: Cluster, settings: Settings, liveness: str | None) 
         )
     finally:
         await runtime.stop()
-    return changed.is_set()
+    return again
 
 
 def liveness_url(environment: Mapping[str, str]) -> str | None:
@@ -123,7 +132,9 @@ def _say_scope(namespaces: Sequence[str]) -> str:
     return f"the namespaces {', '.join(namespaces)}" if namespaces else "all namespaces"
 
 
-def _build_registry(cluster: Cluster, runtime: Runtime, settings: Settings) -> kopf.OperatorRegistry:
+def _build_registry(
+    cluster: Cluster, runtime: Runtime, settings: Settings, stop: Callable[..., Coroutine[Any, Any, None]]
+) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     def login(**_: Any) -> kopf.ConnectionInfo:
@@ -131,9 +142,6 @@ def _build_registry(cluster: Cluster, runtime: Runtime, settings: Settings) -> k
 
     def watcher() -> Watcher:
         return runtime.watcher
-
-    async def stop(**_: Any) -> None:
-        await runtime.stop()
 
     kopf.on.login(registry=registry, id="login")(login)
     # Before kopf itself ends: it cancels whatever still runs 5 s later, looks that are under way included.
