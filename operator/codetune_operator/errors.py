@@ -10,7 +10,8 @@ OperatorError
 │   └── NamespaceTerminatingError  nothing new may be made in a namespace that goes away
 ├── TemporaryError            trying again later helps
 │   └── ConflictError         somebody else changed the object meanwhile
-└── MissingError              the object is not there (any more)
+├── MissingError              the object is not there (any more)
+└── LeadLostError             it is, or may be, another operator's turn
 """
 
 
@@ -56,3 +57,7 @@ class ConflictError(TemporaryError):
 
 class MissingError(OperatorError):
     """The object does not exist."""
+
+
+class LeadLostError(OperatorError):
+    """The Lease is not this operator's any more, or could not be renewed in time."""

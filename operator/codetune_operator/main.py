@@ -6,8 +6,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from typing import Any
 import kopf
 
 from codetune_operator.cluster.connecting import Cluster, connect
+from codetune_operator.cluster.leading import Candidate
 from codetune_operator.cluster.listing import PAGE
-from codetune_operator.errors import OperatorError
+from codetune_operator.electing import StandbyProbes, run_elected
+from codetune_operator.errors import LeadLostError, OperatorError
 from codetune_operator.handlers.watching import Watcher, register, select
 from codetune_operator.runtime import Runtime, start
 from codetune_operator.settings import Settings, load_settings
@@ -40,39 +43,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings = settings.model_copy(update={"namespaces": options.namespace})
         _configure_logging(settings)
         cluster = connect(options.kubeconfig)
-        asyncio.run(run(cluster, settings, liveness=options.liveness or liveness_url(os.environ)))
+        liveness = options.liveness or liveness_url(os.environ)
+        asyncio.run(run(cluster, settings, liveness=liveness, identity=options.elect))
     except OperatorError as error:
-        print(f"codetune-operator: {error}", file=sys.stderr)
+        _tell(error)
         return 1
     return 0
 
 
-async def run(cluster: Cluster, settings: Settings, *, liveness: str | None = None) -> None:
+async def run(
+    cluster: Cluster, settings: Settings, *, liveness: str | None = None, identity: str | None = None
+) -> None:
     """Run until SIGTERM or SIGINT.
 
     Args:
         cluster: Where.
         settings: The administrator's decisions.
         liveness: URL to answer liveness probes at, e.g. `http://10.0.0.7:8080/healthz`; None: nowhere.
+        identity: What tells it from other operators, of which one at a time works; None: it works in any case. Where
+            it may be another one's turn, the process ends there and then, with exit code 1.
 
     Raises:
         OperatorError: The API server refuses what the operator cannot do without.
     """
-    while await _run_once(cluster, settings, liveness):
+    probes = StandbyProbes(liveness)
+    work = partial(_run_on, cluster, settings, liveness, probes)
+    if identity is None:
+        await work()
+        return
+    try:
+        await run_elected(Candidate(cluster, namespace=settings.namespace, identity=identity), work, probes)
+    except LeadLostError as error:
+        # No clean end: that would wait for looks and requests that are under way, and for kopf's own tasks.
+        _tell(error)
+        os._exit(1)
+
+
+async def _run_on(cluster: Cluster, settings: Settings, liveness: str | None, probes: StandbyProbes) -> None:
+    while await _run_once(cluster, settings, liveness, probes):
         # kopf leaves its handlers behind: until it listens again, a signal ends the process by itself.
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().remove_signal_handler(number)
         logger.info("Other namespaces can be read than before; the watches begin anew.")
 
 
-async def _run_once(cluster: Cluster, settings: Settings, liveness: str | None) -> bool:
+async def _run_once(cluster: Cluster, settings: Settings, liveness: str | None, probes: StandbyProbes) -> bool:
     """Returns: whether to go on, with the namespaces that can be read now: kopf ends where it is refused a watch."""
     runtime = await start(cluster, settings)
     changed, namespaces = runtime.resync.changed, [ns for ns in settings.namespaces if ns not in runtime.resync.refused]
+    again = False
+
+    async def stop(**_: Any) -> None:
+        nonlocal again
+        again = changed.is_set()
+        await runtime.stop()
+        # Whatever still waits for the flag would hold up kopf's end for 5 s.
+        changed.set()
+
     try:
         logger.info("codetune-operator %s reconciles %s.", version("codetune-operator"), _say_scope(namespaces))
+        await probes.close()
         await kopf.operator(
-            registry=_build_registry(cluster, runtime, settings),
+            registry=_build_registry(cluster, runtime, settings, stop),
             settings=_build_kopf_settings(settings),
             standalone=True,
             clusterwide=not namespaces,
@@ -82,7 +114,7 @@ async def _run_once(cluster: Cluster, settings: Settings, liveness: str | None) 
         )
     finally:
         await runtime.stop()
-    return changed.is_set()
+    return again
 
 
 def liveness_url(environment: Mapping[str, str]) -> str | None:
@@ -92,6 +124,10 @@ def liveness_url(environment: Mapping[str, str]) -> str | None:
         return None
     host = f"[{address}]" if ":" in address else address
     return f"http://{host}:{LIVENESS_PORT}/healthz"
+
+
+def _tell(error: OperatorError) -> None:
+    print(f"codetune-operator: {error}", file=sys.stderr, flush=True)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -106,8 +142,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--liveness", metavar="URL", help=f"answer probes here; without it: at port {LIVENESS_PORT} of ${ENV_POD_IP}"
     )
+    parser.add_argument(
+        "--elect",
+        metavar="IDENTITY",
+        type=_identity,
+        help="of several operators only one works, the one that holds a Lease, and the others stand by for it; "
+        "a name that no other one has, such as the pod's; without it: works in any case",
+    )
     parser.add_argument("--version", action="version", version=f"codetune-operator {version('codetune-operator')}")
     return parser.parse_args(arguments)
+
+
+def _identity(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("an operator without a name can't hold a Lease")
+    return text
 
 
 def _configure_logging(settings: Settings) -> None:
@@ -123,7 +172,9 @@ def _say_scope(namespaces: Sequence[str]) -> str:
     return f"the namespaces {', '.join(namespaces)}" if namespaces else "all namespaces"
 
 
-def _build_registry(cluster: Cluster, runtime: Runtime, settings: Settings) -> kopf.OperatorRegistry:
+def _build_registry(
+    cluster: Cluster, runtime: Runtime, settings: Settings, stop: Callable[..., Coroutine[Any, Any, None]]
+) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     def login(**_: Any) -> kopf.ConnectionInfo:
@@ -131,9 +182,6 @@ def _build_registry(cluster: Cluster, runtime: Runtime, settings: Settings) -> k
 
     def watcher() -> Watcher:
         return runtime.watcher
-
-    async def stop(**_: Any) -> None:
-        await runtime.stop()
 
     kopf.on.login(registry=registry, id="login")(login)
     # Before kopf itself ends: it cancels whatever still runs 5 s later, looks that are under way included.

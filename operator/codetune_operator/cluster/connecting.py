@@ -21,7 +21,8 @@ Obj = dict[str, Any]
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
-_TIMEOUT = urllib3.Timeout(connect=5, read=30)
+_CONNECT_SECONDS = 5.0
+_READ_SECONDS = 30.0
 _CONNECTIONS = 256
 # The client publishes no types for these two.
 _load_file: Callable[..., None] = config.load_kube_config
@@ -48,14 +49,16 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = JSON,
+        seconds: float = _CONNECT_SECONDS + _READ_SECONDS,
     ) -> Obj:
-        """One request and its JSON answer; blocks, so it is called in a thread.
+        """One request and its JSON answer; blocks, for up to `seconds`, so it is called in a thread.
 
         Raises:
             OperatorError: The server refused, or could not be reached.
         """
         data = None if body is None else json.dumps(body).encode()
-        response = self._request(method, path, query, data, {"Content-Type": content_type}, _TIMEOUT)
+        timeout = urllib3.Timeout(total=seconds, connect=_CONNECT_SECONDS, read=_READ_SECONDS)
+        response = self._request(method, path, query, data, {"Content-Type": content_type}, timeout)
         try:
             content = response.data
         except urllib3.exceptions.HTTPError as error:
@@ -71,7 +74,7 @@ class Cluster:
         Raises:
             OperatorError: The server refused, or could not be reached.
         """
-        timeout = urllib3.Timeout(connect=5, read=read_seconds)
+        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds)
         response = self._request("GET", path, dict(query), None, {"Accept": "*/*"}, timeout)
         if response.status >= 400:
             try:

@@ -7,6 +7,8 @@ import pytest
 import yaml
 from chart import CHART, render_chart
 from codetune_api.modeldeployment import ModelDeployment
+from codetune_operator.cluster.kinds import LEASE
+from codetune_operator.cluster.leases import LEASE_NAME
 from codetune_operator.main import ENV_POD_IP, LIVENESS_PORT
 from codetune_operator.resources.servingnames import serving_labels
 from codetune_operator.settings import parse_settings
@@ -93,6 +95,31 @@ def test_the_operators_probes_are_answered_at_the_pods_own_address(default: Obje
     assert not [argument for argument in container["args"] if argument.startswith("--liveness")]
     assert container["ports"] == [{"name": "health", "containerPort": LIVENESS_PORT}]
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
+
+
+def test_one_operator_needs_no_lease(default: Objects) -> None:
+    (container,) = find(default, "Deployment")[0]["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["--settings=/etc/codetune/settings.yaml"]
+    assert not find(default, "Role", "lease") + find(default, "RoleBinding", "lease")
+    assert "leases" not in {resource for rule in rules(default) for resource in rule["resources"]}
+
+
+def test_of_several_operators_each_has_a_name_and_may_hold_the_lease() -> None:
+    objects = render_chart({"replicas": 2})
+    (container,) = find(objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"]
+    assert "--elect=$(POD_NAME)" in container["args"]
+    name = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    assert name in container["env"]
+    (role,) = find(objects, "Role", "lease")
+    assert role["metadata"]["namespace"] == "codetune-system"
+    group = {"apiGroups": [LEASE.group], "resources": [LEASE.plural]}
+    assert role["rules"] == [
+        {**group, "resourceNames": [LEASE_NAME], "verbs": ["get", "update"]},
+        {**group, "verbs": ["create"]},
+    ]
+    (binding,) = find(objects, "RoleBinding", "lease")
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert binding["subjects"] == find(objects, "RoleBinding", "key")[0]["subjects"]
 
 
 def test_the_operator_reads_the_settings_that_are_rendered() -> None:
