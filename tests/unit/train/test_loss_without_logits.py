@@ -203,12 +203,43 @@ def test_clipping_keeps_a_step_small(tiny_model: Path) -> None:
     assert moved.norm().item() == pytest.approx(stepping.CLIP_NORM, rel=1e-3)
 
 
+def test_memory_for_the_optimizer_is_taken_as_it_would_take_it_itself(tiny_model: Path) -> None:
+    model = _model(tiny_model)
+    made = []
+    for early in (False, True):
+        optimizer = torch.optim.AdamW(trainable_weights(model), lr=0.0, weight_decay=0.0, fused=True)
+        if early:
+            stepping.prepare(optimizer)
+            assert all(not value.any() for entry in optimizer.state.values() for value in entry.values())
+        for weight in trainable_weights(model):
+            weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        stepping.prepare(optimizer)  # does nothing any more
+        made.append([(key, value) for entry in optimizer.state.values() for key, value in entry.items()])
+    for (key, value), (other_key, other) in zip(*made, strict=True):
+        assert (key, value.dtype, value.shape) == (other_key, other.dtype, other.shape)
+        assert torch.equal(value, other)
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         pytest.param(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
                      torch.OutOfMemoryError, id="the CPU's allocator"),
         pytest.param(torch.OutOfMemoryError("CUDA out of memory."), torch.OutOfMemoryError, id="CUDA"),
+        pytest.param(RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`"),
+                     torch.OutOfMemoryError, id="CUDA itself"),
+        pytest.param(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+                     torch.OutOfMemoryError, id="cuBLAS"),
+        pytest.param(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), torch.OutOfMemoryError, id="cuDNN 8"),
+        pytest.param(RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+                     torch.OutOfMemoryError, id="cuDNN 9"),
+        pytest.param(RuntimeError("Triton Error [CUDA]: out of memory"), torch.OutOfMemoryError, id="Triton"),
+        pytest.param(torch.distributed.DistBackendError("ncclUnhandledCudaError: Call to CUDA function failed.\n"
+                     "Last error:\nCuda failure 2 'out of memory'"), torch.OutOfMemoryError, id="NCCL"),
+        pytest.param(RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), RuntimeError, id="may be anything"),
+        pytest.param(RuntimeError("CUDA error: an illegal memory access was encountered"), RuntimeError,
+                     id="memory that is not short"),
         pytest.param(RuntimeError("shapes differ"), RuntimeError, id="another fault stays what it is"),
     ],
 )  # fmt: skip

@@ -28,7 +28,7 @@ def test_each_row_counts_once_and_all_processes_make_the_same_number_of_passes(
 def test_one_process_alone_agrees_with_itself() -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     weight.grad = torch.tensor([1.0, 2.0])
-    ALONE.add_gradients([weight])
+    ALONE.add_gradients([weight], lambda: None)
     assert weight.grad.tolist() == [1.0, 2.0]
     assert (ALONE.agree(3), ALONE.add(0.5), ALONE.lead(lambda: "told"), ALONE.leads) == (3, 0.5, "told", True)
     with ALONE.leader_first():
@@ -76,7 +76,9 @@ def test_an_error_that_a_lost_process_caused_is_told_from_others(error: Exceptio
     [
         pytest.param(lambda group: group.agree(1), id="agree"),
         pytest.param(lambda group: group.add(1.0), id="add"),
-        pytest.param(lambda group: group.add_gradients([torch.nn.Parameter(torch.ones(2))]), id="gradients"),
+        pytest.param(
+            lambda group: group.add_gradients([torch.nn.Parameter(torch.ones(2))], lambda: None), id="gradients"
+        ),
         pytest.param(lambda group: group.spread(torch.ones(2)), id="spread"),
     ],
 )
@@ -88,6 +90,17 @@ def test_so_it_is_in_everything_that_processes_do_together(
     with pytest.raises(expected) as caught:
         work(Group(0, 2))
     assert type(caught.value) is expected
+
+
+def test_nobody_is_waited_for_who_has_no_memory_for_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_: done.append("sum"))
+    Group(0, 2).add_gradients([torch.nn.Parameter(torch.ones(2))], lambda: done.append("look"))
+    assert done == ["look", "sum"]
+    monkeypatch.setattr(torch, "cat", _raise(torch.OutOfMemoryError("short")))
+    with pytest.raises(torch.OutOfMemoryError):
+        Group(0, 2).add_gradients([torch.nn.Parameter(torch.ones(2))], lambda: done.append("look"))
+    assert done == ["look", "sum"]
 
 
 def _raise(error: Exception) -> Callable[..., Any]:

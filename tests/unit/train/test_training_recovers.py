@@ -27,7 +27,7 @@ def _diverge(monkeypatch: pytest.MonkeyPatch, *steps: int, stop: tuple[int, Stop
 
     SIGTERM comes with one of them, where that is asked for.
     """
-    real, done = fitting._accumulate_in_memory, iter(range(1, 1000))
+    real, done = fitting.accumulate, iter(range(1, 1000))
 
     def accumulate(*arguments: Any) -> float:
         loss, number = real(*arguments), next(done)
@@ -35,7 +35,7 @@ def _diverge(monkeypatch: pytest.MonkeyPatch, *steps: int, stop: tuple[int, Stop
             stop[1].is_set = True
         return NAN if number in steps else loss
 
-    monkeypatch.setattr(fitting, "_accumulate_in_memory", accumulate)
+    monkeypatch.setattr(fitting, "accumulate", accumulate)
 
 
 def _without_dropout(store: "Store", run: str = "run") -> TrainConfig:

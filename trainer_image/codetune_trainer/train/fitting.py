@@ -14,7 +14,7 @@ from codetune_trainer.train.modelling import enable_checkpointing
 from codetune_trainer.train.pacing import PeerOutOfMemory, Stopped, learning_rate
 from codetune_trainer.train.packing import Packed
 from codetune_trainer.train.running import Run, record, report_progress
-from codetune_trainer.train.stepping import RandomState, accumulate, apply_gradients, memory_errors
+from codetune_trainer.train.stepping import RandomState, accumulate, apply_gradients, memory_errors, prepare
 
 
 def fit(run: Run) -> None:
@@ -85,9 +85,8 @@ def _step(run: Run, batch: Packed) -> None:
     state, parameters = run.state, run.parameters
     began = time.monotonic()
     _part_random(run)
-    loss = _accumulate_in_memory(run, batch)
     rate = learning_rate(state.step + 1, parameters)
-    norm = apply_gradients(run.model, run.optimizer, rate)
+    loss, norm = _compute_in_memory(run, batch, rate)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise milestones.diverged(run, f"In step {state.step + 1} the loss was {loss:g} and its gradient {norm:g}.")
     tokens = batch.targets
@@ -110,16 +109,24 @@ def _part_random(run: Run) -> None:
         torch.manual_seed(int.from_bytes(seed))
 
 
-def _accumulate_in_memory(run: Run, batch: Packed) -> float:
-    """Gradients of a step, with smaller micro-batches where memory is short. Raises: Stopped, OutOfMemory."""
+def _compute_in_memory(run: Run, batch: Packed, rate: float) -> tuple[float, float]:
+    """Change the weights; loss and length of its gradient. With smaller micro-batches where memory is short.
+
+    Raises: Stopped, OutOfMemory.
+    """
     random = RandomState.take()
     while True:
+        is_summed = False
         try:
             with memory_errors():
-                return accumulate(run.model, batch, run.micro_batch, run.parameters.precision, run.breathe, run.group)
+                prepare(run.optimizer)
+                loss = accumulate(run.model, batch, run.micro_batch, run.parameters.precision, run.breathe, run.group)
+                is_summed = True
+                return loss, apply_gradients(run.model, run.optimizer, rate)
         except torch.OutOfMemoryError as error:
-            if run.parameters.sharded:
-                # The others wait for this process's part of a layer: only all of them together can begin again.
+            if run.parameters.sharded or (is_summed and run.group.size > 1):
+                # The others wait for this process's part of a layer, or have done the step: only all of them together
+                # can begin again.
                 raise OutOfMemoryNow(out_of_memory(run.config.device).message) from error
             if not isinstance(error, PeerOutOfMemory):
                 run.stop.tell_memory()

@@ -58,12 +58,18 @@ class Group:
             distributed.all_reduce(numbers)
         return numbers.item()
 
-    def add_gradients(self, weights: Sequence[torch.nn.Parameter]) -> None:
-        """Every gradient becomes the sum over all processes."""
+    def add_gradients(self, weights: Sequence[torch.nn.Parameter], before: Callable[[], None]) -> None:
+        """Every gradient becomes the sum over all processes.
+
+        Args:
+            weights: Who has the gradients.
+            before: Called when the memory is taken that this needs: who has none must not be waited for.
+        """
         if self.size == 1:
             return
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
         flat = torch.cat([gradient.flatten() for gradient in gradients])  # one message is faster than hundreds
+        before()
         with peer_errors():
             distributed.all_reduce(flat)
         for weight, part in zip(weights, flat.split([weight.numel() for weight in weights]), strict=True):
