@@ -12,7 +12,7 @@ import pytest
 from codetune_api.contracts import TrainConfig
 from codetune_api.protocol import ParametersEvent, ResumedEvent, StageEvent
 from codetune_trainer.errors import DivergedLoss, OutOfMemory, OutOfMemoryNow, PeerLost
-from codetune_trainer.train import fitting, recovery
+from codetune_trainer.train import fitting, recovery, run, stepping
 from codetune_trainer.train.pacing import StopSignal
 from codetune_trainer.train.recovery import Recovery
 
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 NAN = math.nan
 
 
-def _diverge(monkeypatch: pytest.MonkeyPatch, *steps: int, stop: tuple[int, StopSignal] | None = None) -> None:
+def _diverge(
+    monkeypatch: pytest.MonkeyPatch, *steps: int, stop: tuple[int, StopSignal] | None = None, most: int = 1
+) -> None:
     """Let the n-th steps that are done have a loss that is no number; they count on over all attempts.
 
-    SIGTERM comes with one of them, where that is asked for.
+    SIGTERM comes with one of them, where that is asked for. After `most` such steps the run goes back.
     """
-    real, done = fitting.accumulate, iter(range(1, 1000))
+    real, done = stepping.accumulate, iter(range(1, 1000))
+    monkeypatch.setattr(fitting, "MOST_SKIPS", most)
 
     def accumulate(*arguments: Any) -> float:
         loss, number = real(*arguments), next(done)
@@ -58,6 +61,48 @@ def test_a_loss_that_is_no_number_sends_the_run_back_with_half_the_learning_rate
     assert store.result.steps == 6
     assert store.result.parameters.learning_rate == _parameters(events).learning_rate == 0.005
     assert any("diverged" in note for note in store.result.parameters.notes)
+
+
+def test_a_single_step_without_a_number_is_skipped_and_told_once(
+    store: "Store", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.train(store.config("whole"))
+    _diverge(monkeypatch, 4, 6, most=2)
+    events = store.train(store.config())
+    assert not [event for event in events if isinstance(event, ResumedEvent)]
+    said = [event.message for event in events if isinstance(event, StageEvent) and "skipped" in event.message]
+    assert len(said) == 1
+    assert "In step 4 the loss was nan" in said[0]
+    losses, whole = store.losses(), store.losses("whole")
+    assert [step for step, loss in losses.items() if loss is None] == [4, 6]
+    assert [losses[step] for step in (1, 2, 3)] == [whole[step] for step in (1, 2, 3)]
+    assert math.isfinite(losses[5])
+    assert store.result.steps == 6
+    assert store.result.parameters.learning_rate == 0.01
+    assert store.result.parameters.notes[-1].endswith("was no number: 2.")
+
+
+def test_steps_that_were_skipped_before_a_stop_count_after_it(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = StopSignal()
+    _diverge(monkeypatch, 3, 4, stop=(3, stop), most=2)
+    store.train(store.config(), stop)
+    assert store.status == 143
+    events = store.train(store.config())
+    (back,) = [event for event in events if isinstance(event, ResumedEvent) and not event.restarted]
+    assert (back.step, "skipped in a row: 2" in back.message) == (3, True)
+
+
+def test_in_half_precision_the_hint_names_the_precision(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
+    _diverge(monkeypatch, 4, 5)
+    monkeypatch.setattr("codetune_trainer.train.run._resolve", _resolve_half(run._resolve))
+    with pytest.raises(DivergedLoss) as caught:
+        store.train(store.config())
+    assert "training.precision BFloat16 or Float32" in caught.value.hint
+
+
+def _resolve_half(real: Callable[..., Any]) -> Callable[..., Any]:
+    """No configuration asks a CPU for it."""
+    return lambda *arguments: real(*arguments).model_copy(update={"precision": "Float16"})
 
 
 def test_without_a_checkpoint_it_goes_back_to_the_very_start(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:

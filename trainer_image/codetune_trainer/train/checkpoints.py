@@ -58,6 +58,10 @@ class State:
     """Checkpoints since the best one."""
     measured_step: int = 0
     """The last step whose held-out loss was measured."""
+    skips: int = 0
+    """Steps that changed nothing, because their loss or gradient was no number."""
+    skips_in_a_row: int = 0
+    """How many of them were the last ones."""
     history: tuple[tuple[int, float, float | None], ...] = ()
     """(step, loss, held-out loss) over the whole run."""
 

@@ -16,17 +16,22 @@ from codetune_trainer.train.packing import Packed
 from codetune_trainer.train.running import Run, record, report_progress
 from codetune_trainer.train.stepping import RandomState, accumulate, apply_gradients, memory_errors, prepare
 
+MOST_SKIPS = 5
+"""So many steps in a row without a number are no accident of a batch any more."""
+
 
 def fit(run: Run) -> None:
     """Train until the last step, or until the held-out loss no longer falls.
 
-    A loss that is no number sends the run back to its last checkpoint with a lower learning rate, once.
+    A step whose loss or gradient is no number changes nothing. Several in a row, or a held-out loss that is none, send
+    the run back to its last checkpoint with a lower learning rate, once.
 
     Raises: Stopped after SIGTERM with the state saved; DivergedLoss; OutOfMemory.
     """
     while True:
         try:
-            return _fit_on(run)
+            _fit_on(run)
+            return recovering.tell_skips(run)
         except DivergedLoss as error:
             resuming.go_back(run, f"{error.message} {recovering.lower_rate(run, error)}")
 
@@ -87,18 +92,35 @@ def _step(run: Run, batch: Packed) -> None:
     _part_random(run)
     rate = learning_rate(state.step + 1, parameters)
     loss, norm = _compute_in_memory(run, batch, rate)
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise milestones.diverged(run, f"In step {state.step + 1} the loss was {loss:g} and its gradient {norm:g}.")
     tokens = batch.targets
     state.step += 1
+    _count_skips(run, loss, norm)
     state.tokens += tokens
-    state.add_loss(loss, tokens)
-    state.history = add_point(state.history, (state.step, state.loss, None), parameters.max_steps)
+    if math.isfinite(loss):
+        state.add_loss(loss, tokens)
+        state.history = add_point(state.history, (state.step, state.loss, None), parameters.max_steps)
     seconds = time.monotonic() - began
     run.pace.note_step(seconds)
     speed = tokens / max(seconds, 1e-9)
     run.tokens_per_second = 0.9 * run.tokens_per_second + 0.1 * speed if run.tokens_per_second else speed
-    record(run, {"step": state.step, "loss": loss, "learningRate": rate, "tokensPerSecond": round(speed, 1)})
+    told = loss if math.isfinite(loss) else None
+    row = {"step": state.step, "loss": told, "learningRate": rate, "tokensPerSecond": round(speed, 1)}
+    record(run, {**row, "skips": state.skips} if state.skips_in_a_row else row)
+
+
+def _count_skips(run: Run, loss: float, norm: float) -> None:
+    """Whether the step that was just done has changed anything. Raises: DivergedLoss."""
+    state = run.state
+    if math.isfinite(loss) and math.isfinite(norm):
+        state.skips_in_a_row = 0
+        return
+    state.skips += 1
+    state.skips_in_a_row += 1
+    what = f"In step {state.step} the loss was {loss:g} and its gradient {norm:g}"
+    if state.skips_in_a_row >= MOST_SKIPS:
+        raise milestones.diverged(run, f"{what}; steps that were skipped in a row: {state.skips_in_a_row}.")
+    if state.skips == 1:
+        run.reporter.stage("Training", f"{what}: the step is skipped. So will be others like it")
 
 
 def _part_random(run: Run) -> None:
@@ -122,7 +144,7 @@ def _compute_in_memory(run: Run, batch: Packed, rate: float) -> tuple[float, flo
                 prepare(run.optimizer)
                 loss = accumulate(run.model, batch, run.micro_batch, run.parameters.precision, run.breathe, run.group)
                 is_summed = True
-                return loss, apply_gradients(run.model, run.optimizer, rate)
+                return loss, apply_gradients(run.model, run.optimizer, rate, loss)
         except torch.OutOfMemoryError as error:
             if run.parameters.sharded or (is_summed and run.group.size > 1):
                 # The others wait for this process's part of a layer, or have done the step: only all of them together

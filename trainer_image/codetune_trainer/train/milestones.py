@@ -45,6 +45,8 @@ def diverged(run: Run, what: str) -> DivergedLoss:
     """What a loss that is no number means."""
     now = run.parameters.learning_rate
     hint = f"Lower training.learningRate (now {now:g}) or raise training.warmupSteps in a new FineTune."
+    if run.parameters.precision == "Float16":
+        hint += " Float16 ends at 65504: training.precision BFloat16 or Float32 goes on."
     return DivergedLoss(what, hint)
 
 

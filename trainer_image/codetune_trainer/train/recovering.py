@@ -60,6 +60,12 @@ def lower_rate(run: Run, error: DivergedLoss) -> str:
     return _take_rate(run)
 
 
+def tell_skips(run: Run) -> None:
+    """Say how many steps have changed nothing."""
+    if run.state.skips:
+        _change(run, f"Steps that were skipped because their loss or gradient was no number: {run.state.skips}.")
+
+
 def _take_rate(run: Run) -> str:
     rate = run.parameters.learning_rate * run.recovery.rate
     note = f"The loss had diverged: the learning rate is {rate:g} instead of {run.parameters.learning_rate:g}."

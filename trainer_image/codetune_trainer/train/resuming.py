@@ -43,6 +43,7 @@ def go_back(run: Run, why: str) -> None:
         starting.load(run)
         run.optimizer.state.clear()
         run.state, run.saved = State(), []
+    run.state.skips_in_a_row = 0
     run.optimizer.zero_grad(set_to_none=True)
     name = whole[-1].name if whole else ""
     run.reporter.emit(ResumedEvent(checkpoint=name, step=run.state.step, message=why, restarted=False))

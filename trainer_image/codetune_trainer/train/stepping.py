@@ -1,6 +1,7 @@
 """One optimizer step, exact whatever the size of the micro-batches."""
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -87,14 +88,18 @@ def prepare(optimizer: torch.optim.Optimizer) -> None:
                 }
 
 
-def apply_gradients(model: Model, optimizer: torch.optim.Optimizer, rate: float) -> float:
-    """Clip, step, clear; returns the norm of the gradient before clipping."""
-    norm = torch.nn.utils.clip_grad_norm_(trainable_weights(model), CLIP_NORM)
+def apply_gradients(model: Model, optimizer: torch.optim.Optimizer, rate: float, loss: float) -> float:
+    """Clip, step, clear; returns the norm of the gradient before clipping.
+
+    Where that or the loss is no number, weights and optimizer stay as they are.
+    """
+    norm = torch.nn.utils.clip_grad_norm_(trainable_weights(model), CLIP_NORM).item()
     for group in optimizer.param_groups:
         group["lr"] = rate
-    optimizer.step()
+    if math.isfinite(norm) and math.isfinite(loss):
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return norm.item()
+    return norm
 
 
 @contextlib.contextmanager
