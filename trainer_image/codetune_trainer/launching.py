@@ -124,6 +124,9 @@ def _list_codes(folder: Path) -> list[Path]:
 def judge(codes: Sequence[int], processes: int, status: int, *, stopped: bool, nodes: int) -> int:
     """The pod's exit status.
 
+    A process that PyTorch's watchdog over NCCL aborts leaves no code, and so counts as a failure: besides a lost process
+    an error of its own GPU ends it in the same way, and a run in which all pods have that must not begin again for ever.
+
     Args:
         codes: Exit codes of the processes that ended by themselves.
         processes: How many there were.

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         pytest.param(2, [], -15, True, 143, id="stopped before anything began"),
         pytest.param(2, [143, 75], 1, True, 143, id="stopped while the others left"),
         pytest.param(2, [1], 1, True, 1, id="failed while it was stopped"),
+        pytest.param(2, [], 1, False, 1, id="NCCL has ended all, for a lost node or for an error of its own"),
+        pytest.param(2, [143], 1, False, 1, id="NCCL has ended one, and so torchrun the other"),
         pytest.param(1, [75, 75], 1, False, 1, id="nobody says why, and no other node can be the cause"),
         pytest.param(1, [75], 1, False, 1, id="one was killed, on the only node"),
         pytest.param(1, [1, 75], 1, False, 1, id="one has failed, on the only node"),

@@ -124,6 +124,8 @@ def join(device: Literal["cpu", "cuda"]) -> Group:
     if device == "cuda" and has_device:
         torch.cuda.set_device(local)
     group = Group(int(os.environ["RANK"]), size, int(os.environ["LOCAL_WORLD_SIZE"]))
+    # NCCL's own watch over lost processes stays as torchrun sets it (they are aborted). TORCH_NCCL_BLOCKING_WAIT would
+    # take that watch away, and since PyTorch 2.8 sums that are not asynchronous are not waited for in its place.
     with _meeting_errors():
         distributed.init_process_group("cpu:gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=_PATIENCE)
     # Who lacks its GPU says so by itself; NCCL would wait for it.
