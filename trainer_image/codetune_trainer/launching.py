@@ -124,8 +124,8 @@ def _list_codes(folder: Path) -> list[Path]:
 def judge(codes: Sequence[int], processes: int, status: int, *, stopped: bool, nodes: int) -> int:
     """The pod's exit status.
 
-    A process that PyTorch's watchdog over NCCL aborts leaves no code, and so counts as a failure: besides a lost process
-    an error of its own GPU ends it in the same way, and a run in which all pods have that must not begin again for ever.
+    A process that PyTorch's watchdog over NCCL aborts leaves no code, and so counts as a failure: an error of its own
+    GPU ends it in the same way as a lost process, and where all pods have that, the run must not begin again for ever.
 
     Args:
         codes: Exit codes of the processes that ended by themselves.

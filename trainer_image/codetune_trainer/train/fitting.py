@@ -6,13 +6,14 @@ import time
 
 import torch
 
-from codetune_trainer.errors import DivergedLoss, OutOfMemory, OutOfMemoryNow
+from codetune_trainer.errors import DivergedLoss, OutOfMemoryNow
 from codetune_trainer.train import machine, milestones, recovering, resuming
 from codetune_trainer.train.charting import add_point
 from codetune_trainer.train.feeding import feed
 from codetune_trainer.train.modelling import enable_checkpointing
 from codetune_trainer.train.pacing import PeerOutOfMemory, Stopped, learning_rate
 from codetune_trainer.train.packing import Packed
+from codetune_trainer.train.recovery import out_of_memory
 from codetune_trainer.train.running import Run, record, report_progress
 from codetune_trainer.train.stepping import RandomState, accumulate, apply_gradients, memory_errors, prepare
 
@@ -149,7 +150,8 @@ def _compute_in_memory(run: Run, batch: Packed, rate: float) -> tuple[float, flo
             if run.parameters.sharded or (is_summed and run.group.size > 1):
                 # The others wait for this process's part of a layer, or have done the step: only all of them together
                 # can begin again.
-                raise OutOfMemoryNow(out_of_memory(run.config.device).message) from error
+                last = out_of_memory(run.config.device)
+                raise OutOfMemoryNow(last.message, last.hint) from error
             if not isinstance(error, PeerOutOfMemory):
                 run.stop.tell_memory()
             if not _use_less_memory(run):
@@ -173,11 +175,3 @@ def _use_less_memory(run: Run) -> bool:
     how = "gradient checkpointing" if run.parameters.gradient_checkpointing else f"{run.micro_batch} sequences at once"
     run.reporter.stage("Training", f"Memory is short: going on with {how}")
     return True
-
-
-def out_of_memory(device: str) -> OutOfMemory:
-    """What an allocation failure means."""
-    return OutOfMemory(
-        f"The {'GPU' if device == 'cuda' else 'pod'} has too little memory for the base model and its training.",
-        "Lower training.sequenceLength or lora.rank in a new FineTune, or take a larger GPU or more resources.memory.",
-    )
