@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,11 +22,14 @@ from codetune_trainer.train import fitting, recovering, recovery, run, stepping
 from codetune_trainer.train.group import Group
 from codetune_trainer.train.pacing import StopSignal
 from codetune_trainer.train.recovery import Recovery
+from safetensors.torch import load_file
 
 if TYPE_CHECKING:
     from unit.train.conftest import Store
 
 NAN = math.nan
+_LOOKS_OF_THREE_STEPS = 5
+"""At the signal: two before the first step, one in each."""
 
 
 def _diverge(
@@ -95,7 +99,7 @@ def test_steps_that_were_skipped_before_a_stop_count_after_it(store: "Store", mo
     assert store.status == 143
     events = store.train(store.config())
     (back,) = [event for event in events if isinstance(event, ResumedEvent) and not event.restarted]
-    assert (back.step, "skipped in a row: 2" in back.message) == (3, True)
+    assert (back.step, "skipped in a row: 2" in back.message) == (2, True)
 
 
 def test_in_half_precision_the_hint_names_the_precision(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +113,68 @@ def test_in_half_precision_the_hint_names_the_precision(store: "Store", monkeypa
 def _resolve_half(real: Callable[..., Any]) -> Callable[..., Any]:
     """No configuration asks a CPU for it."""
     return lambda *arguments: real(*arguments).model_copy(update={"precision": "Float16"})
+
+
+def _poison(monkeypatch: pytest.MonkeyPatch, after: int, most: int) -> None:
+    """Let the update of a step spoil the adapter, once: what it computes from then on is no number."""
+    calls = itertools.count(1)
+
+    def apply(model: Any, *arguments: Any) -> float:
+        norm = stepping.apply_gradients(model, *arguments)
+        if next(calls) == after:
+            next(weight for weight in model.parameters() if weight.requires_grad).data.fill_(math.nan)
+        return norm
+
+    monkeypatch.setattr(fitting, "apply_gradients", apply)
+    monkeypatch.setattr(fitting, "MOST_SKIPS", most)
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "most", "expected"),
+    [
+        pytest.param(4, 2, 2, id="by the last step before a checkpoint"),
+        pytest.param(3, 5, 2, id="by the step before that"),
+        pytest.param(5, 5, 4, id="by the last step but one of the run"),
+        pytest.param(2, 2, 0, id="by the last step before the only checkpoint"),
+    ],
+)
+def test_without_held_out_files_it_goes_back_past_a_checkpoint_that_may_be_spoiled(
+    store: "Store",
+    code: Callable[[str, int], str],
+    monkeypatch: pytest.MonkeyPatch,
+    spoiled: int,
+    most: int,
+    expected: int,
+) -> None:
+    alone = store.add_dataset("alone", [code(name, 12) for name in ("add", "sum", "plus", "increase")])
+    _poison(monkeypatch, spoiled, most)
+    events = store.train(store.config(**alone))
+    (back,) = [event for event in events if isinstance(event, ResumedEvent)]
+    assert back.step == expected
+    assert ("no loss shows that it is sound" in back.message) is (spoiled in (2, 4))
+    assert store.result.steps == 6
+    assert store.checkpoints()[-1] == "step-000006"
+    for name in store.checkpoints():
+        assert all(tensor.isfinite().all() for tensor in load_file(_adapter(store, name)).values())
+
+
+def test_without_held_out_files_an_attempt_after_a_stop_goes_back_past_what_was_saved_then(
+    store: "Store", code: Callable[[str, int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = store.add_dataset("alone", [code(name, 12) for name in ("add", "sum", "plus", "increase")])
+    _poison(monkeypatch, 3, 2)
+    store.train(store.config(**alone), store.stop_after(_LOOKS_OF_THREE_STEPS))
+    assert (store.status, store.checkpoints()[-1]) == (143, "step-000003")
+    events = store.train(store.config(**alone))
+    (back,) = [event for event in events if isinstance(event, ResumedEvent) and not event.restarted]
+    assert back.step == 2
+    assert "step-000003" in back.message
+    assert store.result.steps == 6
+    assert "step-000003" not in store.checkpoints()
+
+
+def _adapter(store: "Store", name: str) -> Path:
+    return store.root / "run" / "checkpoints" / name / "adapter_model.safetensors"
 
 
 def test_without_a_checkpoint_it_goes_back_to_the_very_start(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:

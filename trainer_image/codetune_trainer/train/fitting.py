@@ -112,6 +112,7 @@ def _step(run: Run, batch: Packed) -> None:
 def _count_skips(run: Run, loss: float, norm: float) -> None:
     """Whether the step that was just done has changed anything. Raises: DivergedLoss."""
     state = run.state
+    state.lost_in_a_row = 0 if math.isfinite(loss) else state.lost_in_a_row + 1
     if math.isfinite(loss) and math.isfinite(norm):
         state.skips_in_a_row = 0
         return
