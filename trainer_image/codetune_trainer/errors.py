@@ -15,7 +15,7 @@
     ├── IncompatibleCheckpoint, DivergedLoss
     ├── OutOfMemory              nothing is left to try; OutOfMemoryNow: the next attempt takes less at once
     ├── DeviceMissing            the pod has no GPU although it asked for one
-    ├── PeerMissing              the nodes of a run do not find each other
+    ├── PeerMissing              the processes of a run do not find each other
     ├── PeerLost                 another process of the run is gone, which alone says why
     ├── StoreDenied              the bucket of the store does not let this run in
     ├── StoreUnavailable         the bucket can't be reached or does not work now
@@ -264,7 +264,7 @@ class DeviceMissing(TrainerError):
 
 
 class PeerMissing(TrainerError):
-    """The pod at which the nodes of a run meet does not come."""
+    """The processes of a run do not find each other."""
 
     reason = "StartError"
 
@@ -335,9 +335,15 @@ def run_to_exit_code(run: Callable[[], int], termination_log: Path | None, more_
         failure = translate(error, more_memory)
         if failure is not error:
             traceback.print_exception(error, file=sys.stderr)
-        # Last words are those of the process that failed first.
-        tell_failure(failure, None if isinstance(failure, PeerLost) else termination_log)
+        tell_failure(failure, None if _is_told(failure, termination_log) else termination_log)
         return failure.exit_code
+
+
+def _is_told(failure: TrainerError, termination_log: Path | None) -> bool:
+    """Whether last words are those of another process, which failed first: who misses it knows nothing of why."""
+    if isinstance(failure, PeerMissing):
+        return termination_log is not None and termination_log.is_file() and termination_log.stat().st_size > 0
+    return isinstance(failure, PeerLost)
 
 
 def translate(error: Exception, more_memory: str = MORE_MEMORY) -> TrainerError:

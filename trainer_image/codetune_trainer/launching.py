@@ -89,7 +89,7 @@ def launch(config: TrainConfig) -> int:
         torchrun = subprocess.Popen(command, env={**os.environ, _ENV_CODES: codes}, start_new_session=True)
         status = _wait(torchrun, Path(codes), processes, lambda: stopped)
         said = [int(path.read_text()) for path in _list_codes(Path(codes))]
-    return judge(said, processes, status, stopped=stopped)
+    return judge(said, processes, status, stopped=stopped, nodes=config.nodes)
 
 
 def _has_children(process: int) -> bool:
@@ -121,17 +121,23 @@ def _list_codes(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name.isdecimal()]
 
 
-def judge(codes: Sequence[int], processes: int, status: int, *, stopped: bool) -> int:
+def judge(codes: Sequence[int], processes: int, status: int, *, stopped: bool, nodes: int) -> int:
     """The pod's exit status.
+
+    A process that PyTorch's watchdog over NCCL aborts leaves no code, and so counts as a failure: an error of its own
+    GPU ends it in the same way as a lost process, and where all pods have that, the run must not begin again for ever.
 
     Args:
         codes: Exit codes of the processes that ended by themselves.
         processes: How many there were.
         status: torchrun's own exit status.
         stopped: Whether the pod was asked to stop.
+        nodes: Pods of the run; of a single one the cause is in it, though none of its processes said so.
     """
     if EXIT_PERMANENT in codes:
         return EXIT_PERMANENT
+    if nodes == 1 and not stopped and EXIT_PEER_LOST in codes:
+        return EXIT_RETRY
     if len(codes) == processes and len(set(codes)) == 1:
         return codes[0]
     if stopped and set(codes) <= {EXIT_STOPPED, EXIT_PEER_LOST}:

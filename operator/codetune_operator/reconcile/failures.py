@@ -128,8 +128,8 @@ def _find_out_of_memory(container: _Container) -> Failure | None:
         reason="OutOfMemory",
         message=f"Container {container.name!r} was killed because it ran out of memory{within}.",
         hint="Raise spec.resources.memory (for a Project files.quality.resources, or the operator's scanResources), or "
-        "make the work smaller: for a FineTune a shorter training.sequenceLength or smaller training.batchTokens, for "
-        "a ModelDeployment a smaller engine.maxModelLen.",
+        "make the work smaller: for a FineTune a smaller training.sequenceLength or lora.rank, or "
+        "training.gradientCheckpointing: On; for a ModelDeployment a smaller engine.maxModelLen.",
     )
 
 

@@ -71,7 +71,7 @@ def unscheduled(message: str, reason: str = "Unschedulable") -> list[Obj]:
 
 
 TOLD = '{"reason":"DivergedLoss","message":"The loss is not a number at step 7.","hint":"Lower learningRate."}'
-TOLD_MEMORY = '{"reason":"OutOfMemory","message":"CUDA out of memory at step 1.","hint":"Lower batchTokens."}'
+TOLD_MEMORY = '{"reason":"OutOfMemory","message":"CUDA out of memory at step 1.","hint":"Lower lora.rank."}'
 JOB_DEADLINE = {
     "status": {
         "conditions": [
@@ -133,7 +133,13 @@ CASES = [
         id="killed by the kernel for memory",
     ),
     pytest.param(
-        ("OutOfMemory", "CUDA out of memory", "batchTokens"),
+        ("OutOfMemory", "limit of 6Gi", "sequenceLength or lora.rank, or training.gradientCheckpointing: On;"),
+        [make_pod(phase="Failed", state=terminated(137, reason="OOMKilled"))],
+        None,
+        id="killed for memory, which the size of a batch does not change",
+    ),
+    pytest.param(
+        ("OutOfMemory", "CUDA out of memory", "lora.rank"),
         [make_pod(phase="Failed", state=terminated(1, message=TOLD_MEMORY))],
         None,
         id="out of GPU memory, told by the trainer",

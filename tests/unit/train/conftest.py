@@ -247,7 +247,7 @@ class Store:
         return Process(self, config, arguments, **environment)
 
     def losses(self, run: str = "run") -> dict[int, float]:
-        """Step → loss, as `metrics.jsonl` has it; of a step that was repeated, the last."""
+        """Step → loss, as `metrics.jsonl` has it; of a step that was repeated, the last; None: it was no number."""
         rows = [json.loads(line) for line in (self.root / run / "metrics.jsonl").read_text().splitlines()]
         return {row["step"]: row["loss"] for row in rows if "learningRate" in row}
 

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from codetune_trainer.train import checkpoints
+from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
 
 if TYPE_CHECKING:
     from unit.train.conftest import Store
@@ -49,6 +52,29 @@ def test_another_fault_of_safetensors_stays_what_it_is(store: "Store", monkeypat
     monkeypatch.setattr(checkpoints, "save_file", fail)
     with pytest.raises(SafetensorError):
         store.train(store.config())
+
+
+def test_on_a_gpu_a_checkpoint_holds_its_random_state_too(
+    store: "Store", tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), LoraConfig(target_modules=["q_proj"]))
+    optimizer = torch.optim.AdamW(model.parameters())
+    at, restored = torch.arange(16, dtype=torch.uint8), []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: at)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", restored.append)
+    identity = checkpoints.Identity("file:///tiny", store.revision, 8, frozenset(["q_proj"]))
+    manifest = checkpoints.save(tmp_path / "saved", model, optimizer, checkpoints.State(step=1), identity, None)
+    folder = tmp_path / "saved" / manifest.name
+    checkpoints.restore(folder, model, optimizer)
+    assert [state.tolist() for state in restored] == [at.tolist()]
+    # Whoever goes on without a GPU takes the rest.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    before = torch.get_rng_state()
+    torch.rand(1)
+    checkpoints.restore(folder, model, optimizer)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(restored) == 1
 
 
 @pytest.mark.parametrize(

@@ -19,25 +19,31 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    ("codes", "status", "stopped", "expected"),
+    ("nodes", "codes", "status", "stopped", "expected"),
     [
-        pytest.param([0, 0], 0, False, 0, id="all are done"),
-        pytest.param([143, 143], 1, True, 143, id="all were stopped"),
-        pytest.param([143, 143], 0, False, 143, id="all were stopped because another node was"),
-        pytest.param([75, 75], 1, False, 75, id="another node has failed"),
-        pytest.param([75], 1, False, 1, id="one was killed, which the other noticed"),
-        pytest.param([], -9, False, 1, id="torchrun was killed"),
-        pytest.param([64, 75], 1, False, 64, id="one refuses for good"),
-        pytest.param([1, 75], 1, False, 1, id="one has failed"),
-        pytest.param([], -15, True, 143, id="stopped before anything began"),
-        pytest.param([143, 75], 1, True, 143, id="stopped while the others left"),
-        pytest.param([1], 1, True, 1, id="failed while it was stopped"),
+        pytest.param(2, [0, 0], 0, False, 0, id="all are done"),
+        pytest.param(2, [143, 143], 1, True, 143, id="all were stopped"),
+        pytest.param(2, [143, 143], 0, False, 143, id="all were stopped because another node was"),
+        pytest.param(2, [75, 75], 1, False, 75, id="another node has failed"),
+        pytest.param(2, [75], 1, False, 1, id="one was killed, which the other noticed"),
+        pytest.param(2, [], -9, False, 1, id="torchrun was killed"),
+        pytest.param(2, [64, 75], 1, False, 64, id="one refuses for good"),
+        pytest.param(2, [1, 75], 1, False, 1, id="one has failed"),
+        pytest.param(2, [], -15, True, 143, id="stopped before anything began"),
+        pytest.param(2, [143, 75], 1, True, 143, id="stopped while the others left"),
+        pytest.param(2, [1], 1, True, 1, id="failed while it was stopped"),
+        pytest.param(2, [], 1, False, 1, id="NCCL has ended all, for a lost node or for an error of its own"),
+        pytest.param(2, [143], 1, False, 1, id="NCCL has ended one, and so torchrun the other"),
+        pytest.param(1, [75, 75], 1, False, 1, id="nobody says why, and no other node can be the cause"),
+        pytest.param(1, [75], 1, False, 1, id="one was killed, on the only node"),
+        pytest.param(1, [1, 75], 1, False, 1, id="one has failed, on the only node"),
+        pytest.param(1, [143, 75], 1, True, 143, id="the only node was stopped while the others left"),
     ],
 )
 def test_what_the_processes_leave_says_how_the_pod_ends(
-    codes: Sequence[int], status: int, stopped: bool, expected: int
+    nodes: int, codes: Sequence[int], status: int, stopped: bool, expected: int
 ) -> None:
-    assert launching.judge(codes, 2, status, stopped=stopped) == expected
+    assert launching.judge(codes, 2, status, stopped=stopped, nodes=nodes) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The loss that never holds all logits, against torch's own cross-entropy, and steps against one big batch."""
 
+import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +43,11 @@ def test_measuring_takes_no_gradient() -> None:
     assert not loss.requires_grad
 
 
-def _model(folder: Path) -> Any:
+def _model(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     torch.manual_seed(1)
     targets = ["q_proj", "v_proj", "up_proj", "down_proj"]
     config = LoraConfig(target_modules=targets, init_lora_weights=False, lora_dropout=0.0)
-    return get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config)
+    return get_peft_model(AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), config)
 
 
 def _batch() -> Packed:
@@ -197,10 +199,67 @@ def test_clipping_keeps_a_step_small(tiny_model: Path) -> None:
     before = [weight.detach().clone() for weight in trainable_weights(model)]
     for weight in trainable_weights(model):
         weight.grad = torch.full_like(weight, 10.0)
-    norm = stepping.apply_gradients(model, optimizer, rate=1.0)
+    norm = stepping.apply_gradients(model, optimizer, rate=1.0, loss=1.0)
     moved = torch.cat([(old - new).flatten() for old, new in zip(before, trainable_weights(model), strict=True)])
     assert norm > 100
     assert moved.norm().item() == pytest.approx(stepping.CLIP_NORM, rel=1e-3)
+
+
+def test_memory_for_the_optimizer_is_taken_as_it_would_take_it_itself(tiny_model: Path) -> None:
+    model = _model(tiny_model)
+    made = []
+    for early in (False, True):
+        optimizer = torch.optim.AdamW(trainable_weights(model), lr=0.0, weight_decay=0.0, fused=True)
+        if early:
+            stepping.prepare(optimizer)
+            assert all(not value.any() for entry in optimizer.state.values() for value in entry.values())
+        for weight in trainable_weights(model):
+            weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        stepping.prepare(optimizer)  # does nothing any more
+        made.append([(key, value) for entry in optimizer.state.values() for key, value in entry.items()])
+    for (key, value), (other_key, other) in zip(*made, strict=True):
+        assert (key, value.dtype, value.shape) == (other_key, other.dtype, other.shape)
+        assert torch.equal(value, other)
+
+
+@pytest.mark.parametrize(
+    ("entry", "loss"),
+    [
+        pytest.param(math.inf, 1.0, id="a gradient that has overflowed"),
+        pytest.param(math.nan, 1.0, id="a gradient that is no number"),
+        pytest.param(1.0, math.nan, id="a loss that is no number"),
+    ],
+)
+def test_a_step_without_a_number_changes_neither_weights_nor_optimizer(
+    tiny_model: Path, entry: float, loss: float
+) -> None:
+    model = _model(tiny_model)
+    optimizer = torch.optim.AdamW(trainable_weights(model), fused=True)
+    for value in (1.0, entry):
+        before = copy.deepcopy([model.state_dict(), optimizer.state_dict()["state"]])
+        for weight in trainable_weights(model):
+            weight.grad = torch.full_like(weight, value)
+        stepping.apply_gradients(model, optimizer, rate=0.1, loss=1.0 if value != entry else loss)
+        assert all(weight.grad is None for weight in trainable_weights(model))
+    after = [model.state_dict(), optimizer.state_dict()["state"]]
+    for old, new in zip(torch.utils._pytree.tree_leaves(before), torch.utils._pytree.tree_leaves(after), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_gradients_in_half_precision_are_about_those_in_full(tiny_model: Path) -> None:
+    found, full = [], _model(tiny_model)
+    for precision, dtype in (("Float32", torch.float32), ("Float16", torch.float16)):
+        model = _model(tiny_model, dtype)
+        for weight, same in zip(trainable_weights(model), trainable_weights(full), strict=True):
+            weight.data.copy_(same)
+        loss = stepping.accumulate(model, _batch(), 2, precision, lambda: None)
+        gradients = [weight.grad for weight in trainable_weights(model) if weight.grad is not None]
+        assert {gradient.dtype for gradient in gradients} == {torch.float32}
+        found.append((loss, torch.cat([gradient.flatten() for gradient in gradients])))
+    (loss, gradient), (half_loss, half_gradient) = found
+    assert half_loss == pytest.approx(loss, rel=1e-3)
+    assert (half_gradient - gradient).norm() < 0.01 * gradient.norm()
 
 
 @pytest.mark.parametrize(
@@ -209,6 +268,19 @@ def test_clipping_keeps_a_step_small(tiny_model: Path) -> None:
         pytest.param(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
                      torch.OutOfMemoryError, id="the CPU's allocator"),
         pytest.param(torch.OutOfMemoryError("CUDA out of memory."), torch.OutOfMemoryError, id="CUDA"),
+        pytest.param(RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`"),
+                     torch.OutOfMemoryError, id="CUDA itself"),
+        pytest.param(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+                     torch.OutOfMemoryError, id="cuBLAS"),
+        pytest.param(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), torch.OutOfMemoryError, id="cuDNN 8"),
+        pytest.param(RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+                     torch.OutOfMemoryError, id="cuDNN 9"),
+        pytest.param(RuntimeError("Triton Error [CUDA]: out of memory"), torch.OutOfMemoryError, id="Triton"),
+        pytest.param(torch.distributed.DistBackendError("ncclUnhandledCudaError: Call to CUDA function failed.\n"
+                     "Last error:\nCuda failure 2 'out of memory'"), torch.OutOfMemoryError, id="NCCL"),
+        pytest.param(RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), RuntimeError, id="may be anything"),
+        pytest.param(RuntimeError("CUDA error: an illegal memory access was encountered"), RuntimeError,
+                     id="memory that is not short"),
         pytest.param(RuntimeError("shapes differ"), RuntimeError, id="another fault stays what it is"),
     ],
 )  # fmt: skip

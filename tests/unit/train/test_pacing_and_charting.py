@@ -198,3 +198,19 @@ def test_bf16_is_used_only_where_the_cpu_has_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert machine.has_fast_bf16(torch.device("cpu")) is expected
+
+
+@pytest.mark.parametrize(("expected", "emulates"), [(True, False), (False, True)], ids=["itself", "only emulated"])
+def test_bf16_is_used_only_where_the_gpu_computes_in_it_itself(
+    monkeypatch: pytest.MonkeyPatch, expected: bool, emulates: bool
+) -> None:
+    def is_supported(including_emulation: bool = True) -> bool:
+        return including_emulation if emulates else True
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert machine.has_fast_bf16(torch.device("cuda")) is expected
+
+
+def test_free_memory_of_a_gpu_is_what_its_driver_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (device.index, 80 << 30))
+    assert machine.free_memory(torch.device("cuda", 7)) == 7

@@ -19,7 +19,7 @@ from codetune_api.contracts import CheckpointManifest, StartAdapter, TrainConfig
 from codetune_api.protocol import CheckpointEvent, Event, ResumedEvent
 from codetune_bucket.bucket import Bucket
 from codetune_bucket.mirroring import Mirror
-from codetune_trainer.train.storing import have_checkpoint
+from codetune_trainer.train.storing import drop_checkpoints, have_checkpoint
 
 if TYPE_CHECKING:
     from unit.train.conftest import Process, Store
@@ -229,3 +229,20 @@ def test_a_node_brings_the_checkpoint_that_another_one_wrote(
     assert sorted(path.name for path in found.iterdir()) == ["MANIFEST.json", "adapter_model.safetensors"]
     bucket.remove(remote.path for remote in bucket.list(OUTPUT))
     assert have_checkpoint(run, "step-000010") == found, "what is here is not asked for again"
+
+
+@pytest.mark.parametrize("leads", [True, False], ids=["where the first process is", "on another node"])
+def test_a_checkpoint_that_comes_again_is_removed_on_every_node(
+    pod: Callable[[], Mirror], bucket: Bucket, tmp_path: Path, leads: bool
+) -> None:
+    (tmp_path / "file").write_text("x")
+    bucket.put(tmp_path / "file", f"{OUTPUT}/checkpoints/step-000010/MANIFEST.json")
+    mirror, told, group = pod(), SimpleNamespace(output=OUTPUT), SimpleNamespace(leads=leads)
+    folder = mirror.root / OUTPUT
+    (folder / "checkpoints").mkdir(parents=True)
+    checkpoints = folder / "checkpoints"
+    run: Any = SimpleNamespace(mirror=mirror, config=told, folder=folder, checkpoints=checkpoints, group=group)
+    have_checkpoint(run, "step-000010")
+    drop_checkpoints(run, ["step-000010"])
+    assert list(checkpoints.iterdir()) == []
+    assert bool(list(bucket.list(OUTPUT))) is not leads

@@ -1,5 +1,6 @@
 """Several processes that train one model: real ones, started as a Job starts them, that meet through gloo."""
 
+import json
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ from codetune_api.finetune import Checkpoints
 from codetune_api.protocol import CheckpointEvent, Event, ProgressEvent, ResultEvent, ResumedEvent, StageEvent
 
 if TYPE_CHECKING:
-    from unit.train.conftest import Store
+    from unit.train.conftest import Process, Store
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -137,7 +138,8 @@ sys.exit(main(["train"]))
 """
 
 
-def test_where_the_memory_of_one_process_is_short_all_take_less_at_once(store: "Store", tmp_path: Path) -> None:
+def _start_short(store: "Store", tmp_path: Path, config: TrainConfig) -> "Process":
+    """Two processes, the second of which is short of memory once."""
     (tmp_path / "one_is_short.py").write_text(ONE_IS_SHORT)
     (tmp_path / "codes").mkdir()
     torchrun = [
@@ -148,7 +150,11 @@ def test_where_the_memory_of_one_process_is_short_all_take_less_at_once(store: "
         "2",
         str(tmp_path / "one_is_short.py"),
     ]
-    process = store.start(_config(store, "group", 2), torchrun, CODETUNE_EXIT_CODES=str(tmp_path / "codes"))
+    return store.start(config, torchrun, CODETUNE_EXIT_CODES=str(tmp_path / "codes"))
+
+
+def test_where_the_memory_of_one_process_is_short_all_take_less_at_once(store: "Store", tmp_path: Path) -> None:
+    process = _start_short(store, tmp_path, _config(store, "group", 2))
     assert process.end() == 0, process.output
     stages = [event.message for event in process.events if isinstance(event, StageEvent)]
     assert [message for message in stages if "going on with" in message] == [
@@ -156,6 +162,21 @@ def test_where_the_memory_of_one_process_is_short_all_take_less_at_once(store: "
     ]
     store.train(_config(store, "alone"))
     assert store.losses("group") == pytest.approx(store.losses("alone"), abs=1e-5)
+
+
+def test_where_the_base_is_spread_the_next_attempt_takes_less_whichever_process_was_short(
+    store: "Store", tmp_path: Path
+) -> None:
+    config = _config(store, "group", 2, training={"sharding": "On"})
+    process = _start_short(store, tmp_path, config)
+    assert process.end() == 1, process.output
+    assert sorted(path.read_text() for path in (tmp_path / "codes").iterdir()) in (["1"], ["1", "75"])
+    assert json.loads(process.termination.read_text())["reason"] == "OutOfMemory"
+    again = store.start(config)
+    assert again.end() == 0, again.output
+    (result,) = [event.train for event in again.events if isinstance(event, ResultEvent)]
+    assert result is not None
+    assert any("1 sequences at once" in note for note in result.parameters.notes)
 
 
 def test_what_all_processes_refuse_ends_the_pod_for_good_with_one_last_word(store: "Store") -> None:

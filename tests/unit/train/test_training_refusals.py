@@ -1,5 +1,6 @@
 """What can't be trained is refused by name, with a cure, before any weight is loaded."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -215,6 +216,41 @@ def test_a_step_that_ran_out_of_memory_once_is_done_with_less(store: "Store", mo
     events = store.train(store.config("short", lora=lora))
     assert any("2 sequences at once" in getattr(event, "message", "") for event in events)
     assert store.losses("short") == pytest.approx(store.losses("whole"), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "place", ["zeros_like", "clip_grad_norm_"], ids=["of the optimizer's state", "of the optimizer's step"]
+)
+def test_a_shortage_of_memory_at_the_end_of_the_first_step_takes_less_at_once_too(
+    store: "Store", monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    lora = store.config().lora.model_copy(update={"dropout": 0.0})
+    store.train(store.config("whole", lora=lora))
+    owner: Any = torch.nn.utils if place == "clip_grad_norm_" else torch
+    real, calls = getattr(owner, place), itertools.count()
+
+    def fail(*arguments: Any, **more: Any) -> Any:
+        # Not the first one: what was taken before stays.
+        if next(calls) == (0 if place == "clip_grad_norm_" else 3):
+            raise RuntimeError("CUDA error: out of memory")
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(fitting, "prepare", _only_here(owner, place, fail, stepping.prepare))
+    monkeypatch.setattr(fitting, "apply_gradients", _only_here(owner, place, fail, stepping.apply_gradients))
+    events = store.train(store.config("short", lora=lora))
+    assert any("2 sequences at once" in getattr(event, "message", "") for event in events)
+    assert store.losses("short") == pytest.approx(store.losses("whole"), abs=1e-5)
+
+
+def _only_here(owner: Any, name: str, value: Any, work: Any) -> Any:
+    """The function with something replaced while it runs."""
+
+    def do(*arguments: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, name, value)
+            return work(*arguments)
+
+    return do
 
 
 def test_gradient_checkpointing_changes_no_loss(store: "Store") -> None:

@@ -58,6 +58,12 @@ class State:
     """Checkpoints since the best one."""
     measured_step: int = 0
     """The last step whose held-out loss was measured."""
+    skips: int = 0
+    """Steps that changed nothing, because their loss or gradient was no number."""
+    skips_in_a_row: int = 0
+    """How many of them were the last ones."""
+    lost_in_a_row: int = 0
+    """How many of the last steps had a loss that was no number, whatever became of the gradient."""
     history: tuple[tuple[int, float, float | None], ...] = ()
     """(step, loss, held-out loss) over the whole run."""
 
@@ -65,6 +71,11 @@ class State:
     def position(self) -> Position:
         """Where in the data the run is."""
         return Position(self.epoch, self.sequence)
+
+    @property
+    def sound_step(self) -> int:
+        """The last step whose loss was a number: weights from before it are sound, those from after it may not be."""
+        return self.step - self.lost_in_a_row
 
     @property
     def loss(self) -> float:

@@ -6,27 +6,33 @@ import time
 
 import torch
 
-from codetune_trainer.errors import DivergedLoss, OutOfMemory, OutOfMemoryNow
+from codetune_trainer.errors import DivergedLoss, OutOfMemoryNow
 from codetune_trainer.train import machine, milestones, recovering, resuming
 from codetune_trainer.train.charting import add_point
 from codetune_trainer.train.feeding import feed
 from codetune_trainer.train.modelling import enable_checkpointing
 from codetune_trainer.train.pacing import PeerOutOfMemory, Stopped, learning_rate
 from codetune_trainer.train.packing import Packed
+from codetune_trainer.train.recovery import out_of_memory
 from codetune_trainer.train.running import Run, record, report_progress
-from codetune_trainer.train.stepping import RandomState, accumulate, apply_gradients, memory_errors
+from codetune_trainer.train.stepping import RandomState, accumulate, apply_gradients, memory_errors, prepare
+
+MOST_SKIPS = 5
+"""So many steps in a row without a number are no accident of a batch any more."""
 
 
 def fit(run: Run) -> None:
     """Train until the last step, or until the held-out loss no longer falls.
 
-    A loss that is no number sends the run back to its last checkpoint with a lower learning rate, once.
+    A step whose loss or gradient is no number changes nothing. Several in a row, or a held-out loss that is none, send
+    the run back to its last checkpoint with a lower learning rate, once.
 
     Raises: Stopped after SIGTERM with the state saved; DivergedLoss; OutOfMemory.
     """
     while True:
         try:
-            return _fit_on(run)
+            _fit_on(run)
+            return recovering.tell_skips(run)
         except DivergedLoss as error:
             resuming.go_back(run, f"{error.message} {recovering.lower_rate(run, error)}")
 
@@ -85,21 +91,38 @@ def _step(run: Run, batch: Packed) -> None:
     state, parameters = run.state, run.parameters
     began = time.monotonic()
     _part_random(run)
-    loss = _accumulate_in_memory(run, batch)
     rate = learning_rate(state.step + 1, parameters)
-    norm = apply_gradients(run.model, run.optimizer, rate)
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise milestones.diverged(run, f"In step {state.step + 1} the loss was {loss:g} and its gradient {norm:g}.")
+    loss, norm = _compute_in_memory(run, batch, rate)
     tokens = batch.targets
     state.step += 1
+    _count_skips(run, loss, norm)
     state.tokens += tokens
-    state.add_loss(loss, tokens)
-    state.history = add_point(state.history, (state.step, state.loss, None), parameters.max_steps)
+    if math.isfinite(loss):
+        state.add_loss(loss, tokens)
+        state.history = add_point(state.history, (state.step, state.loss, None), parameters.max_steps)
     seconds = time.monotonic() - began
     run.pace.note_step(seconds)
     speed = tokens / max(seconds, 1e-9)
     run.tokens_per_second = 0.9 * run.tokens_per_second + 0.1 * speed if run.tokens_per_second else speed
-    record(run, {"step": state.step, "loss": loss, "learningRate": rate, "tokensPerSecond": round(speed, 1)})
+    told = loss if math.isfinite(loss) else None
+    row = {"step": state.step, "loss": told, "learningRate": rate, "tokensPerSecond": round(speed, 1)}
+    record(run, {**row, "skips": state.skips} if state.skips_in_a_row else row)
+
+
+def _count_skips(run: Run, loss: float, norm: float) -> None:
+    """Whether the step that was just done has changed anything. Raises: DivergedLoss."""
+    state = run.state
+    state.lost_in_a_row = 0 if math.isfinite(loss) else state.lost_in_a_row + 1
+    if math.isfinite(loss) and math.isfinite(norm):
+        state.skips_in_a_row = 0
+        return
+    state.skips += 1
+    state.skips_in_a_row += 1
+    what = f"In step {state.step} the loss was {loss:g} and its gradient {norm:g}"
+    if state.skips_in_a_row >= MOST_SKIPS:
+        raise milestones.diverged(run, f"{what}; steps that were skipped in a row: {state.skips_in_a_row}.")
+    if state.skips == 1:
+        run.reporter.stage("Training", f"{what}: the step is skipped. So will be others like it")
 
 
 def _part_random(run: Run) -> None:
@@ -110,17 +133,26 @@ def _part_random(run: Run) -> None:
         torch.manual_seed(int.from_bytes(seed))
 
 
-def _accumulate_in_memory(run: Run, batch: Packed) -> float:
-    """Gradients of a step, with smaller micro-batches where memory is short. Raises: Stopped, OutOfMemory."""
+def _compute_in_memory(run: Run, batch: Packed, rate: float) -> tuple[float, float]:
+    """Change the weights; loss and length of its gradient. With smaller micro-batches where memory is short.
+
+    Raises: Stopped, OutOfMemory.
+    """
     random = RandomState.take()
     while True:
+        is_summed = False
         try:
             with memory_errors():
-                return accumulate(run.model, batch, run.micro_batch, run.parameters.precision, run.breathe, run.group)
+                prepare(run.optimizer)
+                loss = accumulate(run.model, batch, run.micro_batch, run.parameters.precision, run.breathe, run.group)
+                is_summed = True
+                return loss, apply_gradients(run.model, run.optimizer, rate, loss)
         except torch.OutOfMemoryError as error:
-            if run.parameters.sharded:
-                # The others wait for this process's part of a layer: only all of them together can begin again.
-                raise OutOfMemoryNow(out_of_memory(run.config.device).message) from error
+            if run.parameters.sharded or (is_summed and run.group.size > 1):
+                # The others wait for this process's part of a layer, or have done the step: only all of them together
+                # can begin again.
+                last = out_of_memory(run.config.device)
+                raise OutOfMemoryNow(last.message, last.hint) from error
             if not isinstance(error, PeerOutOfMemory):
                 run.stop.tell_memory()
             if not _use_less_memory(run):
@@ -144,11 +176,3 @@ def _use_less_memory(run: Run) -> bool:
     how = "gradient checkpointing" if run.parameters.gradient_checkpointing else f"{run.micro_batch} sequences at once"
     run.reporter.stage("Training", f"Memory is short: going on with {how}")
     return True
-
-
-def out_of_memory(device: str) -> OutOfMemory:
-    """What an allocation failure means."""
-    return OutOfMemory(
-        f"The {'GPU' if device == 'cuda' else 'pod'} has too little memory for the base model and its training.",
-        "Lower training.sequenceLength or lora.rank in a new FineTune, or take a larger GPU or more resources.memory.",
-    )

@@ -15,13 +15,15 @@ from typing import Literal
 import torch
 from torch import distributed
 
-from codetune_trainer.errors import PeerLost
+from codetune_trainer.errors import PeerLost, PeerMissing
 
 _PATIENCE = timedelta(hours=1)
 """How long a process waits for the others: for a large dataset, the leader tokenizes while they do."""
 
-_SIGNS = ("by peer", "Broken pipe", "gloo")
-"""In what gloo says in a plain RuntimeError."""
+_SIGNS = ("gloo", "by peer", "Broken pipe", "ncclRemoteError", "by remote peer")
+"""In what gloo and NCCL say of a process that is gone."""
+_OWN_FAULT = "enforce fail"
+"""In what gloo says of a message that is not what it expected, or of a network that it can't use."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Group:
         if self.size == 1:
             return word
         words = torch.tensor(word, dtype=torch.int64)
-        with _losses():
+        with peer_errors():
             distributed.all_reduce(words, distributed.ReduceOp.MAX)
         return int(words)
 
@@ -52,17 +54,23 @@ class Group:
         if self.size == 1:
             return number
         numbers = torch.tensor(number, dtype=torch.float64)
-        with _losses():
+        with peer_errors():
             distributed.all_reduce(numbers)
         return numbers.item()
 
-    def add_gradients(self, weights: Sequence[torch.nn.Parameter]) -> None:
-        """Every gradient becomes the sum over all processes."""
+    def add_gradients(self, weights: Sequence[torch.nn.Parameter], before: Callable[[], None]) -> None:
+        """Every gradient becomes the sum over all processes.
+
+        Args:
+            weights: Who has the gradients.
+            before: Called when the memory is taken that this needs: who has none must not be waited for.
+        """
         if self.size == 1:
             return
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
         flat = torch.cat([gradient.flatten() for gradient in gradients])  # one message is faster than hundreds
-        with _losses():
+        before()
+        with peer_errors():
             distributed.all_reduce(flat)
         for weight, part in zip(weights, flat.split([weight.numel() for weight in weights]), strict=True):
             weight.grad = part.view_as(weight)
@@ -70,7 +78,7 @@ class Group:
     def spread(self, tensor: torch.Tensor) -> torch.Tensor:
         """The leader's tensor in place of everybody's own."""
         if self.size > 1:
-            with _losses():
+            with peer_errors():
                 distributed.broadcast(tensor, 0)
         return tensor
 
@@ -107,37 +115,50 @@ ALONE = Group()
 
 
 def join(device: Literal["cpu", "cuda"]) -> Group:
-    """The group that torchrun started this process in. Raises: PeerLost."""
+    """The group that torchrun started this process in. Raises: PeerMissing, PeerLost."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return ALONE
     local = int(os.environ["LOCAL_RANK"])
-    if device == "cuda" and local < torch.cuda.device_count():
+    has_device = device == "cpu" or local < torch.cuda.device_count()
+    if device == "cuda" and has_device:
         torch.cuda.set_device(local)
-    with _losses():
+    group = Group(int(os.environ["RANK"]), size, int(os.environ["LOCAL_WORLD_SIZE"]))
+    # NCCL's own watch over lost processes stays as torchrun sets it (they are aborted). TORCH_NCCL_BLOCKING_WAIT would
+    # take that watch away, and since PyTorch 2.8 sums that are not asynchronous are not waited for in its place.
+    with _meeting_errors():
         distributed.init_process_group("cpu:gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=_PATIENCE)
-    return Group(int(os.environ["RANK"]), size, int(os.environ["LOCAL_WORLD_SIZE"]))
+    # Who lacks its GPU says so by itself; NCCL would wait for it.
+    if not group.agree(not has_device) and device == "cuda":
+        with _meeting_errors():
+            # NCCL connects with the first sum only. Now nothing is lost, and what fails is no peer that went away.
+            distributed.all_reduce(torch.zeros(1, device=device))
+            torch.cuda.synchronize()
+    return group
 
 
 @contextmanager
 def peer_errors() -> Iterator[None]:
-    """What a process that is gone does to the work of a sharded model, which sends and receives. Raises: PeerLost."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, distributed.DistError) and not any(sign in str(error) for sign in _SIGNS):
-            raise
-        raise _lose(error) from error
-
-
-@contextmanager
-def _losses() -> Iterator[None]:
     """The backends have no common error for a process that is gone. Raises: PeerLost."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
-        raise _lose(error) from error
+        words = str(error)
+        if _OWN_FAULT in words or not any(sign in words for sign in _SIGNS):
+            raise
+        raise PeerLost(f"Another process of this run is gone: {words}", "The run starts again by itself.") from error
 
 
-def _lose(error: RuntimeError) -> PeerLost:
-    return PeerLost(f"Another process of this run is gone: {error}", "The run starts again by itself.")
+@contextmanager
+def _meeting_errors() -> Iterator[None]:
+    """Before anything was done together. Raises: PeerMissing, with the backend's own words."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerMissing(
+            f"The processes of this run can't reach each other: {error}",
+            "Check that the pods of the run may reach each other on any port (NetworkPolicy, service mesh), their "
+            "network interfaces, and the GPU driver of the nodes.",
+        ) from error

@@ -29,6 +29,8 @@ def mark(run: Run) -> None:
         raise _safe(run) from stopped
     if held_out is not None and not math.isfinite(held_out):
         raise diverged(run, f"After step {run.state.step} the held-out loss was {held_out:g}.")
+    if held_out is None and run.state.lost_in_a_row:
+        raise diverged(run, f"In step {run.state.step}, the last one before a checkpoint, the loss was no number.")
     _remember_best(run, held_out)
     save(run, held_out)
     run.pace.note_checkpoint(time.monotonic() - began)
@@ -45,6 +47,8 @@ def diverged(run: Run, what: str) -> DivergedLoss:
     """What a loss that is no number means."""
     now = run.parameters.learning_rate
     hint = f"Lower training.learningRate (now {now:g}) or raise training.warmupSteps in a new FineTune."
+    if run.parameters.precision == "Float16":
+        hint += " Float16 ends at 65504: training.precision BFloat16 or Float32 goes on."
     return DivergedLoss(what, hint)
 
 

@@ -33,7 +33,12 @@ def marking(run: Run) -> Iterator[None]:
     except PeerLost:
         raise  # the other process may have died for want of memory: the mark stays
     except OutOfMemoryNow:
-        _keep(run, replace(run.recovery, is_short=True))
+        # Whichever process is short: the others only see that it is gone.
+        recomputes = run.parameters.gradient_checkpointing
+        short = replace(run.recovery, is_trying=True, is_short=True, checkpointing=recomputes)
+        _save(run, replace(short, micro_batch=run.micro_batch))
+        if not run.group.leads:
+            run.mirror.push_file(f"{run.config.output}/{RECOVERY}")
         raise
     except BaseException:
         end_first_steps(run)
@@ -60,6 +65,12 @@ def lower_rate(run: Run, error: DivergedLoss) -> str:
     return _take_rate(run)
 
 
+def tell_skips(run: Run) -> None:
+    """Say how many steps have changed nothing."""
+    if run.state.skips:
+        _change(run, f"Steps that were skipped because their loss or gradient was no number: {run.state.skips}.")
+
+
 def _take_rate(run: Run) -> str:
     rate = run.parameters.learning_rate * run.recovery.rate
     note = f"The loss had diverged: the learning rate is {rate:g} instead of {run.parameters.learning_rate:g}."
@@ -78,7 +89,7 @@ def _obey(run: Run) -> None:
         enable_checkpointing(run.model)
     checkpointing = run.parameters.gradient_checkpointing or learned.checkpointing
     how = f"{run.micro_batch} sequences at once" + (", activations computed twice" if checkpointing else "")
-    note = f"An attempt died of memory in its first steps: trained with {how}."
+    note = f"An attempt before had too little memory: trained with {how}."
     _change(run, note, gradient_checkpointing=checkpointing)
 
 
@@ -91,7 +102,7 @@ def _change(run: Run, note: str, **values: float | bool) -> None:
 def _learn(run: Run) -> str:
     found = load(run.folder)
     try:
-        return json.dumps(asdict(learn(found, run.config.memory_deaths)))
+        return json.dumps(asdict(learn(found, run.config.memory_deaths, run.config.device)))
     except OutOfMemory:
         # Who gives the run more memory starts it again: that attempt must not be judged by these.
         _save(run, replace(found, is_trying=False, is_short=False, deaths=0))

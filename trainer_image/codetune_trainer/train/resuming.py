@@ -34,8 +34,16 @@ def resume(run: Run) -> None:
 
 
 def go_back(run: Run, why: str) -> None:
-    """Go back to the newest whole checkpoint in the middle of an attempt; without one, to the start."""
-    whole, _ = _sort_out(run)
+    """Go back to the newest checkpoint that is whole and sound in the middle of an attempt; without one, to the start.
+
+    An update that spoils the weights shows in the next step's loss, when a checkpoint of it may have been saved.
+    """
+    found, _ = _sort_out(run)
+    whole = [entry for entry in found if entry.holdout_loss is not None or entry.step < run.state.sound_step]
+    doubtful = [entry.name for entry in found if entry not in whole]
+    storing.drop_checkpoints(run, doubtful)
+    if doubtful:
+        why = f"{why} Removed, because no loss shows that it is sound: {', '.join(doubtful)}."
     if whole:
         _take(run, whole)
     else:
@@ -43,6 +51,7 @@ def go_back(run: Run, why: str) -> None:
         starting.load(run)
         run.optimizer.state.clear()
         run.state, run.saved = State(), []
+    run.state.skips_in_a_row = run.state.lost_in_a_row = 0
     run.optimizer.zero_grad(set_to_none=True)
     name = whole[-1].name if whole else ""
     run.reporter.emit(ResumedEvent(checkpoint=name, step=run.state.step, message=why, restarted=False))

@@ -24,7 +24,7 @@ from codetune_trainer.train.concluding import conclude, score_base
 from codetune_trainer.train.documents import find_origin, load_dataset
 from codetune_trainer.train.encoding import Encoder, build_encoder
 from codetune_trainer.train.feeding import Corpus
-from codetune_trainer.train.fitting import fit, out_of_memory
+from codetune_trainer.train.fitting import fit
 from codetune_trainer.train.group import ALONE, Group, join, peer_errors
 from codetune_trainer.train.infilling import find_fim_tokens
 from codetune_trainer.train.kernels.installing import speed_up_base
@@ -33,6 +33,7 @@ from codetune_trainer.train.names import CONFIG, LOG
 from codetune_trainer.train.pacing import SharedStopSignal, Stopped, StopSignal
 from codetune_trainer.train.packing import count_pieces
 from codetune_trainer.train.recovering import finish, marking
+from codetune_trainer.train.recovery import out_of_memory
 from codetune_trainer.train.resuming import resume
 from codetune_trainer.train.running import Run
 from codetune_trainer.train.sharding import shard

@@ -101,7 +101,7 @@ def report_progress(run: Run) -> None:
             step=state.step,
             total=total,
             epoch=round(state.tokens / max(run.corpus.tokens, 1), 3),
-            loss=state.loss if state.step else None,
+            loss=state.loss if state.smooth_tokens else None,
             holdout_loss=measured[-1] if measured else None,
             lr=learning_rate(max(state.step, 1), parameters),
             tokens=state.tokens,

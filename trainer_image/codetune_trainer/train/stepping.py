@@ -1,6 +1,8 @@
 """One optimizer step, exact whatever the size of the micro-batches."""
 
 import contextlib
+import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -12,8 +14,8 @@ from codetune_trainer.train.losses import sum_loss
 from codetune_trainer.train.modelling import DTYPES, Model, trainable_weights
 from codetune_trainer.train.packing import Packed
 
-_CPU_ALLOCATION_FAILED = "can't allocate memory"
-"""What PyTorch's allocator for the CPU says, in a plain RuntimeError."""
+_NO_MEMORY = re.compile("can't allocate memory|out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED", re.IGNORECASE)
+"""In plain RuntimeErrors: PyTorch's allocator for the CPU; CUDA, Triton and NCCL; cuBLAS and its like; cuDNN 9."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,7 @@ def accumulate(
             loss = sum_loss(model, batch.choose(mine).to(device)) * (1 if counts else 0)
         loss.backward()
         total += loss.detach()
-    if group.size > 1:
-        between()
-    group.add_gradients(weights)
+    group.add_gradients(weights, between)
     # Sums are divided once, here and in float32: exact however the targets spread over the micro-batches, and no small
     # factor meets half precision on the way.
     for weight in weights:
@@ -75,14 +75,31 @@ def accumulate(
     return group.add(total.item()) / targets
 
 
-def apply_gradients(model: Model, optimizer: torch.optim.Optimizer, rate: float) -> float:
-    """Clip, step, clear; returns the norm of the gradient before clipping."""
-    norm = torch.nn.utils.clip_grad_norm_(trainable_weights(model), CLIP_NORM)
+def prepare(optimizer: torch.optim.Optimizer) -> None:
+    """Take the memory for AdamW's state as its first step would: one that fails half-way could not be made again."""
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            if not optimizer.state[weight]:
+                count = torch.zeros((), dtype=torch.float32, device=weight.device)
+                optimizer.state[weight] = {
+                    "step": count,
+                    "exp_avg": torch.zeros_like(weight),
+                    "exp_avg_sq": torch.zeros_like(weight),
+                }
+
+
+def apply_gradients(model: Model, optimizer: torch.optim.Optimizer, rate: float, loss: float) -> float:
+    """Clip, step, clear; returns the norm of the gradient before clipping.
+
+    Where that or the loss is no number, weights and optimizer stay as they are.
+    """
+    norm = torch.nn.utils.clip_grad_norm_(trainable_weights(model), CLIP_NORM).item()
     for group in optimizer.param_groups:
         group["lr"] = rate
-    optimizer.step()
+    if math.isfinite(norm) and math.isfinite(loss):
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return norm.item()
+    return norm
 
 
 @contextlib.contextmanager
@@ -91,6 +108,6 @@ def memory_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or _CPU_ALLOCATION_FAILED not in str(error):
+        if isinstance(error, torch.OutOfMemoryError) or not _NO_MEMORY.search(str(error)):
             raise
         raise torch.OutOfMemoryError(str(error)) from error

@@ -5,7 +5,7 @@ killed one finds it.
 """
 
 import fcntl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from codetune_api.contracts import TrainConfig
 from codetune_bucket.errors import BucketError
 from codetune_bucket.mirroring import Mirror
 
+from codetune_trainer.train import checkpoints
 from codetune_trainer.train.names import CONFIG, LOG, METRICS, START
 from codetune_trainer.train.running import Run
 
@@ -44,12 +45,29 @@ def remove_checkpoints(run: Run, names: Iterable[str]) -> None:
         run.mirror.remove(checkpoint_folder(run.config.output, name))
 
 
+def drop_checkpoints(run: Run, names: Sequence[str]) -> None:
+    """Remove checkpoints that come again with other weights, copies on other nodes too. Raises: BucketError."""
+    if run.mirror.is_remote:
+        with _one_of_a_node(run):
+            checkpoints.remove(run.checkpoints, names)
+    elif run.group.leads:
+        checkpoints.remove(run.checkpoints, names)
+    if run.group.leads:
+        remove_checkpoints(run, names)
+
+
+@contextmanager
+def _one_of_a_node(run: Run) -> Iterator[None]:
+    with (run.folder / ".bringing").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def have_checkpoint(run: Run, name: str) -> Path:
     """The folder of a checkpoint that the leader has, maybe on another node. Raises: BucketError."""
     folder = run.checkpoints / name
     if run.mirror.is_remote:
-        with (run.folder / ".bringing").open("w") as lock:  # one process of a node for all of them
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _one_of_a_node(run):  # for all of them
             if not (folder / MANIFEST).is_file():
                 run.mirror.pull(checkpoint_folder(run.config.output, name), MANIFEST)
     return folder
