@@ -84,13 +84,13 @@ class Assembly:
             self._note(f"{len(failed)} Git LFS objects were not fetched: {why}.", failed)
         return GitTree(treeish, modules, troubles, stand_ins)
 
-    def open(self, remote: Remote, folder: Path, holder: str, path: str = "") -> Mirror:
+    def open(self, remote: Remote, folder: Path, holder: str, path: str = "", revision: str | None = None) -> Mirror:
         """A mirror, with the source's Secret if it is on the source's own host."""
         credentials = self.credentials if remote.origin == self.remote.origin else None
         self.opened.add(folder.stem)
         home = self.home / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
         environment = build_environment(home, _PROTOCOLS[remote.protocol], remote.host, credentials)
-        return Mirror(folder, remote, environment, holder, path)
+        return Mirror(folder, remote, environment, holder, path, revision)
 
     def prune(self) -> None:
         """Remove the mirrors of submodules that are no longer there."""

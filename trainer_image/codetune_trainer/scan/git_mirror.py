@@ -50,34 +50,39 @@ class Mirror:
     """Who needs a commit of it; each keeps the last one that it asked for, and what none keeps goes in time."""
     path: str = ""
     """The folder whose blobs are needed; empty: all of them."""
+    revision: str | None = None
+    """Branch, tag or commit that `sync` brings; None: the repository's default branch."""
 
     @cached_property
     def here(self) -> Repository:
         """What was fetched."""
         return Repository(self.folder, close_off(self.environment))
 
-    def sync(self, revision: str | None) -> str:
-        """Bring a revision here and return its commit.
-
-        Args:
-            revision: Branch, tag or commit; None: the repository's default branch.
+    def sync(self) -> str:
+        """Bring the revision here and return its commit.
 
         Raises:
             SourceError: By what is wrong with the repository, its revision, its path or its credentials.
         """
-        return self._work(lambda: self._sync(revision))
+        return self._work(lambda: self._sync(self.revision))
 
     def sync_commit(self, commit: str) -> str:
         """Have a commit here; one that is here already is not asked for. Raises: SourceError."""
         return self._work(lambda: self._sync_commit(commit))
 
     def last_commit(self) -> str | None:
-        """The commit that this holder's last sync brought; None when there was none."""
+        """The commit that this holder's last sync brought; None when there was none, or when it was of another
+        revision.
+        """
         return self.here.resolve(self._held) if self.folder.is_dir() else None
 
     @property
+    def _held_by_holder(self) -> str:
+        return f"{_HELD}{_digest(self.holder)}"
+
+    @property
     def _held(self) -> str:
-        return f"{_HELD}{hashlib.sha256(self.holder.encode()).hexdigest()[:16]}"
+        return f"{self._held_by_holder}-{_digest(self.revision or '')}"
 
     def _sync(self, revision: str | None) -> str:
         names = self._ask_refs(revision)
@@ -99,7 +104,9 @@ class Mirror:
         """Keep a commit that is here, after a look at all of its tree. Raises: Damaged, SourceError."""
         for _ in list_entries(self.folder, f"{commit}:{self.path}", self.here.reading):
             pass
-        self.here.run("update-ref", self._held, commit)
+        others = self.here.run("for-each-ref", "--format=%(refname)", f"{self._held_by_holder}*").split()
+        forgotten = "".join(f"delete {name}\n" for name in others if name != self._held)
+        self.here.run("update-ref", "--stdin", data=f"{forgotten}update {self._held} {commit}\n".encode())
         clean(self.here)
         return commit
 
@@ -286,3 +293,7 @@ class Mirror:
             for stale in [*self.folder.glob("*.lock"), *(self.folder / "refs").rglob("*.lock")]:
                 stale.unlink()
             yield
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]

@@ -76,7 +76,7 @@ def test_a_secret_that_makes_no_headers_is_told_without_its_values(
 
 
 def test_a_secret_that_is_not_there_is_told(workshop: "Workshop", site: "Site") -> None:
-    with pytest.raises(AuthenticationFailed, match="is not mounted"):
+    with pytest.raises(SourceUnavailable, match="does not exist"):
         workshop.scan(site.source("/code", secret=True))
 
 
