@@ -82,12 +82,15 @@ def test_a_url_with_a_password_is_refused_without_showing_it() -> None:
         pytest.param(UnsupportedSource, "file:///", id="the-root-itself"),
         pytest.param(UnsupportedSource, "file:///link", id="a-link-that-leads-out"),
         pytest.param(SourceUnavailable, "file:///missing", id="missing"),
+        pytest.param(SourceUnavailable, f"file:///{'a' * 300}", id="too-long-a-name"),
+        pytest.param(SourceUnavailable, "file:///circle", id="links-in-a-circle"),
     ],
 )
 def test_file_urls_stay_below_their_root(tmp_path: Path, error: type[SourceError], url: str) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "outside").mkdir()
     (tmp_path / "root" / "link").symlink_to(tmp_path / "outside")
+    (tmp_path / "root" / "circle").symlink_to("circle")
     with pytest.raises(error):
         read_url(url, tmp_path / "root")
 
