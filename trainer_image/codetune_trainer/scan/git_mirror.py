@@ -70,6 +70,10 @@ class Mirror:
         """Have a commit here; one that is here already is not asked for. Raises: SourceError."""
         return self._work(lambda: self._sync_commit(commit))
 
+    def holds(self, commit: str) -> bool:
+        """Whether a commit is here, so that nothing is asked for when it is synced."""
+        return (self.folder / "HEAD").is_file() and commit in self._list_held()
+
     def last_commit(self) -> str | None:
         """The commit that this holder's last sync brought; None when there was none, or when it was of another
         revision.

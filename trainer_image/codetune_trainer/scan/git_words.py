@@ -8,6 +8,7 @@ from codetune_trainer.errors import (
     DiskFull,
     HostKeyChanged,
     HostKeyUnknown,
+    HostUnreachable,
     RevisionNotFound,
     SourceUnavailable,
 )
@@ -25,6 +26,9 @@ _NO_SUCH_OBJECT = re.compile(
     r"not our ref|couldn't find remote ref|no such remote ref|unadvertised object|does not exist|not a valid object"
 )
 _NOT_OFFERED = re.compile(r"does not support shallow|shallow capabilities|filter '[^']*' not supported|invalid filter")
+_NO_CONNECTION = re.compile(
+    r"Could not resolve|Failed to connect to|Couldn't connect to|[Cc]onnect to host .* port|Connection timed out after"
+)
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
 _DAMAGED = re.compile(r"bad object|corrupt|invalid index-pack|loose object|packfile .* cannot|unable to read")
 
@@ -61,7 +65,8 @@ def explain(said: str, remote: Remote) -> Exception:
     if _DAMAGED.search(said):
         return Damaged(text)
     hint = "Check the URL, and that the cluster's network and proxy let the scan reach it."
-    return SourceUnavailable(f"{remote.shown} can't be fetched: {text}", hint)
+    kind = HostUnreachable if _NO_CONNECTION.search(said) else SourceUnavailable
+    return kind(f"{remote.shown} can't be fetched: {text}", hint)
 
 
 def how_to_know_a_host(remote: Remote) -> str:
