@@ -29,6 +29,7 @@ _NEXT = "refs/codetune/next"
 _HELD = "refs/codetune/held/"
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _FULL_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_DIGITS = re.compile(r"[0-9A-Fa-f]{4,64}")
 _FETCH = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--force")
 _HISTORY = ("+refs/heads/*:refs/codetune/heads/*", "+refs/tags/*:refs/codetune/tags/*")
 _SMALL_BLOBS = f"blob:limit={READ_LIMIT_BYTES + 1}"
@@ -92,10 +93,11 @@ class Mirror:
         names = self._ask_refs(revision)
         if names:
             return self._settle(self._bring(names[0], revision))
-        if not revision or not _COMMIT.fullmatch(revision):
+        digits = (revision or "").lower()
+        if not _COMMIT.fullmatch(digits):
             raise self._no_revision(revision)
-        commit = self._bring_commit(revision if _FULL_COMMIT.fullmatch(revision) else self._complete(revision))
-        if not commit.startswith(revision):
+        commit = self._bring_commit(digits if _FULL_COMMIT.fullmatch(digits) else self._complete(digits))
+        if not commit.startswith(digits):
             raise self._no_revision(revision)
         return self._settle(commit)
 
@@ -120,11 +122,13 @@ class Mirror:
     def _ask_refs(self, revision: str | None) -> list[str]:
         """Full names of the refs that a revision means, the branch first. Raises: SourceError."""
         wanted = ["HEAD"] if revision is None else [f"refs/heads/{revision}", f"refs/tags/{revision}"]
+        if revision is not None and (revision == "HEAD" or revision.startswith(("refs/heads/", "refs/tags/"))):
+            wanted.append(revision)
         there = self._list_refs(*wanted) or self._list_refs()
         if not there:
             hint = "Push a commit to it, or take the source out."
             raise EmptyRepository(f"{self.remote.shown} has no commit.", hint)
-        if revision is None and "HEAD" not in there:
+        if revision in {None, "HEAD"} and not set(wanted) & set(there):
             raise RevisionNotFound(
                 f"The default branch of {self.remote.shown} does not exist.", "Set git.revision to a branch or tag."
             )
@@ -261,8 +265,11 @@ class Mirror:
     def _no_revision(self, revision: str | None) -> RevisionNotFound:
         message = f"{self.remote.shown} has no branch, tag or commit {revision!r}."
         hint = "Set git.revision to one that exists, or leave it out for the default branch."
-        if revision and _COMMIT.fullmatch(revision) and not _FULL_COMMIT.fullmatch(revision):
-            hint += " A commit that no branch or tag leads to needs all digits of its name."
+        if revision and _DIGITS.fullmatch(revision) and not _FULL_COMMIT.fullmatch(revision.lower()):
+            hint += (
+                " The first digits of a commit are taken from 7 on; one that no branch or tag leads to needs all of "
+                "its digits."
+            )
         return RevisionNotFound(message, hint)
 
     def _work(self, task: Callable[[], str]) -> str:

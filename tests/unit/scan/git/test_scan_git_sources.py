@@ -41,6 +41,10 @@ def history(workshop: "Workshop") -> "Repository":
         pytest.param({"one.py", "three.py"}, "main", id="branch"),
         pytest.param({"one.py", "two.py"}, "feature/x", id="branch-with-a-slash"),
         pytest.param({"one.py"}, "v1", id="annotated-tag"),
+        pytest.param({"one.py", "three.py"}, "HEAD", id="default-branch-by-its-ref"),
+        pytest.param({"one.py", "two.py"}, "refs/heads/feature/x", id="branch-by-its-ref"),
+        pytest.param({"one.py"}, "refs/tags/v1", id="tag-by-its-ref"),
+        pytest.param({"one.py", "two.py"}, "UPPER feature/x", id="commit-in-capitals"),
         pytest.param({"one.py", "two.py"}, "COMMIT feature/x", id="commit-of-a-branch"),
         pytest.param({"one.py"}, "COMMIT main~1", id="commit-inside-history"),
         pytest.param({"one.py"}, "SHORT main~1", id="short-commit"),
@@ -51,7 +55,8 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(
 ) -> None:
     if revision and " " in revision:
         form, name = revision.split(" ")
-        revision = history.git("rev-parse", name)[: 40 if form == "COMMIT" else 10]
+        digits = history.git("rev-parse", name)
+        revision = {"COMMIT": digits, "UPPER": digits.upper(), "SHORT": digits[:10]}[form]
     scanned = workshop.scan(workshop.from_git("repo", revision=revision))
     assert {path.removeprefix("repo/") for path in scanned.files} == files
     assert len(scanned.result.sources[0].commit) == 40
@@ -63,6 +68,7 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(
         pytest.param("no-such-branch", id="branch"),
         pytest.param("deadbeef" * 5, id="commit"),
         pytest.param("deadbeef", id="short-commit"),
+        pytest.param("refs/heads/no-such", id="ref"),
     ],
 )
 def test_a_revision_that_does_not_exist_is_named(workshop: "Workshop", history: "Repository", revision: str) -> None:
@@ -70,6 +76,13 @@ def test_a_revision_that_does_not_exist_is_named(workshop: "Workshop", history: 
         workshop.scan(workshop.from_git("repo", revision=revision))
     assert repr(revision) in failure.value.message
     assert "git.revision" in failure.value.hint
+
+
+def test_too_few_digits_of_a_commit_are_told_as_what_they_are(workshop: "Workshop", history: "Repository") -> None:
+    revision = history.git("rev-parse", "main")[:6].upper()
+    with pytest.raises(RevisionNotFound, match=revision) as failure:
+        workshop.scan(workshop.from_git("repo", revision=revision))
+    assert "from 7 on" in failure.value.hint
 
 
 def test_a_tag_of_something_else_than_a_commit_is_no_revision(workshop: "Workshop", history: "Repository") -> None:
