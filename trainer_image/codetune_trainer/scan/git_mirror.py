@@ -20,11 +20,20 @@ from codetune_trainer.scan.git_objects import list_entries
 from codetune_trainer.scan.git_parts import find_absent, find_absent_modules, find_folder, find_lacking, find_moved
 from codetune_trainer.scan.git_reading import Repository, close_off
 from codetune_trainer.scan.git_repacking import clean
-from codetune_trainer.scan.git_running import ASK_SECONDS, FETCH_SECONDS, Damaged, GitError, run_git
+from codetune_trainer.scan.git_running import (
+    ASK_SECONDS,
+    FETCH_SECONDS,
+    Damaged,
+    GitError,
+    OtherObjectFormat,
+    run_git,
+)
 from codetune_trainer.scan.git_urls import Remote
 from codetune_trainer.scan.git_words import explain, lacks_feature
 from codetune_trainer.scan.rules import READ_LIMIT_BYTES
 
+_SHA1, _SHA256 = "sha1", "sha256"
+"""How objects may be named; a mirror is of the first kind until its repository says that it is of the other."""
 _NEXT = "refs/codetune/next"
 _HELD = "refs/codetune/held/"
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
@@ -189,7 +198,7 @@ class Mirror:
         """
         aside = Mirror(Path(self.environment["HOME"]) / "aside.git", self.remote, self.environment, self.holder)
         try:
-            aside._prepare()
+            aside._prepare(self._read_format())
             (aside.folder / "objects" / "info" / "alternates").write_text(f"{self.folder.resolve() / 'objects'}\n")
             if (self.folder / "shallow").exists():
                 shutil.copy(self.folder / "shallow", aside.folder)
@@ -222,7 +231,7 @@ class Mirror:
         folder = Path(self.environment["HOME"]) / "history.git"
         history = Mirror(folder, self.remote, self.environment, self.holder)
         try:
-            history._prepare()
+            history._prepare(self._read_format())
             history._fetch(_COMMITS, *_HISTORY, options=())
             if (found := history.here.resolve(digits)) is None:
                 raise self._no_revision(digits)
@@ -274,25 +283,32 @@ class Mirror:
 
     def _work(self, task: Callable[[], str]) -> str:
         with self._locked():
+            object_format = _SHA1
             try:
                 return task()
             except Damaged:
                 pass
-            # Most likely what we hold is damaged: it is made anew from the source, once.
+            except OtherObjectFormat:
+                object_format = _SHA256 if self._read_format() == _SHA1 else _SHA1
+            # Most likely what we hold is damaged, or it fits the repository no longer: it is made anew from it, once.
             shutil.rmtree(self.folder)
-            self._prepare()
+            self._prepare(object_format)
             try:
                 return task()
-            except Damaged as error:
+            except (Damaged, OtherObjectFormat) as error:
                 hint = "Check it with `git fsck`; a tree of thousands of nested folders can't be read either."
                 raise UnsupportedSource(f"What {self.remote.shown} gives can't be read: {error}", hint) from error
 
-    def _prepare(self) -> None:
+    def _read_format(self) -> str:
+        return self.here.run("rev-parse", "--show-object-format").strip()
+
+    def _prepare(self, object_format: str = _SHA1) -> None:
         if (self.folder / "HEAD").is_file():
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        run_git(["init", "--quiet", "--bare", "--template=", "--", str(self.folder)], self.environment, ASK_SECONDS)
+        kind = ["--bare", "--template=", f"--object-format={object_format}"]
+        run_git(["init", "--quiet", *kind, "--", str(self.folder)], self.environment, ASK_SECONDS)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
