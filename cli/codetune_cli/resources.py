@@ -45,7 +45,7 @@ def find_finetune(connection: Connection, name: str) -> FineTune:
 
 def ask_for_rescan(connection: Connection, project: Project, version: str) -> None:
     """Have a Project scanned at once. Raises: CliError."""
-    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     _annotate(connection, project, ANNOTATION_RESCAN, f"{version[:12]}-{now}")
 
 

@@ -23,6 +23,15 @@ SMALL_BYTES = 1 * 2**20
 
 
 @dataclass(frozen=True)
+class Sent:
+    """What an upload came to."""
+
+    head: UploadHead
+    contents: int
+    """How many contents the service lacked, of a new version or because they were damaged there."""
+
+
+@dataclass(frozen=True)
 class Sender:
     """One upload."""
 
@@ -33,7 +42,7 @@ class Sender:
     say: Say
     pause: Pause = sleep
 
-    def send(self, begin: Callable[[int, int], None], sent: Callable[[int], None]) -> UploadHead:
+    def send(self, begin: Callable[[int, int], None], sent: Callable[[int], None]) -> Sent:
         """Bring all of it to the service and make it count.
 
         Args:
@@ -53,7 +62,7 @@ class Sender:
         for blob in missing:
             if blob.bytes > SMALL_BYTES or blob.offset:
                 self._send_large(blob, sent)
-        return self._insist(lambda: self.store.commit(self._session))
+        return Sent(self._insist(lambda: self.store.commit(self._session)), len(missing))
 
     @property
     def _session(self) -> str:

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codetune_api.project import Project, Source
-from codetune_api.uploads import UploadHead
 
 from codetune_cli.choosing import choose_files
 from codetune_cli.connecting import Connection
 from codetune_cli.errors import CliError
 from codetune_cli.listing import Listing, build_listing
 from codetune_cli.resources import ask_for_rescan, find_project
-from codetune_cli.sending import Sender
+from codetune_cli.sending import Sender, Sent
 from codetune_cli.showing import Screen, say_bytes
 from codetune_cli.storing import StoreClient
 from codetune_cli.waiting import wait_for_store
@@ -49,9 +48,10 @@ def upload(asked: Upload, connection: Connection, screen: Screen) -> None:
     listing = _read_files(asked.paths, screen)
     store = StoreClient(connection)
     wait_for_store(store, asked.wait_seconds, screen.say)
-    head = _send(Sender(store, asked.project, source, listing, screen.say), screen)
+    sent = _send(Sender(store, asked.project, source, listing, screen.say), screen)
+    head = sent.head
     screen.result(f"{head.files} files ({say_bytes(head.bytes)}) are uploaded to source {source} as {head.revision}.")
-    _rescan(connection, screen, asked.project, source, head)
+    _rescan(connection, screen, asked.project, source, sent)
 
 
 def choose_source(project: Project, wanted: str | None, namespace: str) -> str:
@@ -84,7 +84,7 @@ def _read_files(paths: Sequence[Path], screen: Screen) -> Listing:
     return listing
 
 
-def _send(sender: Sender, screen: Screen) -> UploadHead:
+def _send(sender: Sender, screen: Screen) -> Sent:
     with screen.progress("Sending", 1) as meter:
 
         def begin(lacking: int, there: int) -> None:
@@ -95,12 +95,12 @@ def _send(sender: Sender, screen: Screen) -> UploadHead:
         return sender.send(begin, meter.advance)
 
 
-def _rescan(connection: Connection, screen: Screen, name: str, source: str, head: UploadHead) -> None:
-    """Not when the Project stands on these very files already."""
-    version = head.revision.removeprefix("sha256:")
+def _rescan(connection: Connection, screen: Screen, name: str, source: str, sent: Sent) -> None:
+    """Not when the Project stands on these very files already, and none of them was damaged in the store."""
+    version = sent.head.revision.removeprefix("sha256:")
     project = find_project(connection, name)
     scanned = {status.name: status.commit for status in project.status.sources}
-    if project.status.phase == "Ready" and scanned.get(source) == version:
+    if not sent.contents and project.status.phase == "Ready" and scanned.get(source) == version:
         screen.result(f"Project {name} has scanned these very files already.")
         return
     ask_for_rescan(connection, project, version)

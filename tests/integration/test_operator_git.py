@@ -80,3 +80,27 @@ def test_a_secret_that_lacks_something_is_told_on_its_source_and_stops_no_other(
     assert (condition["status"], condition["reason"]) == ("False", reason)
     assert sentence in condition["message"]
     assert status["files"]["total"] == len(CODE)
+
+
+def test_a_secret_that_does_not_exist_stops_no_other_source_and_is_waited_for(team: "Team") -> None:
+    far = {"name": "far", "git": {"url": "https://git.invalid/far.git"}, "credentialsSecretRef": {"name": "absent"}}
+    near = {"name": "near", "git": {"url": team.repository("near", CODE)}}
+    team.apply(make_project(far, near))
+
+    status = team.wait_for_phase("cproj", "shop", "Ready")["status"]
+
+    told = {source["name"]: source for source in status["sources"]}
+    assert (told["far"]["reason"], told["near"].get("reason", "")) == ("SourceUnavailable", "")
+    assert "The Secret `absent` of source 'far' does not exist" in told["far"]["message"]
+    assert "tried again by itself" in find_condition(status, "SourcesReady")["message"]
+    assert status["files"]["total"] == len(CODE)
+
+
+def test_the_only_sources_secret_may_come_after_the_project(team: "Team") -> None:
+    depot = {"url": team.repository("near", CODE)}
+    team.apply(make_project({"name": "near", "git": depot, "credentialsSecretRef": {"name": "late"}}))
+    team.wait_until(lambda: any(event["reason"] == "ScanStarted" for event in team.get("events")["items"]), "a scan")
+
+    team.kubectl("create", "secret", "generic", "late", "--from-literal=token=t")
+
+    assert team.wait_for_phase("cproj", "shop", "Ready")["status"]["files"]["total"] == len(CODE)

@@ -1,7 +1,4 @@
-"""Projects, from `kubectl apply` to the dataset in the store: the real operator, the real scan, a local cluster.
-
-Left out: a Secret that is missing, which the operator tells only after a while; that is tested without a cluster.
-"""
+"""Projects, from `kubectl apply` to the dataset in the store: the real operator, the real scan, a local cluster."""
 
 import json
 import signal

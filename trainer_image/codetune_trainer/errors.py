@@ -2,7 +2,8 @@
 
     TrainerError                 a run can't go on; carries reason, message and hint
     ├── SourceError              one source of a Project can't be used; a scan goes on with the others
-    │   ├── SourceUnavailable, RevisionNotFound, AuthenticationFailed, EmptyRepository, UnsupportedSource,
+    │   ├── SourceUnavailable    HostUnreachable: nothing else of the host can be had now either
+    │   ├── RevisionNotFound, AuthenticationFailed, EmptyRepository, UnsupportedSource,
     │   ├── HostKeyUnknown, HostKeyChanged, PathNotFound
     │   └── UploadMissing, DigestMismatch, InvalidArchive
     ├── EmptyDataset             no file is left to train on
@@ -108,6 +109,10 @@ class SourceError(TrainerError):
 
 class SourceUnavailable(SourceError):
     """The source does not exist, or can't be reached now."""
+
+
+class HostUnreachable(SourceUnavailable):
+    """No connection to the source's host comes about."""
 
 
 class RevisionNotFound(SourceError):

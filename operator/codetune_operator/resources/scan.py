@@ -165,8 +165,9 @@ def _fetch_configs(config: ScanConfig, model: ModelSource | None) -> dict[str, R
 def _volumes(index: int, source: Source) -> list[Obj]:
     volumes: list[Obj] = []
     if source.credentials_secret_ref is not None:
-        # 0440: the pod's group reads it, nobody else does.
-        secret = {"secretName": source.credentials_secret_ref.name, "defaultMode": 0o440}
+        # 0440: the pod's group reads it, nobody else does. Optional: a pod whose Secret does not exist would not start
+        # at all, for any source; so it does, and the scan says which source lacks it.
+        secret = {"secretName": source.credentials_secret_ref.name, "defaultMode": 0o440, "optional": True}
         volumes.append({"name": f"credentials-{index}", "secret": secret})
     if source.volume is not None:
         claim = {"claimName": source.volume.claim_name, "readOnly": True}

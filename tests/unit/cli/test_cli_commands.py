@@ -56,6 +56,12 @@ def test_an_upload_has_the_project_scan_it_and_the_same_again_does_not(desk: "De
     assert (code, "very files already" in told) == (0, True)
     assert desk.annotations("projects", "shop") == before
 
+    (damaged,) = (path for path in (desk.upload / "blobs").rglob("*") if path.is_file())
+    damaged.unlink()  # as the scan does
+    code, told, _ = run("upload", "shop", str(tmp_path / "work"))
+    assert (code, "scans them now" in told) == (0, True)
+    assert desk.annotations("projects", "shop") != before
+
 
 MISTAKES: dict[str, tuple[str, list[str]]] = {
     "no such project": ("There are: plain, shop, two", ["upload", "web", "."]),

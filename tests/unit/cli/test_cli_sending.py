@@ -41,7 +41,7 @@ class Try:
         self.sender = Sender(desk.store, "shop", "code", listing, self.said.append, self.pauses.append)
 
     def go(self) -> UploadHead:
-        return self.sender.send(self._begin, self.sent.append)
+        return self.sender.send(self._begin, self.sent.append).head
 
     def _begin(self, lacking: int, there: int) -> None:
         self.begun = (lacking, there)

@@ -47,10 +47,10 @@ def test_the_job_gets_everything_from_its_configuration() -> None:
     assert len(config.nonce) == 32
 
 
-def test_credentials_are_files_and_belong_to_one_source() -> None:
+def test_credentials_are_files_that_belong_to_one_source_and_stop_no_other_while_they_are_missing() -> None:
     volumes = {volume["name"]: volume for volume in POD["volumes"]}
 
-    assert volumes["credentials-0"]["secret"] == {"secretName": "deploy-key", "defaultMode": 0o440}
+    assert volumes["credentials-0"]["secret"] == {"secretName": "deploy-key", "defaultMode": 0o440, "optional": True}
     assert {"name": "credentials-0", "mountPath": "/codetune/credentials/app", "readOnly": True} in mounts()
 
 

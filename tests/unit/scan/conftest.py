@@ -117,12 +117,12 @@ class Workshop:
         """A source on the volume of that name."""
         return {"name": name, "volume": {"claimName": "claim", "path": path}}
 
-    def repository(self, name: str = "repo") -> Repository:
+    def repository(self, name: str = "repo", object_format: str = "sha1") -> Repository:
         """A new empty repository that `file:///NAME` names."""
         folder = self.root / "files" / name
         folder.mkdir(parents=True)
         made = Repository(folder)
-        made.git("init", "--quiet", "--initial-branch=main")
+        made.git("init", "--quiet", "--initial-branch=main", f"--object-format={object_format}")
         return made
 
     def volume(self, name: str, files: Mapping[str, str | bytes]) -> Path:

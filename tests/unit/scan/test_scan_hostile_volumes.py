@@ -55,6 +55,25 @@ def meanwhile(workshop: "Workshop") -> Iterator[Callable[..., "Scanned"]]:
     _on_open.clear()
 
 
+LOST = [
+    pytest.param("leads in a circle", "circle", id="a link in a circle"),
+    pytest.param("File name too long", "a" * 300, id="a name that no file system takes"),
+    pytest.param("null", "a\0b", id="a NUL"),
+]
+
+
+@pytest.mark.parametrize(("why", "path"), LOST)
+def test_a_path_that_leads_nowhere_is_a_failure_of_its_source_only(why: str, path: str, workshop: "Workshop") -> None:
+    (workshop.volume("disk", {}) / "circle").symlink_to("circle")
+    workshop.volume("good", {"a.py": "a = 1\n"})
+    scanned = workshop.scan(workshop.from_volume("disk", path), workshop.from_volume("good"), workers=1)
+    assert list(scanned.files) == ["good/a.py"]
+    disk, _ = scanned.result.sources
+    assert disk.reason == "SourceUnavailable"
+    assert why in disk.message
+    assert "Codetune" not in disk.message
+
+
 def replace(path: Path, make: Callable[[Path], object]) -> None:
     """Something else in a file's place."""
     path.unlink()

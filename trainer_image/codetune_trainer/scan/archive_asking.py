@@ -134,6 +134,9 @@ def _send(client: httpx2.Client, request: httpx2.Request, place: Link) -> httpx2
         raise Interrupted(str(error) or "no connection", attempts=CONNECT_ATTEMPTS) from error
     except httpx2.TransportError as error:
         raise Interrupted(str(error) or type(error).__name__, attempts=CONNECT_ATTEMPTS) from error
+    except UnicodeError as error:  # the library looks at a redirect's host before we do
+        message = f"{place.shown} redirects to a host whose name can't be decoded."
+        raise UnsupportedSource(message, "Give the direct link of the file itself.") from error
 
 
 def _is_certificate(error: BaseException) -> bool:

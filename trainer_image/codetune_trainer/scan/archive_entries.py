@@ -32,3 +32,9 @@ def too_many_entries(limit: int) -> InvalidArchive:
     """The failure of an archive with more entries than are read."""
     hint = "Split it into several sources, or use a git or volume source."
     return InvalidArchive(f"The archive has more than {limit} entries.", hint)
+
+
+def too_long_names(limit: int) -> InvalidArchive:
+    """Names that together are longer than is taken."""
+    hint = "Leave folders out that nobody reads, or split the archive into several sources."
+    return InvalidArchive(f"The archive's names have more than {limit} bytes together.", hint)

@@ -6,7 +6,7 @@ from pathlib import Path
 from codetune_api.project import ArchiveSource, Source
 
 from codetune_trainer.config import Places
-from codetune_trainer.errors import AuthenticationFailed, DigestMismatch, SourceError
+from codetune_trainer.errors import DigestMismatch, DiskFull, SourceError, SourceUnavailable, translate
 from codetune_trainer.scan.archive_credentials import read_headers
 from codetune_trainer.scan.archive_download import Download
 from codetune_trainer.scan.archive_formats import read_entries
@@ -51,22 +51,24 @@ def fetch_archive(
         SourceError: It can't be used, and no former one may stand in for it.
     """
     link = read_link(archive.url)
-    headers = read_headers(source.name, find_secret(source, places))
     shelf = Shelf.of(cache, archive.url)
-    held = known.removeprefix("sha256:")
+    wanted = archive.sha256 or known.removeprefix("sha256:")
     warning = reason = ""
     with shelf.locked():
         try:
-            if archive.sha256 is None and held and shelf.has(held):
-                sha256 = held
+            if wanted and shelf.has(wanted):
+                sha256 = wanted  # whatever the link gives by now
             else:
+                headers = read_headers(source.name, find_secret(source, places))
                 sha256 = _sync(shelf, Download(shelf.folder, link, headers, limits), archive.sha256, limits)
-        except SourceError as error:
-            last = shelf.current()
+        except (SourceError, OSError) as trouble:
+            error, last = translate(trouble), shelf.current()
+            if isinstance(error, DiskFull):
+                Download(shelf.folder, link, {}, limits).discard()  # others need the room
             # With a digest in spec a former archive is what the person does not want.
-            if last is None or archive.sha256 is not None:
+            if last is None or archive.sha256 is not None or not isinstance(error, SourceError | DiskFull):
                 raise
-            # A server that is away must not take away data that is here.
+            # Whatever ails the link, its server or the Secret must not take away data that is here.
             sha256 = last.sha256
             reason = error.reason
             warning = f"The archive of the last scan (sha256 {sha256[:12]}…) is used. {error.message} {error.hint}"
@@ -79,8 +81,6 @@ def fetch_archive(
 
 def _sync(shelf: Shelf, download: Download, expected: str | None, limits: Limits) -> str:
     """Have the current archive's pack; returns the archive's SHA-256."""
-    if expected is not None and shelf.has(expected):
-        return expected  # whatever the link gives by now
     held = shelf.current()
     validators = download.fetch(held.validators if held is not None else None)
     if held is not None and validators is None:
@@ -111,11 +111,17 @@ def _check(sha256: str, expected: str | None, download: Download) -> None:
 
 
 def find_secret(source: Source, places: Places) -> Path | None:
-    """The folder of a source's Secret; None when it names none. Raises: AuthenticationFailed when it is not there."""
+    """The folder of a source's Secret; None when it names none.
+
+    Raises:
+        SourceUnavailable: There is no such Secret. Somebody may make it meanwhile, so this is tried again.
+    """
     if source.credentials_secret_ref is None:
         return None
     folder = places.credentials / source.name if places.credentials is not None else None
-    if folder is None or not folder.is_dir():
-        hint = "Make the Secret that credentialsSecretRef names in this namespace."
-        raise AuthenticationFailed(f"The Secret of source {source.name!r} is not mounted.", hint)
+    # The kubelet mounts a Secret that does not exist as one without keys; what begins with `..` is its own.
+    if folder is None or not folder.is_dir() or all(key.name.startswith("..") for key in folder.iterdir()):
+        name = source.credentials_secret_ref.name
+        hint = f"Make it in the Project's namespace, or correct credentialsSecretRef; see `kubectl get secret {name}`."
+        raise SourceUnavailable(f"The Secret `{name}` of source {source.name!r} does not exist, or is empty.", hint)
     return folder

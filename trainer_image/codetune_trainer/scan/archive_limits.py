@@ -21,6 +21,8 @@ class Limits:
     """So many bytes may come out before the ratio counts: a small archive of one repeated line is no attack."""
     name_bytes: int = 4096
     """Length of a path; no file system has longer ones."""
+    all_names_bytes: int = 64 * 2**20
+    """All paths together, which are held in memory: 500,000 entries with 130 bytes each, twice what Linux has."""
     header_bytes: int = 2**20
     """Length of what a tar says about one entry in front of it."""
     file_bytes: int = READ_LIMIT_BYTES

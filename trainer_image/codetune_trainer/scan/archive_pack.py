@@ -15,11 +15,14 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import merge
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO
 
 from codetune_trainer.errors import SourceUnavailable
-from codetune_trainer.scan.archive_entries import Entry
+from codetune_trainer.scan.archive_entries import Entry, too_long_names
 from codetune_trainer.scan.archive_limits import Limits
 from codetune_trainer.scan.archive_names import EntryName, read_name
 from codetune_trainer.scan.records import Found
@@ -45,7 +48,8 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    path: str
+    path: bytes
+    """In UTF-8: as text one character of it may take four bytes for each."""
     size: int
     obstacle: str
     place: tuple[int, int]
@@ -63,6 +67,7 @@ def write_pack(path: Path, entries: Iterable[Entry], limits: Limits) -> None:
         limits: What is allowed.
 
     Raises:
+        InvalidArchive: All names together are too long.
         SourceError: What reading the entries raises.
     """
     beside = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
@@ -71,8 +76,9 @@ def write_pack(path: Path, entries: Iterable[Entry], limits: Limits) -> None:
             file.write(_MAGIC)
             rows, replaced, example = _write_contents(file, entries, limits)
             top = _find_top(rows)
-            about = About(top, replaced, example[len(top) + 1 :] if top else example)
-            _write_index(file, about, _strip(rows, top))
+            cut = len(top) + 1 if top else 0
+            about = About(top.decode(), replaced, example[cut:].decode())
+            _write_index(file, about, _list_rows(rows, cut))
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
@@ -117,10 +123,10 @@ def read_packed(path: Path, keys: Sequence[bytes]) -> Iterator[bytes]:
             yield content
 
 
-def _write_contents(file: BinaryIO, entries: Iterable[Entry], limits: Limits) -> tuple[list[_Row], int, str]:
-    """The rows by path, how many entries were replaced by a later one, and the first of those."""
-    rows: dict[tuple[bool, str], _Row] = {}
-    replaced, example = 0, ""
+def _write_contents(file: BinaryIO, entries: Iterable[Entry], limits: Limits) -> tuple[list[_Row], int, bytes]:
+    """The rows, how many entries were replaced by a later one of their path, and the first of those."""
+    rows: dict[tuple[bool, bytes], _Row] = {}
+    replaced, example, named = 0, b"", 0
     for entry in entries:
         name = read_name(entry.name, limits.name_bytes)
         row = _write_entry(file, entry, name, limits)
@@ -128,44 +134,63 @@ def _write_contents(file: BinaryIO, entries: Iterable[Entry], limits: Limits) ->
             continue
         # The last one of a name counts, as it would on a disk after `tar -x` or `unzip`.
         before = rows.pop((row.aside, row.path), None)
-        if before is not None and not name.obstacle:
+        if before is None:
+            named += len(row.path)
+        elif not name.obstacle:
             replaced, example = replaced + 1, example or row.path
+        if named > limits.all_names_bytes:
+            raise too_long_names(limits.all_names_bytes)
         rows[row.aside, row.path] = row
     return list(rows.values()), replaced, example
 
 
 def _write_entry(file: BinaryIO, entry: Entry, name: EntryName, limits: Limits) -> _Row | None:
+    path = name.path.encode()
     if name.obstacle:
-        return _Row(name.path, entry.size, name.obstacle, (0, 0), name.aside)
+        return _Row(path, entry.size, name.obstacle, (0, 0), name.aside)
     if entry.folder or (name.folder and not entry.obstacle):
         return None
     if entry.obstacle or entry.size > limits.file_bytes:
-        return _Row(name.path, entry.size, entry.obstacle, (0, 0), aside=False)
+        return _Row(path, entry.size, entry.obstacle, (0, 0), aside=False)
     position, checksum = file.tell(), 0
     for piece in entry.content:
         file.write(piece)
         checksum = zlib.crc32(piece, checksum)
-    return _Row(name.path, file.tell() - position, "", (position, checksum), aside=False)
+    return _Row(path, file.tell() - position, "", (position, checksum), aside=False)
 
 
-def _find_top(rows: Iterable[_Row]) -> str:
+def _find_top(rows: Iterable[_Row]) -> bytes:
     """The single folder that everything lies in; "" when there is none."""
-    inside = [row.path for row in rows if not row.aside]
-    tops = {path.partition("/")[0] if "/" in path.rstrip("/") else "" for path in inside}
-    return tops.pop() if len(tops) == 1 else ""
+    top = b""
+    for row in rows:
+        if row.aside:
+            continue
+        first = row.path.partition(b"/")[0] if b"/" in row.path.rstrip(b"/") else b""
+        if not first or first != (top or first):
+            return b""
+        top = first
+    return top
 
 
-def _strip(rows: Iterable[_Row], top: str) -> list[_Row]:
-    cut = len(top) + 1 if top else 0
-    below = [row if row.aside else _Row(row.path[cut:], row.size, row.obstacle, row.place, False) for row in rows]
-    return sorted(below, key=lambda row: (row.path, row.aside))
+def _list_rows(rows: Sequence[_Row], cut: int) -> Iterator[list[object]]:
+    """What the list says of each file, in the order of their paths as it shows them.
+
+    Args:
+        rows: In any order.
+        cut: Bytes at the beginning of paths that are left out.
+    """
+    # Each kind is in order as it stands, so that no path is copied for all of them at once.
+    inside = sorted((row for row in rows if not row.aside), key=attrgetter("path"))
+    aside = sorted((row for row in rows if row.aside), key=attrgetter("path"))
+    for path, _, row in merge(((row.path[cut:], 0, row) for row in inside), ((row.path, 1, row) for row in aside)):
+        yield [path.decode(), row.size, row.obstacle, *row.place]
 
 
-def _write_index(file: BinaryIO, about: About, rows: Iterable[_Row]) -> None:
+def _write_index(file: BinaryIO, about: About, rows: Iterable[list[object]]) -> None:
     digest = hashlib.sha256()
     position = file.tell()
     head = {"top": about.top, "replaced": about.replaced, "example": about.example}
-    for value in (head, *([row.path, row.size, row.obstacle, *row.place] for row in rows)):
+    for value in chain([head], rows):
         line = json.dumps(value, separators=(",", ":")).encode() + b"\n"
         digest.update(line)
         file.write(line)

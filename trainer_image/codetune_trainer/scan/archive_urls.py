@@ -37,10 +37,11 @@ def read_link(url: str) -> Link:
     try:
         parsed = httpx2.URL(url).copy_with(fragment=None)
         port = urlsplit(url).port
+        host = parsed.host  # decoded only now, which fails for some that begin with `xn--`
     except (httpx2.InvalidURL, ValueError) as error:
         # The library's words may quote a part of the URL that is a password.
         raise UnsupportedSource("archive.url is no URL.", _FORM) from error
-    if parsed.scheme not in {"http", "https"} or not parsed.host or port == 0:
+    if parsed.scheme not in {"http", "https"} or not host or port == 0:
         raise UnsupportedSource(f"{_show(parsed)!r} is no link to an archive.", _FORM)
     if parsed.userinfo:
         hint = "Take them out of the URL and put them into a Secret: sources[].credentialsSecretRef."

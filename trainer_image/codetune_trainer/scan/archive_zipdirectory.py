@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from codetune_trainer.errors import UnsupportedSource
-from codetune_trainer.scan.archive_entries import damaged, too_many_entries
+from codetune_trainer.scan.archive_entries import damaged, too_long_names, too_many_entries
 from codetune_trainer.scan.archive_limits import Limits
 
 _END = struct.Struct("<4s4H2LH")
@@ -74,7 +74,7 @@ def read_directory(file: BinaryIO, limits: Limits) -> Directory:
     """Every entry of the directory.
 
     Raises:
-        InvalidArchive: It is damaged, was cut, or has too many entries.
+        InvalidArchive: It is damaged, was cut, or has too many entries or too long names.
         UnsupportedSource: It is one part of several.
     """
     found = _find_end(file)
@@ -82,8 +82,11 @@ def read_directory(file: BinaryIO, limits: Limits) -> Directory:
         raise damaged("it has no directory at its end")
     position, fields = found
     end = _read_end(file, position, fields)
-    members = []
+    members, named = [], 0
     for member in _read_members(file, end):
+        named += len(member.raw_name)
+        if named > limits.all_names_bytes:
+            raise too_long_names(limits.all_names_bytes)
         if member.offset >= end.start:
             raise damaged("an entry lies behind the directory")
         members.append(member)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from codetune_api.project import GitSource
 
-from codetune_trainer.errors import SourceError, SourceUnavailable, UnsupportedSource
+from codetune_trainer.errors import HostUnreachable, SourceError, SourceUnavailable, UnsupportedSource
 from codetune_trainer.scan.git_environment import build_environment
 from codetune_trainer.scan.git_lfs import Lfs
 from codetune_trainer.scan.git_mirror import Mirror
@@ -24,7 +24,7 @@ from codetune_trainer.scan.git_urls import Remote
 from codetune_trainer.scan.records import Found
 
 MOST_MODULES = 64
-"""Submodules of one source, at all depths together."""
+"""Submodules of one source that are tried to be fetched, at all depths together."""
 DEEPEST_MODULE = 4
 """Submodules in submodules."""
 _PROTOCOLS = {"file": ("file",), "ssh": ("ssh",), "https": ("https",), "http": ("http", "https")}
@@ -49,6 +49,10 @@ class Assembly:
     """The mirrors that the tree is in."""
     opened: set[str] = field(default_factory=set)
     """Names of all mirrors that it should be in."""
+    attempts: int = 0
+    """Submodules that were fetched, or tried to."""
+    silent: set[str] = field(default_factory=set)
+    """Hosts that could not be reached."""
     listed: int = 0
     """Entries of all trees together."""
     troubles: list[str] = field(default_factory=list)
@@ -84,13 +88,13 @@ class Assembly:
             self._note(f"{len(failed)} Git LFS objects were not fetched: {why}.", failed)
         return GitTree(treeish, modules, troubles, stand_ins)
 
-    def open(self, remote: Remote, folder: Path, holder: str, path: str = "") -> Mirror:
+    def open(self, remote: Remote, folder: Path, holder: str, path: str = "", revision: str | None = None) -> Mirror:
         """A mirror, with the source's Secret if it is on the source's own host."""
         credentials = self.credentials if remote.origin == self.remote.origin else None
         self.opened.add(folder.stem)
         home = self.home / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
         environment = build_environment(home, _PROTOCOLS[remote.protocol], remote.host, credentials)
-        return Mirror(folder, remote, environment, holder, path)
+        return Mirror(folder, remote, environment, holder, path, revision)
 
     def prune(self) -> None:
         """Remove the mirrors of submodules that are no longer there."""
@@ -125,7 +129,7 @@ class Assembly:
     def _fetch_module(self, parent: Remote, url: str | None, link: Entry, path: str, depth: int) -> GitTree:
         if url is None:
             raise UnsupportedSource("the list of submodules does not name it", "Correct .gitmodules.")
-        if depth > DEEPEST_MODULE or len(self.used) > MOST_MODULES:
+        if depth > DEEPEST_MODULE or self.attempts >= MOST_MODULES:
             raise UnsupportedSource(
                 f"more than {MOST_MODULES} submodules, or more than {DEEPEST_MODULE} in each other",
                 "Make its repository a source of its own.",
@@ -136,7 +140,16 @@ class Assembly:
             raise UnsupportedSource(message, "Make its repository a source of its own.")
         digest = hashlib.sha256(remote.shown.encode()).hexdigest()[:24]
         module = self.open(remote, self.modules / f"git-{digest}.git", path)
-        commit = module.sync_commit(link.identity.decode())
+        commit = link.identity.decode()
+        if remote.host in self.silent and not module.holds(commit):
+            message = f"{remote.authority} could not be reached for another one, and is not tried again in this scan"
+            raise SourceUnavailable(message)
+        self.attempts += 1
+        try:
+            module.sync_commit(commit)
+        except HostUnreachable:
+            self.silent.add(remote.host)
+            raise
         return self.build(module, commit, f"{path}/", depth)
 
     def _tell(self, prefix: str, path: str, error: SourceError) -> str:

@@ -1,4 +1,4 @@
-"""Makes a git source ready to be read: secret, mirror, submodules; the last good commit when the server is away."""
+"""Makes a git source ready to be read: secret, mirror, submodules; the last good commit when that fails."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,26 +7,18 @@ from pathlib import Path
 from codetune_api.project import GitSource, Source
 
 from codetune_trainer.config import Places
-from codetune_trainer.errors import (
-    AuthenticationFailed,
-    HostKeyChanged,
-    HostKeyUnknown,
-    SourceUnavailable,
-    UnsupportedSource,
-)
+from codetune_trainer.errors import DiskFull, SourceError, SourceUnavailable, UnsupportedSource
 from codetune_trainer.scan.archive_fetching import find_secret
 from codetune_trainer.scan.git_assembling import Assembly
 from codetune_trainer.scan.git_cache import mirror_name, modules_folder
 from codetune_trainer.scan.git_mirror import Mirror
 from codetune_trainer.scan.git_reading import close_off, mark_damaged
 from codetune_trainer.scan.git_running import Damaged
-from codetune_trainer.scan.git_secrets import check_credentials
+from codetune_trainer.scan.git_secrets import Credentials, check_credentials
 from codetune_trainer.scan.git_tree import GitTree
-from codetune_trainer.scan.git_urls import read_url
+from codetune_trainer.scan.git_urls import Remote, read_url
 from codetune_trainer.scan.records import Found
 
-_AWAY = (SourceUnavailable, AuthenticationFailed, HostKeyUnknown, HostKeyChanged)
-"""What ails the way to a repository: the commit of the last scan stands in."""
 _TOLD = 3
 
 
@@ -60,16 +52,17 @@ def fetch_git(
         known: The commit of the last scan, when that is to be scanned again; what is here of it is not fetched.
 
     Raises:
-        SourceError: It can't be used, and no former commit may stand in for it.
+        SourceError: It can't be used, and no former commit of this revision and path may stand in for it.
+        DiskFull: Nor may one stand in where the store has no room for more.
     """
     remote = read_url(git.url, places.file_root)
     path = _read_path(git.path)
-    credentials = check_credentials(source.name, find_secret(source, places), remote)
+    credentials, refused = _read_credentials(source, places, remote)
     home = places.scratch / "git" / source.name
     modules = modules_folder(cache, git, source.name)
     assembly = Assembly(git, remote, credentials, home, modules, places.file_root, wants)
-    mirror = assembly.open(remote, cache / f"{mirror_name(git)}.git", source.name, path)
-    commit, warning, reason = _sync(mirror, git.revision, known)
+    mirror = assembly.open(remote, cache / f"{mirror_name(git)}.git", source.name, path, git.revision)
+    commit, warning, reason = _sync(mirror, known, refused)
     try:
         tree = assembly.build(mirror, commit)
     except Damaged as error:
@@ -88,17 +81,27 @@ def fetch_git(
     return FetchedGit(mirror.folder, commit, tree, environment, warning, reason)
 
 
-def _sync(mirror: Mirror, revision: str | None, known: str) -> tuple[str, str, str]:
+def _read_credentials(source: Source, places: Places, remote: Remote) -> tuple[Credentials | None, SourceError | None]:
+    """The source's Secret, or why it can't be used: what is here already can be read without."""
+    try:
+        return check_credentials(source.name, find_secret(source, places), remote), None
+    except SourceError as error:
+        return None, error
+
+
+def _sync(mirror: Mirror, known: str, refused: SourceError | None) -> tuple[str, str, str]:
     """The commit, and what to say of it and why when it is not the current one."""
     try:
         if known and mirror.last_commit() == known:
             return mirror.sync_commit(known), "", ""
-        return mirror.sync(revision), "", ""
-    except _AWAY as error:
+        if refused is not None:
+            raise refused
+        return mirror.sync(), "", ""
+    except (SourceError, DiskFull) as error:
         last = mirror.last_commit()
         if last is None:
             raise
-        # A server that is away must not take away data that is here.
+        # Whatever ails a repository or the way to it must not take away data that is here.
         warning = f"It could not be fetched; commit {last[:12]} of the last scan is used. {error.message} {error.hint}"
         return last, warning, error.reason
 

@@ -20,15 +20,25 @@ from codetune_trainer.scan.git_objects import list_entries
 from codetune_trainer.scan.git_parts import find_absent, find_absent_modules, find_folder, find_lacking, find_moved
 from codetune_trainer.scan.git_reading import Repository, close_off
 from codetune_trainer.scan.git_repacking import clean
-from codetune_trainer.scan.git_running import ASK_SECONDS, FETCH_SECONDS, Damaged, GitError, run_git
+from codetune_trainer.scan.git_running import (
+    ASK_SECONDS,
+    FETCH_SECONDS,
+    Damaged,
+    GitError,
+    OtherObjectFormat,
+    run_git,
+)
 from codetune_trainer.scan.git_urls import Remote
 from codetune_trainer.scan.git_words import explain, lacks_feature
 from codetune_trainer.scan.rules import READ_LIMIT_BYTES
 
+_SHA1, _SHA256 = "sha1", "sha256"
+"""How objects may be named; a mirror is of the first kind until its repository says that it is of the other."""
 _NEXT = "refs/codetune/next"
 _HELD = "refs/codetune/held/"
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _FULL_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_DIGITS = re.compile(r"[0-9A-Fa-f]{4,64}")
 _FETCH = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--force")
 _HISTORY = ("+refs/heads/*:refs/codetune/heads/*", "+refs/tags/*:refs/codetune/tags/*")
 _SMALL_BLOBS = f"blob:limit={READ_LIMIT_BYTES + 1}"
@@ -50,43 +60,53 @@ class Mirror:
     """Who needs a commit of it; each keeps the last one that it asked for, and what none keeps goes in time."""
     path: str = ""
     """The folder whose blobs are needed; empty: all of them."""
+    revision: str | None = None
+    """Branch, tag or commit that `sync` brings; None: the repository's default branch."""
 
     @cached_property
     def here(self) -> Repository:
         """What was fetched."""
         return Repository(self.folder, close_off(self.environment))
 
-    def sync(self, revision: str | None) -> str:
-        """Bring a revision here and return its commit.
-
-        Args:
-            revision: Branch, tag or commit; None: the repository's default branch.
+    def sync(self) -> str:
+        """Bring the revision here and return its commit.
 
         Raises:
             SourceError: By what is wrong with the repository, its revision, its path or its credentials.
         """
-        return self._work(lambda: self._sync(revision))
+        return self._work(lambda: self._sync(self.revision))
 
     def sync_commit(self, commit: str) -> str:
         """Have a commit here; one that is here already is not asked for. Raises: SourceError."""
         return self._work(lambda: self._sync_commit(commit))
 
+    def holds(self, commit: str) -> bool:
+        """Whether a commit is here, so that nothing is asked for when it is synced."""
+        return (self.folder / "HEAD").is_file() and commit in self._list_held()
+
     def last_commit(self) -> str | None:
-        """The commit that this holder's last sync brought; None when there was none."""
+        """The commit that this holder's last sync brought; None when there was none, or when it was of another
+        revision.
+        """
         return self.here.resolve(self._held) if self.folder.is_dir() else None
 
     @property
+    def _held_by_holder(self) -> str:
+        return f"{_HELD}{_digest(self.holder)}"
+
+    @property
     def _held(self) -> str:
-        return f"{_HELD}{hashlib.sha256(self.holder.encode()).hexdigest()[:16]}"
+        return f"{self._held_by_holder}-{_digest(self.revision or '')}"
 
     def _sync(self, revision: str | None) -> str:
         names = self._ask_refs(revision)
         if names:
             return self._settle(self._bring(names[0], revision))
-        if not revision or not _COMMIT.fullmatch(revision):
+        digits = (revision or "").lower()
+        if not _COMMIT.fullmatch(digits):
             raise self._no_revision(revision)
-        commit = self._bring_commit(revision if _FULL_COMMIT.fullmatch(revision) else self._complete(revision))
-        if not commit.startswith(revision):
+        commit = self._bring_commit(digits if _FULL_COMMIT.fullmatch(digits) else self._complete(digits))
+        if not commit.startswith(digits):
             raise self._no_revision(revision)
         return self._settle(commit)
 
@@ -99,7 +119,9 @@ class Mirror:
         """Keep a commit that is here, after a look at all of its tree. Raises: Damaged, SourceError."""
         for _ in list_entries(self.folder, f"{commit}:{self.path}", self.here.reading):
             pass
-        self.here.run("update-ref", self._held, commit)
+        others = self.here.run("for-each-ref", "--format=%(refname)", f"{self._held_by_holder}*").split()
+        forgotten = "".join(f"delete {name}\n" for name in others if name != self._held)
+        self.here.run("update-ref", "--stdin", data=f"{forgotten}update {self._held} {commit}\n".encode())
         clean(self.here)
         return commit
 
@@ -109,11 +131,13 @@ class Mirror:
     def _ask_refs(self, revision: str | None) -> list[str]:
         """Full names of the refs that a revision means, the branch first. Raises: SourceError."""
         wanted = ["HEAD"] if revision is None else [f"refs/heads/{revision}", f"refs/tags/{revision}"]
+        if revision is not None and (revision == "HEAD" or revision.startswith(("refs/heads/", "refs/tags/"))):
+            wanted.append(revision)
         there = self._list_refs(*wanted) or self._list_refs()
         if not there:
             hint = "Push a commit to it, or take the source out."
             raise EmptyRepository(f"{self.remote.shown} has no commit.", hint)
-        if revision is None and "HEAD" not in there:
+        if revision in {None, "HEAD"} and not set(wanted) & set(there):
             raise RevisionNotFound(
                 f"The default branch of {self.remote.shown} does not exist.", "Set git.revision to a branch or tag."
             )
@@ -174,7 +198,7 @@ class Mirror:
         """
         aside = Mirror(Path(self.environment["HOME"]) / "aside.git", self.remote, self.environment, self.holder)
         try:
-            aside._prepare()
+            aside._prepare(self._read_format())
             (aside.folder / "objects" / "info" / "alternates").write_text(f"{self.folder.resolve() / 'objects'}\n")
             if (self.folder / "shallow").exists():
                 shutil.copy(self.folder / "shallow", aside.folder)
@@ -207,7 +231,7 @@ class Mirror:
         folder = Path(self.environment["HOME"]) / "history.git"
         history = Mirror(folder, self.remote, self.environment, self.holder)
         try:
-            history._prepare()
+            history._prepare(self._read_format())
             history._fetch(_COMMITS, *_HISTORY, options=())
             if (found := history.here.resolve(digits)) is None:
                 raise self._no_revision(digits)
@@ -250,31 +274,41 @@ class Mirror:
     def _no_revision(self, revision: str | None) -> RevisionNotFound:
         message = f"{self.remote.shown} has no branch, tag or commit {revision!r}."
         hint = "Set git.revision to one that exists, or leave it out for the default branch."
-        if revision and _COMMIT.fullmatch(revision) and not _FULL_COMMIT.fullmatch(revision):
-            hint += " A commit that no branch or tag leads to needs all digits of its name."
+        if revision and _DIGITS.fullmatch(revision) and not _FULL_COMMIT.fullmatch(revision.lower()):
+            hint += (
+                " The first digits of a commit are taken from 7 on; one that no branch or tag leads to needs all of "
+                "its digits."
+            )
         return RevisionNotFound(message, hint)
 
     def _work(self, task: Callable[[], str]) -> str:
         with self._locked():
+            object_format = _SHA1
             try:
                 return task()
             except Damaged:
                 pass
-            # Most likely what we hold is damaged: it is made anew from the source, once.
+            except OtherObjectFormat:
+                object_format = _SHA256 if self._read_format() == _SHA1 else _SHA1
+            # Most likely what we hold is damaged, or it fits the repository no longer: it is made anew from it, once.
             shutil.rmtree(self.folder)
-            self._prepare()
+            self._prepare(object_format)
             try:
                 return task()
-            except Damaged as error:
+            except (Damaged, OtherObjectFormat) as error:
                 hint = "Check it with `git fsck`; a tree of thousands of nested folders can't be read either."
                 raise UnsupportedSource(f"What {self.remote.shown} gives can't be read: {error}", hint) from error
 
-    def _prepare(self) -> None:
+    def _read_format(self) -> str:
+        return self.here.run("rev-parse", "--show-object-format").strip()
+
+    def _prepare(self, object_format: str = _SHA1) -> None:
         if (self.folder / "HEAD").is_file():
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        run_git(["init", "--quiet", "--bare", "--template=", "--", str(self.folder)], self.environment, ASK_SECONDS)
+        kind = ["--bare", "--template=", f"--object-format={object_format}"]
+        run_git(["init", "--quiet", *kind, "--", str(self.folder)], self.environment, ASK_SECONDS)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -286,3 +320,7 @@ class Mirror:
             for stale in [*self.folder.glob("*.lock"), *(self.folder / "refs").rglob("*.lock")]:
                 stale.unlink()
             yield
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]

@@ -21,6 +21,10 @@ class Damaged(Exception):
     """What a mirror holds can't be read."""
 
 
+class OtherObjectFormat(Exception):
+    """A repository names its objects by another hash function than the mirror."""
+
+
 def find_git() -> str:
     """The git program. Raises: FileNotFoundError when the image has none."""
     git = shutil.which("git")

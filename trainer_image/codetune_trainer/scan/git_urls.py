@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from codetune_trainer.errors import SourceUnavailable, UnsupportedSource
+from codetune_trainer.scan.paths import say_why
 
 _SCP_LIKE = re.compile(
     r"(?P<user>[A-Za-z0-9._][A-Za-z0-9._-]*)@(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*):(?P<path>[^\s-][^\s]*)"
@@ -79,10 +80,15 @@ def _read_file_url(url: str, file_root: Path | None) -> Remote:
     path = PurePosixPath(unquote(url.removeprefix("file://")).lstrip("/"))
     if ".." in path.parts or not path.parts or "\0" in str(path):
         raise UnsupportedSource(f"{url!r} leaves its folder with `..` or names none.", "Write file:///PATH.")
-    root = file_root.resolve()
-    folder = (root / path).resolve()
+    try:
+        root = file_root.resolve()
+        folder = (root / path).resolve()
+        there = folder.is_dir()
+    except (OSError, RuntimeError) as error:  # a name too long, links in a circle
+        hint = "Check the path below the `fileRoot`."
+        raise SourceUnavailable(f"{url!r} leads nowhere: {say_why(error)}.", hint) from error
     if not folder.is_relative_to(root):
         raise UnsupportedSource(f"{url!r} is a link that leaves the folder that `fileRoot` names.", "Copy it there.")
-    if not folder.is_dir():
+    if not there:
         raise SourceUnavailable(f"{url!r}: there is no folder {folder}.", "Check the path below the `fileRoot`.")
     return Remote(folder.as_uri(), url, "file", "file://")

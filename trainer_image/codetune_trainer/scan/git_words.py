@@ -8,10 +8,11 @@ from codetune_trainer.errors import (
     DiskFull,
     HostKeyChanged,
     HostKeyUnknown,
+    HostUnreachable,
     RevisionNotFound,
     SourceUnavailable,
 )
-from codetune_trainer.scan.git_running import Damaged, shorten
+from codetune_trainer.scan.git_running import Damaged, OtherObjectFormat, shorten
 from codetune_trainer.scan.git_urls import Remote
 
 _DENIED = re.compile(
@@ -25,6 +26,10 @@ _NO_SUCH_OBJECT = re.compile(
     r"not our ref|couldn't find remote ref|no such remote ref|unadvertised object|does not exist|not a valid object"
 )
 _NOT_OFFERED = re.compile(r"does not support shallow|shallow capabilities|filter '[^']*' not supported|invalid filter")
+_NO_CONNECTION = re.compile(
+    r"Could not resolve|Failed to connect to|Couldn't connect to|[Cc]onnect to host .* port|Connection timed out after"
+)
+_OTHER_FORMAT = re.compile(r"mismatched algorithms")
 _FULL = re.compile(r"No space left on device|Disk quota exceeded")
 _DAMAGED = re.compile(r"bad object|corrupt|invalid index-pack|loose object|packfile .* cannot|unable to read")
 
@@ -58,10 +63,13 @@ def explain(said: str, remote: Remote) -> Exception:
         return AuthenticationFailed(f"{remote.shown} asks for other credentials: {text}", hint)
     if _NO_SUCH_OBJECT.search(said) and "repository" not in said:
         return RevisionNotFound(f"{remote.shown}: {text}", "Set git.revision to one that exists.")
+    if _OTHER_FORMAT.search(said):
+        return OtherObjectFormat(text)
     if _DAMAGED.search(said):
         return Damaged(text)
     hint = "Check the URL, and that the cluster's network and proxy let the scan reach it."
-    return SourceUnavailable(f"{remote.shown} can't be fetched: {text}", hint)
+    kind = HostUnreachable if _NO_CONNECTION.search(said) else SourceUnavailable
+    return kind(f"{remote.shown} can't be fetched: {text}", hint)
 
 
 def how_to_know_a_host(remote: Remote) -> str:

@@ -1,13 +1,16 @@
 """Makes each source of a Project ready to be read, whatever it is, and says what is wrong with those that are not."""
 
+import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from codetune_api.project import Source, VolumeSource
+from codetune_bucket.errors import BucketError
 
 from codetune_trainer.config import Places
-from codetune_trainer.errors import SourceError, UnsupportedSource
+from codetune_trainer.errors import DiskFull, SourceError, SourceUnavailable, TrainerError, UnsupportedSource, translate
 from codetune_trainer.scan.archive_fetching import fetch_archive
 from codetune_trainer.scan.archive_pack import list_pack
 from codetune_trainer.scan.archive_shelf import prune_archives
@@ -20,6 +23,8 @@ from codetune_trainer.scan.volumes import find_root, list_folder, walk_folder
 
 _TOLD = 3
 """Sources whose trouble is told in full when none can be used."""
+_MESSAGE_CHARACTERS = 600
+"""Of what a library says."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ def prepare_all(
     wants: Callable[[Found], bool],
     known: Mapping[str, str],
 ) -> tuple[list[Readable], dict[str, SourceError]]:
-    """Prepare every source; one that fails does not stop the others.
+    """Prepare every source; one to train on that fails does not stop the others.
 
     Args:
         sources: As in spec.
@@ -124,29 +129,61 @@ def prepare_all(
         Those that can be read, in the order in which their files' full paths sort; and why the others can't.
 
     Raises:
-        SourceError: None that is to be trained on can be used; the first one's trouble, and what ails the others.
+        SourceError: None that is to be trained on can be used, or one that is to be held out can't: the first one's
+            trouble, and what ails the others.
+        DiskFull: The store has no room.
     """
     ready: list[Readable] = []
     failed: dict[str, SourceError] = {}
     for number, source in enumerate(sources, start=1):
         announce(f"source {source.name} ({number} of {len(sources)})")
         try:
-            ready.append(prepare(source, cache, places, wants, known.get(source.name, "")))
+            ready.append(_attempt(source, cache, places, wants, known.get(source.name, "")))
         except SourceError as error:
             failed[source.name] = error
     trained = {source.name for source in sources if source.use == "Train"}
     lacking = {name: error for name, error in failed.items() if name in trained or not ready}
     if lacking and not any(source.name in trained for source in ready):
-        raise _sum_up(lacking)
+        raise _sum_up(lacking, f"None of the {len(lacking)} sources to train on can be read.")
+    if held_out := {name: error for name, error in failed.items() if name not in trained}:
+        raise _refuse_to_train_on(held_out)
     return sorted(ready, key=lambda source: f"{source.name}/"), failed
 
 
-def _sum_up(failed: Mapping[str, SourceError]) -> SourceError:
+def _attempt(source: Source, cache: Path, places: Places, wants: Callable[[Found], bool], known: str) -> Readable:
+    """As `prepare`; what nobody thought of is a fault of the source alone, but for what ails the whole pod."""
+    try:
+        return prepare(source, cache, places, wants, known)
+    except (TrainerError, BucketError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(translate(error), DiskFull):
+            raise
+        traceback.print_exception(error, file=sys.stderr)
+        message = f"Source {source.name!r} can't be read: {type(error).__name__}: {error}"
+        hint = "This is a fault of Codetune: please report it with the log of the scan's pod."
+        raise SourceUnavailable(message[:_MESSAGE_CHARACTERS], hint) from error
+
+
+def _refuse_to_train_on(held_out: Mapping[str, SourceError]) -> SourceError:
+    """Sources with `use: HoldOut` that can't be read: nobody knows what must not be trained on."""
+    ((name, first), *others) = held_out.items()
+    if others:
+        said = _sum_up(held_out, f"{len(held_out)} sources can't be read.").message
+        why = "They are for evaluation only (use: HoldOut), and what they hold could be trained on without them"
+        cure = "Mend them, or take them out of spec.sources."
+    else:
+        said = f"Source {name!r}: {first.message}"
+        why = "It is for evaluation only (use: HoldOut), and what it holds could be trained on without it"
+        cure = "Mend it, or take it out of spec.sources."
+    return type(first)(f"{said} {why}, from other sources.", f"{first.hint} {cure}".strip())
+
+
+def _sum_up(failed: Mapping[str, SourceError], heading: str) -> SourceError:
     """One error for several: of the first one's kind, and naming each source."""
     first, *others = failed.items()
     if not others:
         return first[1]
     told = [f"Source {name!r}: {error.reason}: {error.message}" for name, error in (first, *others[: _TOLD - 1])]
     more = [f"Source {name!r}: {error.reason}." for name, error in others[_TOLD - 1 :]]
-    message = f"None of the {len(failed)} sources to train on can be read. {' '.join([*told, *more])}"
-    return type(first[1])(message, first[1].hint)
+    return type(first[1])(f"{heading} {' '.join([*told, *more])}", first[1].hint)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from codetune_trainer.errors import SourceUnavailable, UnsupportedSource
-from codetune_trainer.scan.paths import PATH_BYTES, spell_path
+from codetune_trainer.scan.paths import PATH_BYTES, say_why, spell_path
 from codetune_trainer.scan.records import UNSETTLED, Found
 
 MOST_FOLDERS = 256
@@ -34,12 +34,17 @@ def find_root(mount: Path | None, path: str, name: str) -> Path:
     """
     if mount is None or not mount.is_dir():
         raise SourceUnavailable(f"The volume of source {name!r} is not mounted.", "Check volume.claimName.")
-    root = mount.resolve()
-    folder = (root / path).resolve()
+    try:
+        root = mount.resolve()
+        folder = (root / path).resolve()
+        there = folder.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, links in a circle, a NUL
+        message = f"volume.path {path!r} of source {name!r} leads nowhere: {say_why(error)}."
+        raise SourceUnavailable(message, "Check volume.path.") from error
     if not folder.is_relative_to(root):
         hint = "volume.path must be a folder inside the volume: no leading /, no `..`, no link that leads out."
         raise UnsupportedSource(f"volume.path {path!r} of source {name!r} leaves the volume.", hint)
-    if not folder.is_dir():
+    if not there:
         raise SourceUnavailable(f"The volume of source {name!r} has no folder {path!r}.", "Check volume.path.")
     return folder
 

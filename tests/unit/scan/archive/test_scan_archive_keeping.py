@@ -1,12 +1,16 @@
 """What the store keeps of archives: the last good one, the pinned one, nothing half, nothing that nobody needs."""
 
+import errno
 import hashlib
 import random
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from codetune_trainer.errors import DigestMismatch, InvalidArchive, SourceError
+from codetune_trainer.scan import archive_download
 from codetune_trainer.scan.sources import prune_cache
 
 if TYPE_CHECKING:
@@ -75,6 +79,59 @@ def test_a_failing_source_keeps_its_last_good_data_and_says_so(
     assert "last scan" in archive.message
     assert archive.reason
     assert (disk.message, disk.reason) == ("", "")
+
+
+LOST = [
+    pytest.param("SourceUnavailable", {}, id="it is gone"),
+    pytest.param("AuthenticationFailed", {"username": "ann"}, id="it lacks a key"),
+]
+
+
+@pytest.mark.parametrize(("reason", "keys"), LOST)
+def test_without_its_secret_a_source_keeps_its_last_good_data(
+    reason: str, keys: dict[str, str], workshop: "Workshop", site: "Site", write_secret: Callable[..., None]
+) -> None:
+    site.put("/code", site.zip(CODE))
+    write_secret(token="t")
+    source = site.source("/code", secret=True)
+    good = workshop.scan(source).result
+    shutil.rmtree(workshop.root / "credentials" / "app")
+    write_secret(**keys)
+    bad = workshop.scan(source).result
+    assert bad.revision == good.revision
+    assert bad.sources[0].reason == reason
+    assert "Secret" in bad.sources[0].message
+
+
+def test_an_archive_of_this_digest_that_is_here_needs_no_secret(
+    workshop: "Workshop", site: "Site", write_secret: Callable[..., None]
+) -> None:
+    content = site.zip(CODE)
+    site.put("/code", content)
+    write_secret(token="t")
+    source = site.source("/code", secret=True, sha256=hashlib.sha256(content).hexdigest())
+    good = workshop.scan(source).result
+    shutil.rmtree(workshop.root / "credentials" / "app")
+    again = workshop.scan(source).result
+    assert again.revision == good.revision
+    assert again.sources[0].reason == ""
+
+
+def test_a_disk_that_is_full_keeps_the_last_good_data_and_half_a_download_goes(
+    workshop: "Workshop", site: "Site", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.put("/code", site.zip(CODE), etag='"1"')
+    good = workshop.scan(site.source("/code")).result
+    site.put("/code", site.zip({"b.py": "b = 1\n"}), etag='"2"')
+
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(archive_download, "_sync", fill)
+    bad = workshop.scan(site.source("/code")).result
+    assert bad.revision == good.revision
+    assert bad.sources[0].reason == "DiskFull"
+    assert kept(workshop, "download") == []
 
 
 @pytest.mark.parametrize(("said", "fault"), FAULTS)

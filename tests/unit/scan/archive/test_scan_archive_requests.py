@@ -76,7 +76,7 @@ def test_a_secret_that_makes_no_headers_is_told_without_its_values(
 
 
 def test_a_secret_that_is_not_there_is_told(workshop: "Workshop", site: "Site") -> None:
-    with pytest.raises(AuthenticationFailed, match="is not mounted"):
+    with pytest.raises(SourceUnavailable, match="does not exist"):
         workshop.scan(site.source("/code", secret=True))
 
 
@@ -157,6 +157,7 @@ def test_a_redirect_from_https_to_http_is_refused(workshop: "Workshop", site: "S
         pytest.param("//user:hunter2@127.0.0.1/x", id="with-credentials"),
         pytest.param("https://127.0.0.1:99999999/", id="no-port"),
         pytest.param("data:text/plain,x", id="data"),
+        pytest.param("https://cxn--_/x", id="a-host-that-can-not-be-decoded"),
     ],
 )
 def test_a_redirect_to_what_is_no_link_is_refused(location: str, workshop: "Workshop", site: "Site") -> None:
@@ -194,6 +195,8 @@ def test_redirects_in_a_circle_come_to_an_end(workshop: "Workshop", site: "Site"
         pytest.param("file:///etc/passwd", id="a-file"),
         pytest.param("ext::sh -c touch", id="a-transport-of-git"),
         pytest.param("--output=/etc/passwd", id="an-option"),
+        pytest.param("https://cxn--_/x", id="a-host-that-can-not-be-decoded"),
+        pytest.param("https://-xn--a/", id="a-host-that-begins-with-a-dash"),
     ],
 )
 def test_a_link_that_is_none_is_refused_without_showing_secrets(url: str) -> None:

@@ -1,6 +1,7 @@
 """Repositories over HTTP: passwords and tokens, an authority of one's own, redirects, and servers that give nothing."""
 
 import os
+import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ import pytest
 from codetune_trainer.errors import AuthenticationFailed, SourceError, SourceUnavailable
 
 if TYPE_CHECKING:
-    from unit.scan.conftest import Workshop
+    from unit.scan.conftest import Repository, Workshop
     from unit.scan.git.conftest import GitSite
 
 Secret = Callable[..., None]
@@ -17,8 +18,10 @@ TOKEN = "ghp_0123456789abcdef"
 
 
 @pytest.fixture(autouse=True)
-def repository(workshop: "Workshop") -> None:
-    workshop.repository().commit({"a.py": workshop.code("a")})
+def repository(workshop: "Workshop") -> "Repository":
+    made = workshop.repository()
+    made.commit({"a.py": workshop.code("a")})
+    return made
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,46 @@ def test_a_secret_of_no_known_form_is_told_before_anything_is_asked(
     assert sentence in failure.value.message
     assert "token" in failure.value.hint + failure.value.message
     assert site.asked == []
+
+
+LOST = [
+    pytest.param("SourceUnavailable", None, id="it is gone"),
+    pytest.param("AuthenticationFailed", {"username": USER}, id="it lacks a key"),
+    pytest.param("AuthenticationFailed", {"token": "another"}, id="it is refused"),
+]
+
+
+@pytest.mark.parametrize(("reason", "keys"), LOST)
+def test_without_its_secret_a_source_is_what_the_last_scan_had_of_it(
+    workshop: "Workshop",
+    site: "GitSite",
+    repository: "Repository",
+    write_secret: Secret,
+    reason: str,
+    keys: dict[str, str] | None,
+) -> None:
+    module = workshop.repository("module")
+    commit = module.commit({"m.py": workshop.code("m")})
+    module_url = f'[submodule "lib"]\n\tpath = lib\n\turl = {site.url}/module/.git\n'
+    repository.commit({".gitmodules": module_url, "big.py": site.put(workshop.code("big").encode())})
+    repository.git("update-index", "--add", "--cacheinfo", f"160000,{commit},lib")
+    repository.git("commit", "--quiet", "--message", "with a submodule")
+    site.login = (USER, PASSWORD)
+    write_secret("repo", username=USER, password=PASSWORD)
+    source = site.source(secret=True, submodules=True, lfs=True)
+    before = workshop.scan(source)
+    shutil.rmtree(workshop.root / "credentials" / "repo")
+    if keys is not None:
+        write_secret("repo", **keys)
+
+    after = workshop.scan(source)
+
+    assert set(before.files) == {"repo/a.py", "repo/big.py", "repo/lib/m.py"}
+    assert after.result.revision == before.result.revision
+    (status,) = after.result.sources
+    assert (status.commit, status.reason) == (before.result.sources[0].commit, reason)
+    assert "of the last scan is used" in status.message
+    assert "submodule" not in status.message
 
 
 def test_without_a_secret_the_failure_says_so(workshop: "Workshop", site: "GitSite") -> None:

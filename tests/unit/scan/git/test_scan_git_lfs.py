@@ -180,6 +180,7 @@ def at(href: str, **more: Any) -> dict[str, Any]:
         pytest.param("names a place that can't be taken", "", at("file:///etc/passwd"), id="file"),
         pytest.param("names a place that can't be taken", "", at("ext::touch x"), id="ext"),
         pytest.param("names a place that can't be taken", "", at("https://me:pw@example.com/x"), id="credentials"),
+        pytest.param("names a place that can't be taken", "", at("https://cxn--_/x"), id="undecodable-host"),
         pytest.param("which is not encrypted", "", at("http://127.0.0.1/x"), id="not-encrypted"),
         pytest.param(
             "headers that HTTP does not have", "", at("SITE/lfs/1", header={"X": "a\r\nHost: b"}), id="injection"

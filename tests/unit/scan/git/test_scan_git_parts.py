@@ -1,6 +1,7 @@
 """What is fetched of a repository: not more than a scan reads, and the next time not more than has changed."""
 
 import random
+import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -309,3 +310,33 @@ def test_a_mirror_does_not_grow_with_every_scan(
         assert len(scanned.files) == 3
     assert not has(workshop, monorepo, "HEAD~8:shop/large.bin")
     assert has(workshop, monorepo, "HEAD:shop/large.bin")
+
+
+SPECS = [
+    pytest.param({}, id="all"),
+    pytest.param({"path": "src"}, id="a-folder"),
+    pytest.param({"revision": "SHORT"}, id="first-digits-of-a-commit"),
+]
+
+
+@pytest.mark.parametrize("over_http", [True, False], ids=["http", "file"])
+@pytest.mark.parametrize("spec", SPECS)
+def test_objects_may_be_named_by_sha256(
+    spec: dict[str, str], over_http: bool, workshop: "Workshop", site: "GitSite"
+) -> None:
+    repository = workshop.repository(object_format="sha256")
+    for name in ("a", "b"):
+        commit = repository.commit({f"src/{name}.py": workshop.code(name)})
+        asked = {key: value.replace("SHORT", commit[:9]) for key, value in spec.items()}
+        scanned = workshop.scan(site.source(**asked) if over_http else workshop.from_git("repo", **asked))
+        (status,) = scanned.result.sources
+        assert (status.commit, status.reason, len(commit)) == (commit, "", 64)
+        assert {path.rpartition("/")[2] for path in scanned.files} == {"a.py", f"{name}.py"}
+
+
+def test_a_repository_that_changes_the_names_of_its_objects_is_followed(workshop: "Workshop") -> None:
+    for object_format in ("sha1", "sha256", "sha1"):
+        repository = workshop.repository(object_format=object_format)
+        commit = repository.commit({"a.py": workshop.code("a")})
+        assert workshop.scan().result.sources[0].commit == commit
+        shutil.rmtree(repository.folder)

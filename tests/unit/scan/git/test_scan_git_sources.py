@@ -1,17 +1,21 @@
 """Git repositories as sources: revisions, incremental syncs, and each way in which one can be unusable."""
 
 import shutil
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 from codetune_trainer.errors import (
     AuthenticationFailed,
     EmptyRepository,
+    PathNotFound,
     RevisionNotFound,
     SourceError,
     SourceUnavailable,
     UnsupportedSource,
 )
+from codetune_trainer.scan.git_mirror import Mirror
+from codetune_trainer.scan.git_running import GitError
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Repository, Workshop
@@ -37,6 +41,10 @@ def history(workshop: "Workshop") -> "Repository":
         pytest.param({"one.py", "three.py"}, "main", id="branch"),
         pytest.param({"one.py", "two.py"}, "feature/x", id="branch-with-a-slash"),
         pytest.param({"one.py"}, "v1", id="annotated-tag"),
+        pytest.param({"one.py", "three.py"}, "HEAD", id="default-branch-by-its-ref"),
+        pytest.param({"one.py", "two.py"}, "refs/heads/feature/x", id="branch-by-its-ref"),
+        pytest.param({"one.py"}, "refs/tags/v1", id="tag-by-its-ref"),
+        pytest.param({"one.py", "two.py"}, "UPPER feature/x", id="commit-in-capitals"),
         pytest.param({"one.py", "two.py"}, "COMMIT feature/x", id="commit-of-a-branch"),
         pytest.param({"one.py"}, "COMMIT main~1", id="commit-inside-history"),
         pytest.param({"one.py"}, "SHORT main~1", id="short-commit"),
@@ -47,7 +55,8 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(
 ) -> None:
     if revision and " " in revision:
         form, name = revision.split(" ")
-        revision = history.git("rev-parse", name)[: 40 if form == "COMMIT" else 10]
+        digits = history.git("rev-parse", name)
+        revision = {"COMMIT": digits, "UPPER": digits.upper(), "SHORT": digits[:10]}[form]
     scanned = workshop.scan(workshop.from_git("repo", revision=revision))
     assert {path.removeprefix("repo/") for path in scanned.files} == files
     assert len(scanned.result.sources[0].commit) == 40
@@ -59,6 +68,7 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(
         pytest.param("no-such-branch", id="branch"),
         pytest.param("deadbeef" * 5, id="commit"),
         pytest.param("deadbeef", id="short-commit"),
+        pytest.param("refs/heads/no-such", id="ref"),
     ],
 )
 def test_a_revision_that_does_not_exist_is_named(workshop: "Workshop", history: "Repository", revision: str) -> None:
@@ -66,6 +76,13 @@ def test_a_revision_that_does_not_exist_is_named(workshop: "Workshop", history: 
         workshop.scan(workshop.from_git("repo", revision=revision))
     assert repr(revision) in failure.value.message
     assert "git.revision" in failure.value.hint
+
+
+def test_too_few_digits_of_a_commit_are_told_as_what_they_are(workshop: "Workshop", history: "Repository") -> None:
+    revision = history.git("rev-parse", "main")[:6].upper()
+    with pytest.raises(RevisionNotFound, match=revision) as failure:
+        workshop.scan(workshop.from_git("repo", revision=revision))
+    assert "from 7 on" in failure.value.hint
 
 
 def test_a_tag_of_something_else_than_a_commit_is_no_revision(workshop: "Workshop", history: "Repository") -> None:
@@ -156,6 +173,92 @@ def test_a_server_that_is_away_does_not_take_away_what_is_here(workshop: "Worksh
     assert "could not be fetched" in after.result.sources[0].message
 
 
+def change_branch(repository: "Repository") -> None:
+    repository.git("branch", "-m", "main", "trunk")
+
+
+def change_tree(repository: "Repository") -> None:
+    repository.git("mv", "src", "lib")
+    repository.git("commit", "--quiet", "--message", "moved")
+
+
+def empty(repository: "Repository") -> None:
+    repository.git("update-ref", "-d", "refs/heads/main")
+
+
+TROUBLES = [
+    pytest.param("RevisionNotFound", change_branch, id="the branch is renamed"),
+    pytest.param("PathNotFound", change_tree, id="the folder is moved"),
+    pytest.param("EmptyRepository", empty, id="every branch is gone"),
+]
+
+
+@pytest.mark.parametrize(("reason", "happen"), TROUBLES)
+def test_what_becomes_of_a_repository_does_not_take_away_what_is_here(
+    reason: str, happen: Callable[["Repository"], None], workshop: "Workshop"
+) -> None:
+    repository = workshop.repository()
+    commit = repository.commit({"src/a.py": workshop.code("a")})
+    source = workshop.from_git("repo", revision="main", path="src")
+    before = workshop.scan(source)
+    happen(repository)
+    after = workshop.scan(source)
+    assert after.result.revision == before.result.revision
+    (status,) = after.result.sources
+    assert (status.commit, status.reason) == (commit, reason)
+    assert "of the last scan is used" in status.message
+
+
+EDITS = [
+    pytest.param(RevisionNotFound, {"revision": "none"}, id="revision"),
+    pytest.param(RevisionNotFound, {"revision": "f" * 40}, id="commit"),
+    pytest.param(PathNotFound, {"revision": "main", "path": "none"}, id="path"),
+    pytest.param(EmptyRepository, {"revision": "main", "url": "file:///other"}, id="url"),
+]
+
+
+@pytest.mark.parametrize(("kind", "edit"), EDITS)
+def test_what_another_spec_of_a_source_brought_stands_in_for_nothing(
+    kind: type[SourceError], edit: dict[str, str], workshop: "Workshop"
+) -> None:
+    workshop.repository().commit({"a.py": workshop.code("a")})
+    workshop.repository("other")
+    before = workshop.scan(workshop.from_git("repo", revision="main"))
+    with pytest.raises(kind):
+        workshop.scan(workshop.from_git("repo", **edit))
+    after = workshop.scan(workshop.from_git("repo", revision="main"))
+    assert after.result.revision == before.result.revision
+
+
+def test_a_revision_that_is_no_longer_asked_for_is_forgotten(workshop: "Workshop") -> None:
+    repository = workshop.repository()
+    repository.commit({"a.py": workshop.code("a")})
+    repository.git("tag", "v1")
+    workshop.scan(workshop.from_git("repo", revision="v1"))
+    commit = repository.commit({"b.py": workshop.code("b")})
+    workshop.scan(workshop.from_git("repo", revision="main"))
+    (mirror,) = (workshop.places.store / "team/projects/code/sources").glob("git-*.git")
+    held = repository.git(f"--git-dir={mirror}", "for-each-ref", "--format=%(objectname)", "refs/codetune/held")
+    assert held == commit
+    repository.git("tag", "-d", "v1")
+    with pytest.raises(RevisionNotFound):
+        workshop.scan(workshop.from_git("repo", revision="v1"))
+
+
+def test_a_disk_that_is_full_does_not_take_away_what_is_here(
+    workshop: "Workshop", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = workshop.repository()
+    repository.commit({"a.py": workshop.code("a")})
+    before = workshop.scan()
+    repository.commit({"b.py": workshop.code("b")})
+    full = GitError("fatal: write error: No space left on device")
+    monkeypatch.setattr(Mirror, "_ask", lambda *_, **__: (_ for _ in ()).throw(full))
+    after = workshop.scan()
+    assert after.result.revision == before.result.revision
+    assert after.result.sources[0].reason == "DiskFull"
+
+
 def test_a_mirror_that_a_kill_left_locked_or_broken_is_mended(workshop: "Workshop") -> None:
     repository = workshop.repository()
     repository.commit({"a.py": workshop.code("a")})
@@ -189,23 +292,31 @@ def test_what_a_removed_source_left_in_the_cache_goes(workshop: "Workshop") -> N
 @pytest.mark.parametrize(
     ("message", "keys", "url"),
     [
-        pytest.param("not mounted", None, "https://git.example.com/a/b", id="no-secret"),
         pytest.param("no `password` and no `token`", {"username": "u"}, "https://example.com/a/b", id="no-password"),
         pytest.param("has no `ssh-privatekey`", {"known_hosts": "h"}, "git@git.example.com:a/b", id="no-key"),
     ],
 )
 def test_a_secret_that_can_not_be_used_is_told_before_anything_is_asked(
-    workshop: "Workshop", message: str, keys: dict[str, str] | None, url: str
+    workshop: "Workshop", message: str, keys: dict[str, str], url: str
 ) -> None:
-    if keys is not None:
-        (workshop.places.store.parent / "credentials" / "repo").mkdir()
-        for key, value in keys.items():
-            (workshop.root / "credentials" / "repo" / key).write_text(value)
+    (workshop.root / "credentials" / "repo").mkdir()
+    for key, value in keys.items():
+        (workshop.root / "credentials" / "repo" / key).write_text(value)
     source = {"name": "repo", "git": {"url": url}, "credentialsSecretRef": {"name": "secret"}}
     with pytest.raises(AuthenticationFailed) as failure:
         workshop.scan(source)
     assert message in failure.value.message
     assert "Secret" in failure.value.hint
+
+
+@pytest.mark.parametrize("mounted", [True, False])
+def test_a_secret_that_does_not_exist_is_told_and_waited_for(workshop: "Workshop", mounted: bool) -> None:
+    if mounted:  # as a kubelet mounts an optional Secret that is not there
+        (workshop.root / "credentials" / "repo" / "..2026_01_01").mkdir(parents=True)
+        (workshop.root / "credentials" / "repo" / "..data").symlink_to("..2026_01_01")
+    source = {"name": "repo", "git": {"url": "https://example.com/a/b"}, "credentialsSecretRef": {"name": "key"}}
+    with pytest.raises(SourceUnavailable, match="The Secret `key` of source 'repo' does not exist"):
+        workshop.scan(source)
 
 
 def test_an_ssh_url_without_a_secret_says_what_it_needs(workshop: "Workshop") -> None:

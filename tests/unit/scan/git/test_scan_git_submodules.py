@@ -290,6 +290,38 @@ def test_there_is_an_end_to_the_number_of_submodules(
     assert "more than 2 submodules" in scanned.report["app/z"]["detail"]
 
 
+def test_submodules_that_fail_count_for_the_end_too(
+    workshop: "Workshop", site: "GitSite", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(git_assembling, "MOST_MODULES", 2)
+    app = workshop.repository("app")
+    links = {name: (f"{site.url}/{name}/.git", "ab" * 20) for name in ("x", "y", "z")}
+    commit_modules(app, links, {"a.py": workshop.code("a")})
+    scanned = workshop.scan(site.source("app/.git", name="app", submodules=True))
+    assert "more than 2 submodules" in scanned.report["app/z"]["detail"]
+    assert not [asked.path for asked in site.asked if asked.path.startswith("/z")]
+
+
+def test_a_host_that_can_not_be_reached_is_tried_once_and_gives_what_is_here(
+    workshop: "Workshop", site: "GitSite", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(git_assembling, "MOST_MODULES", 4)
+    lib = workshop.repository("lib").commit({"b.py": workshop.code("b")})
+    app = workshop.repository("app")
+    away = {f"away{number}": (f"http://127.0.0.1:1/x{number}", "ab" * 20) for number in range(9)}
+    links = {**away, "here": (f"{site.url}/lib/.git", lib)}
+    commit_modules(app, links, {"a.py": workshop.code("a")})
+    scanned = workshop.scan(site.source("app/.git", name="app", submodules=True))
+    assert "here/b.py" in scanned.verdicts()
+    assert "can't be fetched" in scanned.report["app/away0"]["detail"]
+    said = "127.0.0.1:1 could not be reached for another one, and is not tried again in this scan"
+    assert all(said in scanned.report[f"app/away{number}"]["detail"] for number in range(1, 9))
+    (source,) = scanned.result.sources
+    assert said in source.message
+    assert "6 more troubles like these" in source.message
+    assert source.reason == "SourceUnavailable"
+
+
 @pytest.mark.parametrize(
     ("expected", "url", "parent"),
     [

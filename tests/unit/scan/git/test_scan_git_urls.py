@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from codetune_trainer.errors import SourceError, SourceUnavailable, TrainerError, UnsupportedSource
+from codetune_trainer.errors import HostUnreachable, SourceError, SourceUnavailable, TrainerError, UnsupportedSource
 from codetune_trainer.scan import git_credentials
 from codetune_trainer.scan.git_environment import build_environment
 from codetune_trainer.scan.git_reading import close_off
@@ -82,12 +82,15 @@ def test_a_url_with_a_password_is_refused_without_showing_it() -> None:
         pytest.param(UnsupportedSource, "file:///", id="the-root-itself"),
         pytest.param(UnsupportedSource, "file:///link", id="a-link-that-leads-out"),
         pytest.param(SourceUnavailable, "file:///missing", id="missing"),
+        pytest.param(SourceUnavailable, f"file:///{'a' * 300}", id="too-long-a-name"),
+        pytest.param(SourceUnavailable, "file:///circle", id="links-in-a-circle"),
     ],
 )
 def test_file_urls_stay_below_their_root(tmp_path: Path, error: type[SourceError], url: str) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "outside").mkdir()
     (tmp_path / "root" / "link").symlink_to(tmp_path / "outside")
+    (tmp_path / "root" / "circle").symlink_to("circle")
     with pytest.raises(error):
         read_url(url, tmp_path / "root")
 
@@ -176,6 +179,22 @@ def test_what_git_says_becomes_a_reason(reason: str, said: str) -> None:
     failure = explain(said, read_url("ssh://git@h/a", None))
     assert isinstance(failure, TrainerError)
     assert (failure.reason, bool(failure.hint)) == (reason, True)
+
+
+@pytest.mark.parametrize(
+    ("unreachable", "said"),
+    [
+        pytest.param(True, "fatal: unable to access 'https://h/': Could not resolve host: h", id="no-name"),
+        pytest.param(True, "fatal: unable to access 'https://h/': Failed to connect to h port 443", id="no-server"),
+        pytest.param(True, "ssh: connect to host h port 22: Connection timed out", id="no-ssh-server"),
+        pytest.param(False, "fatal: repository 'https://h/a/' does not exist", id="no-repository"),
+        pytest.param(False, "error: RPC failed; curl 56 Recv failure: Connection reset by peer", id="broken-off"),
+    ],
+)
+def test_a_host_without_a_connection_is_told_from_one_that_does_not_give_something(
+    unreachable: bool, said: str
+) -> None:
+    assert isinstance(explain(said, read_url("ssh://git@h/a", None)), HostUnreachable) is unreachable
 
 
 @pytest.mark.parametrize(
