@@ -72,6 +72,7 @@ def unscheduled(message: str, reason: str = "Unschedulable") -> list[Obj]:
     return [{"type": "PodScheduled", "status": "False", "reason": reason, "message": message}]
 
 
+PRE_BIND = 'running PreBind plugin "VolumeBinding": binding volumes:'
 NOT_FOUND = "The container could not be located when the pod was terminated"
 TOLD = '{"reason":"DivergedLoss","message":"The loss is not a number at step 7.","hint":"Lower learningRate."}'
 TOLD_MEMORY = '{"reason":"OutOfMemory","message":"CUDA out of memory at step 1.","hint":"Lower batchTokens."}'
@@ -242,6 +243,18 @@ CASES = [
         [make_pod(conditions=unscheduled('persistentvolumeclaim "data" not found'))],
         None,
         id="claim does not exist",
+    ),
+    pytest.param(
+        ("Unschedulable", "waits for storage: running PreBind plugin", "storage class"),
+        [make_pod(conditions=unscheduled(f"{PRE_BIND} context deadline exceeded", reason="SchedulerError"))],
+        None,
+        id="claim not bound by its first pod",
+    ),
+    pytest.param(
+        ("Unschedulable", "binding volumes: timed out waiting for the condition", "storage class"),
+        [make_pod(conditions=unscheduled(f"{PRE_BIND} timed out waiting for the condition", reason="SchedulerError"))],
+        None,
+        id="claim not bound by its first pod, up to 1.26",
     ),
     pytest.param(
         ("Unschedulable", "waits for storage", "storage class"),
