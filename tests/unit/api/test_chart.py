@@ -163,6 +163,20 @@ def test_a_network_policy_is_there_only_when_wanted(default: Objects) -> None:
     assert len(find(render_chart({"networkPolicy": {"enabled": True}}), "NetworkPolicy")) == 1
 
 
+@pytest.mark.parametrize(
+    ("expected", "ports"),
+    [
+        pytest.param([443, 6443], {}, id="those of most clusters"),
+        pytest.param([443, 16443], {"apiServerPorts": [443, 16443]}, id="those of another"),
+    ],
+)
+def test_the_operator_reaches_names_and_the_api_server_and_serving_pods(expected: list[int], ports: Any) -> None:
+    (policy,) = find(render_chart({"networkPolicy": {"enabled": True, **ports}}), "NetworkPolicy")
+    found = [[(entry["port"], entry["protocol"]) for entry in rule["ports"]] for rule in policy["spec"]["egress"]]
+    names = [(port, protocol) for port in (53, 5353) for protocol in ("UDP", "TCP")]
+    assert found == [names, [(port, "TCP") for port in expected], [(8000, "TCP")]]
+
+
 def test_serving_pods_are_monitored_only_when_wanted(default: Objects) -> None:
     assert not find(default, "PodMonitor")
     secret = {"name": "prometheus-key", "key": "token"}
