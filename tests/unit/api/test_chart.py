@@ -1,5 +1,7 @@
 """The chart as real Helm renders it: least rights, restricted pods, settings that the operator reads."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,18 @@ def test_definitions_are_installed_when_wanted_and_kept(count: int, values: dict
     assert len(found) == count
     for definition in found:
         assert definition["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+@pytest.mark.parametrize("page", ["README.md", "templates/NOTES.txt"])
+def test_whoever_removes_the_release_reads_what_to_delete_first_and_how_to_let_go_later(page: str) -> None:
+    text = (CHART / page).read_text()
+    kinds = [definition["metadata"]["name"] for definition in find(render_chart({}), "CustomResourceDefinition")]
+    (delete,) = re.findall(r"kubectl delete (\S+) --all -A", text)
+    # Never by the bare name: on OpenShift `projects` are the cluster's own.
+    assert sorted(delete.split(",")) == sorted(kinds)
+    (kind, patch) = re.findall(r"kubectl patch (\S+) NAME -n NAMESPACE --type merge -p '(.+)'", text)[0]
+    assert kind in kinds
+    assert json.loads(patch) == {"metadata": {"finalizers": None}}
 
 
 def test_a_network_policy_is_there_only_when_wanted(default: Objects) -> None:
