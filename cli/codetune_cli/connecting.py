@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 import urllib3
 import yaml
+from codetune_api.refusals import say_refusal
 from kubernetes import config
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import ConfigException
@@ -140,10 +141,10 @@ def _is_status(content: bytes) -> bool:
 def read_message(content: bytes) -> str:
     """What a refusal says: the message of a metav1.Status, or the text."""
     try:
-        message = json.loads(content)["message"]
-    except (ValueError, KeyError, TypeError):
-        message = content.decode(errors="replace")
-    return str(message)[:_MESSAGE_CHARACTERS]
+        message = say_refusal(json.loads(content))
+    except (ValueError, AttributeError):
+        message = ""
+    return (message or content.decode(errors="replace"))[:_MESSAGE_CHARACTERS]
 
 
 def _namespace_of(file: str | None, context: str | None) -> str:

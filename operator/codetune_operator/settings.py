@@ -17,6 +17,7 @@ _WORDS = {"extra_forbidden": "there is no such field: check its spelling"}
 _TAG = version("codetune-operator")
 _ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 """As names of Secrets, ConfigMaps and ServiceAccounts may be: with dots."""
+_Port = Annotated[int, Field(ge=1, le=65535)]
 _BUCKET = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_=][A-Za-z0-9_=.-]*)*/?$"
 
 
@@ -93,6 +94,14 @@ class HubSettings(_Group):
     """A mirror's base URL; unset: the public hub."""
 
 
+class NetworkPolicySettings(_Group):
+    """NetworkPolicies of serving pods, where a ModelDeployment has one."""
+
+    egress_ports: list[_Port] = []
+    """TCP ports that the pods may reach besides those of `s3.endpoint` and `hub.endpoint`, e.g. `[9000]`: those of the
+    pods behind an endpoint's Service, where the network plugin compares the pod's port and not the Service's."""
+
+
 class Settings(_Group):
     """Everything that an administrator decides about the operator."""
 
@@ -105,6 +114,7 @@ class Settings(_Group):
     s3: S3Settings | None = None
     """Unset: `s3://` is refused."""
     hub: HubSettings = HubSettings()
+    network_policy: NetworkPolicySettings = NetworkPolicySettings()
     monitoring_namespaces: list[Name] = []
     """Namespaces whose pods may reach every serving pod, e.g. that of Prometheus."""
     endpoint: Literal["DNS", "ClusterIP"] = "DNS"

@@ -31,6 +31,10 @@ GROUP = "conformance.example.com"
 WIDGETS = f"/apis/{GROUP}/v1/namespaces"
 RUN = secrets.token_hex(3)
 """Keeps two runs against one cluster apart."""
+UNCHECKED = (
+    "some validation rules were not checked because the object was invalid; correct the existing errors to complete "
+    "validation"
+)
 START_SECONDS = 60
 _numbers = itertools.count(1)
 
@@ -50,8 +54,17 @@ class Reply:
 
     @property
     def causes(self) -> list[tuple[str, str]]:
-        """(field, reason) of each cause of a Status object."""
-        return [(cause["field"], cause["reason"]) for cause in self.body["details"].get("causes", [])]
+        """(field, reason) of each cause of a Status object, but for the note that rules were not looked at."""
+        causes = self.body["details"].get("causes", [])
+        return [(cause["field"], cause["reason"]) for cause in causes if UNCHECKED not in cause["message"]]
+
+    @property
+    def is_unchecked(self) -> bool:
+        """Whether a Status object notes that rules were not looked at."""
+        causes = self.body["details"].get("causes", [])
+        return ("<nil>", "FieldValueInvalid") in [
+            (cause["field"], cause["reason"]) for cause in causes if UNCHECKED in cause["message"]
+        ]
 
     @property
     def warnings(self) -> list[str]:

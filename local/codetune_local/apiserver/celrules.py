@@ -30,6 +30,12 @@ def compile_failure(rule: str) -> str:
     return ""
 
 
+def has_rules(schema: Schema) -> bool:
+    """Whether there is any rule, at whichever level."""
+    inner = [schema.get("items"), schema.get("additionalProperties"), *(schema.get("properties") or {}).values()]
+    return "x-kubernetes-validations" in schema or any(has_rules(each) for each in inner if isinstance(each, dict))
+
+
 def check_rules(new: Any, old: Any, schema: Schema, path: str = "", *, is_update: bool = False) -> list[Cause]:
     """Every rule that is false; a rule that names `oldSelf` is looked at only where there was a value before."""
     causes: list[Cause] = []

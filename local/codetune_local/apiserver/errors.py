@@ -22,7 +22,7 @@ class ApiError(Exception):
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
+            **({"reason": self.reason} if self.reason else {}),
             **({"details": self.details} if self.details else {}),
             "code": self.code,
         }
@@ -77,6 +77,11 @@ def invalid(kind: str, group: str, name: str, causes: Iterable[tuple[str, str, s
 def bad_request(message: str) -> ApiError:
     """400."""
     return ApiError(400, "BadRequest", message)
+
+
+def unexplained(message: str) -> ApiError:
+    """500: what the store refuses without saying what kind of refusal that is."""
+    return ApiError(500, "", message)
 
 
 def forbidden(plural: str, group: str, name: str, why: str) -> ApiError:

@@ -4,7 +4,7 @@ from typing import Any
 
 from codetune_local.apiserver.builtin_rules import check_builtin
 from codetune_local.apiserver.catalog import ResourceInfo
-from codetune_local.apiserver.celrules import MISSING, check_rules
+from codetune_local.apiserver.celrules import MISSING, check_rules, has_rules
 from codetune_local.apiserver.defaulting import apply_builtin_defaults
 from codetune_local.apiserver.definitions import DEFINITIONS, check_definition
 from codetune_local.apiserver.errors import ApiError, bad_request, invalid
@@ -15,6 +15,16 @@ from codetune_local.apiserver.structural import TYPE_REASON, Cause, apply_defaul
 
 Obj = dict[str, Any]
 _ROOT = ("apiVersion", "kind", "metadata")
+_BLOCKING = frozenset(
+    f"FieldValue{reason}" for reason in ("NotSupported", "Required", "TooLong", "TooMany", "TypeInvalid")
+)
+"""With one of these wrong, rules are not looked at: they could stumble over it."""
+_UNCHECKED: Cause = (
+    "<nil>",
+    "FieldValueInvalid",
+    "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing "
+    "errors to complete validation",
+)
 
 
 def find_unknown(info: ResourceInfo, obj: Obj) -> list[str]:
@@ -63,15 +73,22 @@ def check(info: ResourceInfo, obj: Obj, old: Obj | None) -> None:
     causes: list[Cause] = check_metadata(info, obj["metadata"]) + validate(_body(obj), _without_root(schema))
     if info.custom is None:  # their list keys are checked one by one, e.g. a variable may be set twice
         causes = [cause for cause in causes if cause[1] != "FieldValueDuplicate"]
-    if not causes and info.custom is not None:
-        before = _rule_view(old) if old else MISSING
-        causes += check_rules(_rule_view(obj), before, resolve(schema), is_update=old is not None)
+    if info.custom is not None:
+        causes += _check_rules(obj, old, resolve(schema), causes)
     elif not causes:
         causes += check_builtin(info.key, obj)
         causes += check_definition(obj) if info.key == DEFINITIONS else []
         causes += check_immutable(info, obj, old) if old is not None else []
     if causes:
         raise invalid(info.kind, info.group, obj["metadata"]["name"], causes)
+
+
+def _check_rules(obj: Obj, old: Obj | None, schema: Obj, causes: list[Cause]) -> list[Cause]:
+    """The rules of a custom kind, or the note that they were not looked at for what is wrong already."""
+    if any(reason in _BLOCKING for _, reason, _ in causes):
+        return [_UNCHECKED] if has_rules(schema) else []
+    before = _rule_view(old) if old else MISSING
+    return check_rules(_rule_view(obj), before, schema, is_update=old is not None)
 
 
 def _rule_view(obj: Obj) -> Obj:

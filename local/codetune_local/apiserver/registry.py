@@ -21,6 +21,7 @@ from codetune_local.apiserver.errors import (
     namespace_terminating,
     no_such_route,
     not_found,
+    unexplained,
 )
 from codetune_local.apiserver.schemas import schema_of
 from codetune_local.apiserver.storage import Storage
@@ -136,7 +137,7 @@ class Registry:
         preparing.check_type(info, obj)
         info, obj = self._as_stored(info, obj)
         if obj["metadata"].get("resourceVersion"):
-            raise bad_request("resourceVersion should not be set on objects to be created")
+            raise unexplained("resourceVersion should not be set on objects to be created")
         self._place(info, obj["metadata"], namespace)
         for field in (*SERVER_SET, "resourceVersion", "selfLink", *(("managedFields",) if tracked else ())):
             obj["metadata"].pop(field, None)

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from codetune_api.refusals import say_refusal
+
 from codetune_operator.errors import (
     ConflictError,
     ForbiddenError,
@@ -29,7 +31,7 @@ def translate_refusal(code: int, content: bytes, what: str) -> OperatorError:
         what: The request, for the message: method and path.
     """
     status = _read_status(content)
-    message = f"{what}: {_bounded(str(status.get('message') or content.decode(errors='replace')))}"
+    message = f"{what}: {_bounded(say_refusal(status) or content.decode(errors='replace'))}"
     if _is_terminating(status):
         return NamespaceTerminatingError(message)
     if code == 403:

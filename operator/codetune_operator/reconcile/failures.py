@@ -17,6 +17,7 @@ from codetune_operator.reconcile.durations import seconds_until
 from codetune_operator.reconcile.plan import Obj
 from codetune_operator.reconcile.unschedulable import explain_unschedulable
 from codetune_operator.reconcile.vllmwords import explain_words
+from codetune_operator.reconcile.workloads import LOST
 from codetune_operator.resources.servingnames import CONTAINER as SERVER
 
 NO_POD_SECONDS = 60
@@ -83,6 +84,7 @@ def classify(pods: Iterable[Obj], *, owner: Obj | None = None, nodes: Sequence[O
                 return failure
     return (
         _first(_find_evicted(pod) for pod in living)
+        or _first(_find_lost(container) for container in containers)
         or _first(_find_unschedulable(pod, nodes) for pod in living)
         or _first(_find_refused(condition) for condition in _true_conditions(owner))
     )
@@ -164,7 +166,8 @@ def _find_told(container: _Container) -> Failure | None:
 
 def _find_crash(container: _Container) -> Failure | None:
     code = container.terminated.get("exitCode", 0)
-    if code in _STOPPED_ON_REQUEST or _is_evicted(container.pod):
+    lost = container.terminated.get("reason") == LOST
+    if code in _STOPPED_ON_REQUEST or lost or _is_evicted(container.pod):
         return None
     signal = container.terminated.get("signal") or (code - 128 if 128 < code < 160 else 0)
     how = f"was killed by signal {signal}" if signal else f"ended with exit code {code}"
@@ -207,6 +210,18 @@ def _find_evicted(pod: Obj) -> Failure | None:
         message=_bounded(f"The pod was evicted ({disruption.get('reason') or reason or 'Evicted'}): {words}"),
         hint="The node ran short of memory or disk, or made room: ask for what the pod really uses in spec.resources, "
         "or give it a higher scheduling.priorityClassName.",
+    )
+
+
+def _find_lost(container: _Container) -> Failure | None:
+    if container.terminated.get("reason") != LOST:
+        return None
+    node = container.pod.get("spec", {}).get("nodeName", "")
+    return Failure(
+        reason="Evicted",
+        message=_bounded(f"The node {node} lost container {container.name!r}: {_said(container.terminated)}"),
+        hint="The node or its container runtime was started anew, or reset; nothing is known to be wrong with the "
+        "program itself.",
     )
 
 

@@ -22,6 +22,7 @@ from codetune_operator.reconcile.observed import FineTuneView
 from codetune_operator.reconcile.plan import ChildRef, Follow, Obj, Plan
 from codetune_operator.reconcile.resuming import find_start
 from codetune_operator.reconcile.runstatus import Decision, build_events, build_status
+from codetune_operator.reconcile.unbound import explain_unbound
 from codetune_operator.reconcile.workloads import (
     JobState,
     container_state,
@@ -232,7 +233,7 @@ def _watch(view: FineTuneView, job: Obj, source: _Source, settings: Settings, no
     current, nodes = current_pods(pods), spec.resources.nodes
     if len(current) < nodes:
         return _await_pods(view, job, pods, now)
-    return _watch_pods(view, current, state)
+    return _watch_pods(view, current, state, now)
 
 
 def _let_go_on(view: FineTuneView, job: Obj, source: _Source, settings: Settings) -> Decision:
@@ -314,12 +315,16 @@ def _suspend(view: FineTuneView, job: Obj, pods: list[Obj], source: _Source, set
     return Decision("Suspended", "Suspended", message, apply=(*others, switch_training(built, job, suspend=True)))
 
 
-def _watch_pods(view: FineTuneView, pods: list[Obj], state: JobState) -> Decision:
+def _watch_pods(view: FineTuneView, pods: list[Obj], state: JobState, now: datetime) -> Decision:
     """What the pods of one attempt are at: one of each node."""
+    unbound, left = explain_unbound(view.claim, pods, now)
+    if unbound:
+        return Decision("Queued", unbound.reason, unbound.message, failure=unbound)
     failure, spec = classify(pods, nodes=view.nodes), view.finetune.spec
     if waiting := [pod for pod in pods if is_unscheduled(pod)]:
         held = f"Pod {waiting[0]['metadata']['name']} is held back by a scheduling gate."
-        return Decision("Queued", "Unschedulable", failure.message if failure else held, failure=failure)
+        message = failure.message if failure else held
+        return Decision("Queued", "Unschedulable", message, failure=failure, requeue_after=left)
     if all(_exit_code(pod) == 0 for pod in pods):
         return Decision("Running", "Finishing", "The run is done; its Job ends.")
     if any(_exit_code(pod) or pod.get("status", {}).get("phase") == "Failed" for pod in pods):
@@ -329,7 +334,8 @@ def _watch_pods(view: FineTuneView, pods: list[Obj], state: JobState) -> Decisio
     if failure:
         return Decision("Starting", failure.reason, failure.message, failure=failure)
     if starting := [pod for pod in pods if not {"running", "terminated"} & container_state(pod, CONTAINER).keys()]:
-        return Decision("Starting", "PodStarting", f"Pod {starting[0]['metadata']['name']} is starting.")
+        message = f"Pod {starting[0]['metadata']['name']} is starting."
+        return Decision("Starting", "PodStarting", message, requeue_after=left)
     if view.report.stage in _LOADING_STAGES:
         return Decision("Starting", "Loading", f"The run prepares itself: {view.report.stage or 'Starting'}.")
     return Decision("Running", "Training", f"The run is at work: {view.report.stage}.")

@@ -25,6 +25,7 @@ from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import AdapterPush, ChildRef, EventSpec, Follow, Obj, Plan
 from codetune_operator.reconcile.servingpods import base_url, can_answer, is_fetching
 from codetune_operator.reconcile.servingstatus import Serving, build_serving_events, build_serving_status
+from codetune_operator.reconcile.unbound import explain_unbound
 from codetune_operator.resources.claims import build_missing_claim
 from codetune_operator.resources.models import FETCH_CONTAINER, ModelSource, locate_model
 from codetune_operator.resources.serverpod import rank_of
@@ -49,7 +50,8 @@ def reconcile(view: ModelDeploymentView, settings: Settings, now: datetime) -> P
     found = resolve_adapters(deployment.spec, view.finetunes, settings)
     resolved = learn_ranks(found, view.server_reports)
     refusal = model if isinstance(model, Failure) else _refuse_arguments(deployment)
-    failure = refusal or classify(view.pods, owner=view.deployment, nodes=view.nodes)
+    unbound, _ = explain_unbound(view.claim, view.pods, now)
+    failure = refusal or unbound or classify(view.pods, owner=view.deployment, nodes=view.nodes)
     status = build_serving_status(Serving(view, resolved, failure, is_refused=refusal is not None), settings, now)
     events = build_serving_events(deployment.status, status)
     if isinstance(model, Failure) or refusal is not None:

@@ -33,6 +33,7 @@ from codetune_operator.reconcile.sourcestatus import (
     seconds_to_retry,
     seconds_to_source_retry,
 )
+from codetune_operator.reconcile.unbound import explain_unbound
 from codetune_operator.reconcile.workloads import (
     container_state,
     current_pod,
@@ -272,14 +273,18 @@ def _fail(project: Project, failure: Failure) -> ScanDecision:
 
 
 def _watch_pod(view: ProjectView, pod: Obj, now: datetime) -> ScanDecision:
-    failure = classify([pod], nodes=view.nodes)
+    unbound, left = explain_unbound(view.claim, [pod], now)
+    failure = unbound or classify([pod], nodes=view.nodes)
     if failure is not None and not has_started(pod, CONTAINER):
-        return ScanDecision("Scanning", failure.reason, failure.message, failure=failure)
+        return ScanDecision("Scanning", failure.reason, failure.message, failure=failure, requeue_after=left)
     if failure is not None:
         message = f"The last attempt ended: {failure.reason}: {failure.message} It is tried again."
         return ScanDecision("Scanning", "Restarting", message)
     if has_started(pod, FETCH_CONTAINER) and not has_started(pod, CONTAINER):
         return ScanDecision("Scanning", "FetchingModel", "The base model of files.quality is being fetched.")
+    if left is not None:
+        message = f"Pod {pod['metadata']['name']} waits for the artifact store's claim."
+        return ScanDecision("Scanning", "PodStarting", message, requeue_after=left)
     if not has_started(pod, CONTAINER) and not is_unscheduled(pod):
         return _await_volumes(view.project, pod, now)
     stage = view.report.stage

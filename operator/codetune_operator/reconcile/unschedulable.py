@@ -11,7 +11,13 @@ from codetune_operator.reconcile.plan import Obj
 from codetune_operator.reconcile.quantities import Amounts, largest_amounts, read_amounts, say_amount, sum_amounts
 
 _MISSING_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
-_UNBOUND_CLAIM = "unbound immediate PersistentVolumeClaims"
+_STORAGE = ("unbound immediate PersistentVolumeClaims", "binding volumes:")
+"""What the scheduler says of claims that are bound at once, and of those that are bound for their first pod."""
+
+
+def is_about_storage(scheduler_message: str) -> bool:
+    """Whether a pod waits for nothing but claims that are not bound."""
+    return any(words in scheduler_message for words in _STORAGE)
 
 
 def explain_unschedulable(pod: Obj, scheduler_message: str, nodes: Sequence[Obj]) -> Failure:
@@ -27,7 +33,7 @@ def explain_unschedulable(pod: Obj, scheduler_message: str, nodes: Sequence[Obj]
     if claim:
         hint = f"Create the PersistentVolumeClaim {claim.group(1)} in this namespace, or correct its name."
         return _failure(f"The pod cannot start: the claim {claim.group(1)!r} does not exist.", hint)
-    if _UNBOUND_CLAIM in scheduler_message:
+    if is_about_storage(scheduler_message):
         hint = "Run `kubectl describe pvc` in this namespace; most often its storage class is missing or has no room."
         return _failure(f"The pod waits for storage: {said}.", hint)
 

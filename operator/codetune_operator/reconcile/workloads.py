@@ -9,6 +9,8 @@ from codetune_operator.reconcile.plan import Obj
 _INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 _KILLED = 128 + 9
 """Exit code of a container that was ended by SIGKILL."""
+LOST = "ContainerStatusUnknown"
+"""Reason of a container that its kubelet can't find any more: the exit code, always that of SIGKILL, says nothing."""
 _OWNER_LABELS = ("batch.kubernetes.io/job-name", "job-name")
 
 
@@ -99,7 +101,8 @@ def count_memory_deaths(pods: Iterable[Obj], container: str) -> int:
     """Pods whose container was killed for its memory: the node says so, or it was killed though nobody asked it to end.
 
     An eviction, a preemption and a deletion end with SIGKILL too when the grace period is over, and a kubelet that is
-    short of disk or memory evicts with none at all; a node that is lost says nothing.
+    short of disk or memory evicts with none at all; a node that is lost says nothing, and a kubelet that has lost a
+    container doesn't know.
     """
     return sum(_died_of_memory(pod, container) for pod in pods)
 
@@ -110,7 +113,8 @@ def _died_of_memory(pod: Obj, container: str) -> bool:
         entry["type"] == "DisruptionTarget" and entry["status"] == "True" for entry in status.get("conditions", [])
     )
     asked = pod["metadata"].get("deletionTimestamp") or disrupted or status.get("reason") == "Evicted"
-    return ended.get("reason") == "OOMKilled" or (ended.get("exitCode") == _KILLED and not asked)
+    unknown = asked or ended.get("reason") == LOST
+    return ended.get("reason") == "OOMKilled" or (ended.get("exitCode") == _KILLED and not unknown)
 
 
 def has_started(pod: Obj, container: str) -> bool:

@@ -24,6 +24,7 @@ from codetune_operator.resources.buckets import (
     build_store_volume,
     speaks_s3,
 )
+from codetune_operator.resources.folding import fold_claims
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]
@@ -169,7 +170,7 @@ def pod_template(
         spec["initContainers"] = list(init_containers)
     if names := [*dict.fromkeys([*settings.images.pull_secrets, *pull_secrets])]:
         spec["imagePullSecrets"] = [{"name": name} for name in names]
-    return {"metadata": {"labels": dict(labels)}, "spec": spec}
+    return {"metadata": {"labels": dict(labels)}, "spec": fold_claims(spec)}
 
 
 def _store_volume(settings: Settings) -> Obj:

@@ -20,6 +20,8 @@ POLICY_KINDS = {
 """Kind → API version of what a ModelDeployment may have or not have; each bears its name."""
 _IDENTITIES = ("169.254.169.254/32", "169.254.170.23/32", "fd00:ec2::254/128", "fd00:ec2::23/128")
 """Where AWS gives out the keys of a node's role and of EKS Pod Identity, always on port 80."""
+_DNS_PORTS = (53, 5353)
+"""Of the Service, and of the pods behind it on OpenShift: most network plugins look at the pod's port."""
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
 
@@ -89,15 +91,16 @@ def _admitted(deployment: ModelDeployment, settings: Settings) -> list[Obj]:
 
 
 def _egress(model: ModelSource, settings: Settings) -> list[Obj]:
-    """DNS; the model hub, where the init container has to fetch the model; and where adapters may come from buckets,
-    these, and who gives out keys for them where no Secret has any. Serving itself calls nobody."""
-    names: Obj = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+    """DNS; the model hub, where the init container has to fetch the model; where adapters may come from buckets, these,
+    and who gives out keys for them where no Secret has any; and what the settings name. Serving itself calls nobody."""
+    names: Obj = {"ports": [{"port": port, "protocol": name} for port in _DNS_PORTS for name in ("UDP", "TCP")]}
     ports = []
     if model.hub is not None:
         place = urlsplit(settings.hub.endpoint or "https://")
         ports.append(place.port or (80 if place.scheme == "http" else 443))
     if settings.s3 is not None:
         ports.append(bucket_port(settings.s3))
+    ports += settings.network_policy.egress_ports
     rules = [names, *({"ports": [{"port": port, "protocol": "TCP"}]} for port in dict.fromkeys(ports))]
     if settings.s3 is not None and settings.s3.credentials_secret_name is None:
         peers = [{"ipBlock": {"cidr": block}} for block in _IDENTITIES]

@@ -31,6 +31,8 @@ STOPPED_EXIT = 143
 """The trainer's exit code when it was stopped and has written its checkpoint."""
 PEER_LOST_EXIT = 75
 """The trainer's exit code when only another pod of the run has failed, which counts alone."""
+_UNCOUNTED_EXITS: Obj = {"operator": "In", "values": [PEER_LOST_EXIT, STOPPED_EXIT]}
+"""Of the trainer alone: an init container that ends so has lost nobody and written no checkpoint, and counts."""
 GRACE_SECONDS = 90
 """Time to write a checkpoint after SIGTERM."""
 _COMPONENT = "train"
@@ -169,7 +171,7 @@ def _job_spec(finetune: FineTune, name: str, model: ModelSource, settings: Setti
         "podFailurePolicy": {
             "rules": [
                 {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [PEER_LOST_EXIT, STOPPED_EXIT]}},
+                {"action": "Ignore", "onExitCodes": {"containerName": CONTAINER, **_UNCOUNTED_EXITS}},
                 {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [PERMANENT_EXIT]}},
             ]
         },

@@ -1,5 +1,7 @@
 """The chart as real Helm renders it: least rights, restricted pods, settings that the operator reads."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +187,35 @@ def test_definitions_are_installed_when_wanted_and_kept(count: int, values: dict
         assert definition["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
+@pytest.mark.parametrize("page", ["README.md", "templates/NOTES.txt"])
+def test_whoever_removes_the_release_reads_what_to_delete_first_and_how_to_let_go_later(page: str) -> None:
+    text = (CHART / page).read_text()
+    kinds = [definition["metadata"]["name"] for definition in find(render_chart({}), "CustomResourceDefinition")]
+    (delete,) = re.findall(r"kubectl delete (\S+) --all -A", text)
+    # Never by the bare name: on OpenShift `projects` are the cluster's own.
+    assert sorted(delete.split(",")) == sorted(kinds)
+    (kind, patch) = re.findall(r"kubectl patch (\S+) NAME -n NAMESPACE --type merge -p '(.+)'", text)[0]
+    assert kind in kinds
+    assert json.loads(patch) == {"metadata": {"finalizers": None}}
+
+
 def test_a_network_policy_is_there_only_when_wanted(default: Objects) -> None:
     assert not find(default, "NetworkPolicy")
     assert len(find(render_chart({"networkPolicy": {"enabled": True}}), "NetworkPolicy")) == 1
+
+
+@pytest.mark.parametrize(
+    ("expected", "ports"),
+    [
+        pytest.param([443, 6443], {}, id="those of most clusters"),
+        pytest.param([443, 16443], {"apiServerPorts": [443, 16443]}, id="those of another"),
+    ],
+)
+def test_the_operator_reaches_names_and_the_api_server_and_serving_pods(expected: list[int], ports: Any) -> None:
+    (policy,) = find(render_chart({"networkPolicy": {"enabled": True, **ports}}), "NetworkPolicy")
+    found = [[(entry["port"], entry["protocol"]) for entry in rule["ports"]] for rule in policy["spec"]["egress"]]
+    names = [(port, protocol) for port in (53, 5353) for protocol in ("UDP", "TCP")]
+    assert found == [names, [(port, "TCP") for port in expected], [(8000, "TCP")]]
 
 
 def test_serving_pods_are_monitored_only_when_wanted(default: Objects) -> None:

@@ -29,6 +29,10 @@ from hypothesis import strategies as st
 
 Obj = dict[str, Any]
 
+UNCHECKED = (
+    "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid; correct the "
+    "existing errors to complete validation"
+)
 CANNOT = 'secrets is forbidden: User "x" cannot list resource "secrets" in API group ""'
 REFUSALS = [
     pytest.param(
@@ -72,6 +76,16 @@ REFUSALS = [
         id="another object is in its place",
     ),
     pytest.param(InvalidObjectError, 422, {"message": "spec.x: Invalid"}, "spec.x", id="invalid"),
+    pytest.param(
+        InvalidObjectError,
+        422,
+        {
+            "message": f'X "x" is invalid: [spec.x: Required value, {UNCHECKED}]',
+            "details": {"causes": [{"field": "spec.x"}, {"field": "<nil>"}]},
+        },
+        'X "x" is invalid: spec.x: Required value',
+        id="invalid, and rules that were not looked at",
+    ),
     pytest.param(
         InvalidObjectError,
         500,

@@ -28,6 +28,7 @@ def make_pod(
     message: str = "",
     requests: Obj | None = None,
     deleted: bool = False,
+    node: str = "",
 ) -> Obj:
     container = {"name": "train", "image": "registry.example/codetune-trainer:1"}
     status: Obj = {"phase": phase, "conditions": conditions or []}
@@ -45,7 +46,8 @@ def make_pod(
     if deleted:
         metadata["deletionTimestamp"] = created
     resources = {"requests": requests or {"cpu": "2"}, "limits": {"memory": "6Gi"}}
-    return {"metadata": metadata, "spec": {"containers": [{**container, "resources": resources}]}, "status": status}
+    spec = {"containers": [{**container, "resources": resources}], "nodeName": node}
+    return {"metadata": metadata, "spec": spec, "status": status}
 
 
 def waiting(reason: str, message: str = "") -> Obj:
@@ -70,6 +72,8 @@ def unscheduled(message: str, reason: str = "Unschedulable") -> list[Obj]:
     return [{"type": "PodScheduled", "status": "False", "reason": reason, "message": message}]
 
 
+PRE_BIND = 'running PreBind plugin "VolumeBinding": binding volumes:'
+NOT_FOUND = "The container could not be located when the pod was terminated"
 TOLD = '{"reason":"DivergedLoss","message":"The loss is not a number at step 7.","hint":"Lower learningRate."}'
 TOLD_MEMORY = '{"reason":"OutOfMemory","message":"CUDA out of memory at step 1.","hint":"Lower lora.rank."}'
 JOB_DEADLINE = {
@@ -200,6 +204,16 @@ CASES = [
         id="killed from outside",
     ),
     pytest.param(
+        ("Evicted", "The node n1 lost container 'train': The container could not be located", "started anew"),
+        [
+            make_pod(
+                phase="Failed", node="n1", state=terminated(137, reason="ContainerStatusUnknown", message=NOT_FOUND)
+            )
+        ],
+        None,
+        id="lost by its kubelet, which says 137 of each such container",
+    ),
+    pytest.param(
         ("CrashLoop", "exit code 3", "kubectl logs run-abcde -c train"),
         [make_pod(phase="Failed", state=terminated(3, message='{"reason":"NotOurs","message":"x"}'))],
         None,
@@ -235,6 +249,18 @@ CASES = [
         [make_pod(conditions=unscheduled('persistentvolumeclaim "data" not found'))],
         None,
         id="claim does not exist",
+    ),
+    pytest.param(
+        ("Unschedulable", "waits for storage: running PreBind plugin", "storage class"),
+        [make_pod(conditions=unscheduled(f"{PRE_BIND} context deadline exceeded", reason="SchedulerError"))],
+        None,
+        id="claim not bound by its first pod",
+    ),
+    pytest.param(
+        ("Unschedulable", "binding volumes: timed out waiting for the condition", "storage class"),
+        [make_pod(conditions=unscheduled(f"{PRE_BIND} timed out waiting for the condition", reason="SchedulerError"))],
+        None,
+        id="claim not bound by its first pod, up to 1.26",
     ),
     pytest.param(
         ("Unschedulable", "waits for storage", "storage class"),

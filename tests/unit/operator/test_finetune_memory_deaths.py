@@ -21,6 +21,7 @@ BEFORE = "2026-11-23T09:59:00Z"
 REVISION = "sha256:" + "a" * 64
 OOM: Obj = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
 KILLED: Obj = {"terminated": {"reason": "Error", "exitCode": 137}}
+LOST: Obj = {"terminated": {"reason": "ContainerStatusUnknown", "exitCode": 137}}
 CRASHED: Obj = {"terminated": {"reason": "Error", "exitCode": 1}}
 RUNNING: Obj = {"running": {"startedAt": BEFORE}}
 DISRUPTED = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]
@@ -60,6 +61,7 @@ DEATHS = [
     pytest.param(1, evicted(OOM), id="evicted by its kubelet after it had died"),
     pytest.param(0, make_pod(KILLED, deletionTimestamp=BEFORE), id="deleted, and not done in time"),
     pytest.param(1, make_pod(OOM, deletionTimestamp=BEFORE), id="deleted after it had died"),
+    pytest.param(0, make_pod(LOST), id="lost by its kubelet, which says 137 of each such container"),
     pytest.param(0, make_pod(CRASHED), id="failed by itself"),
     pytest.param(0, make_pod(RUNNING, phase="Running"), id="at work"),
     pytest.param(0, {**make_pod(RUNNING), "status": {"phase": "Failed"}}, id="its node is lost"),

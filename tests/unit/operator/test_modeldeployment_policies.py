@@ -18,7 +18,7 @@ SELECTOR = {
     "codetune.dev/modeldeployment": "coder",
 }
 HTTP = [{"port": 8000, "protocol": "TCP"}]
-DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+DNS = {"ports": [{"port": port, "protocol": protocol} for port in (53, 5353) for protocol in ("UDP", "TCP")]}
 OPERATOR = {
     "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "codetune-system"}},
     "podSelector": {"matchLabels": {"app.kubernetes.io/name": "codetune"}},
@@ -110,6 +110,12 @@ EGRESS: list[Any] = [
         id="the hub and an S3 endpoint",
     ),
     pytest.param([80], "s3://models/qwen", {"s3": {**KEYS, "endpoint": "http://minio"}}, id="a plain S3 endpoint"),
+    pytest.param(
+        [80, 9000],
+        "s3://models/qwen",
+        {"s3": {**KEYS, "endpoint": "http://minio"}, "networkPolicy": {"egressPorts": [9000, 80]}},
+        id="the port of the pods behind an S3 endpoint's Service",
+    ),
 ]
 
 

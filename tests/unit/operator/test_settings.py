@@ -15,6 +15,7 @@ s3: {endpoint: https://s3.example, region: eu-1, credentialsSecretName: s3.keys,
      serviceAccountName: run}
 hub: {endpoint: https://hub.example}
 endpoint: ClusterIP
+networkPolicy: {egressPorts: [9000]}
 fileRoot: /srv/files
 scanResources: {gpus: 0, cpu: "2", memory: 4Gi}
 logFormat: json
@@ -39,6 +40,7 @@ def test_every_setting_is_read() -> None:
     assert settings.hub.endpoint == "https://hub.example"
     assert (settings.endpoint, settings.file_root, settings.log_format) == ("ClusterIP", "/srv/files", "json")
     assert settings.scan_resources.memory == "4Gi"
+    assert settings.network_policy.egress_ports == [9000]
 
 
 @pytest.mark.parametrize("text", [pytest.param("", id="empty"), pytest.param("{}", id="no keys")])
@@ -52,6 +54,7 @@ MISTAKES = [
     pytest.param(["endpoint", "'Name'"], "endpoint: Name", id="no such choice"),
     pytest.param(["fileRoot", "'files'"], "fileRoot: files", id="relative root"),
     pytest.param(["store.size", "hub.endpoint"], "{store: {size: x}, hub: {endpoint: ftp://x}}", id="all at once"),
+    pytest.param(["networkPolicy.egressPorts.0", "65536"], "networkPolicy: {egressPorts: [65536]}", id="no port"),
     pytest.param(["store.bucket", "https"], "{store: {bucket: https://b}, s3: {}}", id="no bucket"),
     pytest.param(["store.bucket needs s3"], "store: {bucket: s3://bucket}", id="a bucket out of reach"),
     pytest.param(["mapping", "list"], "[a]", id="a list"),

@@ -94,7 +94,7 @@ def test_the_job_is_retried_but_not_for_disruptions_stops_and_hopeless_cases() -
     assert "ttlSecondsAfterFinished" not in job["spec"]
     assert job["spec"]["podFailurePolicy"]["rules"] == [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [75, 143]}},
+        {"action": "Ignore", "onExitCodes": {"containerName": "train", "operator": "In", "values": [75, 143]}},
         {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [64]}},
     ]
     assert pod_spec(job)["restartPolicy"] == "Never"
