@@ -86,10 +86,10 @@ class Judge:
         assert content is not None
         licences = LicenceRule(self._allowed, origin.licences) if self._allowed else None
         file = _File(found, content, self._files, licences)
-        verdict = file.find_verdict()
         include = self._include.find(found.path)
-        if verdict is not None and include is None:
-            return self._reject(origin, found, content, verdict, file), ""
+        verdicts = file.find_verdicts(just_one=include is None)
+        if verdicts and include is None:
+            return self._reject(origin, found, content, verdicts[0], file), ""
         text = file.accepted_text()
         data = content if text is file.plain else text.encode()
         judged = Judged(
@@ -99,9 +99,9 @@ class Judge:
             size=found.size,
             lines=count_lines(data),
             reason="",
-            detail=self._describe(file, verdict, include),
+            detail=self._describe(file, verdicts, include),
             digest=hashlib.sha256(data).digest(),
-            overrode=verdict is not None,
+            overrode=bool(verdicts),
             wanted=include is not None,
             held_out=origin.held_out or self._held_out.find(found.path) is not None,
             selected=file.selected,
@@ -123,13 +123,14 @@ class Judge:
             return "Empty", "nothing but white space" if content else ""
         return None
 
-    def _describe(self, file: "_File", overruled: Verdict | None, include: str | None) -> str:
-        if overruled is not None:
-            reason, seen = overruled
-            return f"files.include has {include!r}, against {reason}" + (f": {seen}" if seen else "")
+    def _describe(self, file: "_File", overruled: list[Verdict], include: str | None) -> str:
+        """Every rule that `include` overrode, and what was redacted: nobody has to guess what else came in."""
+        told = [f"{reason}: {seen}" for reason, seen in overruled]
+        if told:
+            told[0] = f"files.include has {include!r}, against {told[0]}"
         if self._files.secrets == "Redact" and file.secrets:
-            return f"redacted: {describe(file.secrets)}"
-        return ""
+            told.append(f"redacted: {describe(file.secrets)}")
+        return "; ".join(told)
 
     def _reject(
         self, origin: Origin, found: Found, content: bytes | None, verdict: Verdict, file: "_File | None" = None
@@ -161,6 +162,7 @@ class _File:
         self.content = content
         self.files = files
         self.licences = licences
+        self.binary = is_binary(content)
         self._text: str | None = None
         self.plain: str | None = None
         """Its text where its bytes are that text in UTF-8 as they stand."""
@@ -173,7 +175,7 @@ class _File:
         """Its text; of bytes that are no text, what can be made of them."""
         if self._text is None:
             try:
-                self._text = decode_anyhow(self.content) if is_binary(self.content) else decode(self.content)
+                self._text = decode_anyhow(self.content) if self.binary else decode(self.content)
             except Undecodable:
                 self._text = decode_anyhow(self.content)
         return self._text
@@ -189,16 +191,21 @@ class _File:
         """What is trained on."""
         return redact(self.text, self.secrets) if self.files.secrets == "Redact" else self.text
 
-    def find_verdict(self) -> Verdict | None:
-        """The first rule, in the rules' order, that rejects the file."""
+    def find_verdicts(self, just_one: bool) -> list[Verdict]:
+        """The rules that reject the file, in their order: the first one, or all of them."""
+        verdicts: list[Verdict] = []
         for reason, find in _RULES.items():
             seen = find(self)
             if seen:
-                return reason, seen
-        return None
+                verdicts.append((reason, seen))
+                if just_one:
+                    break
+        return verdicts
 
     def find_no_text(self) -> str:
-        """Where its bytes stop being text, "" when they are."""
+        """Where its bytes stop being text, "" when they are; what is binary is another rule's."""
+        if self.binary:
+            return ""
         try:
             self._text = decode(self.content)
         except Undecodable as error:
@@ -213,7 +220,7 @@ def _too_large(file: _File) -> str:
 
 
 def _binary(file: _File) -> str:
-    return f"byte 0 at {file.content.index(0)}" if is_binary(file.content) else ""
+    return f"byte 0 at {file.content.index(0)}" if file.binary else ""
 
 
 def _unknown_language(file: _File) -> str:
