@@ -60,17 +60,32 @@ class Judge:
     def __init__(self, files: FileRules, holdout: Holdout) -> None:
         check_types(files.types)
         self._files = files
-        self._include = Patterns(files.include, "files.include")
-        self._exclude = Patterns(files.exclude, "files.exclude")
-        self._held_out = Patterns(holdout.paths, "holdout.paths")
+        self._lists = _Lists(
+            Patterns(files.include, "files.include"),
+            Patterns(files.exclude, "files.exclude"),
+            Patterns(holdout.paths, "holdout.paths"),
+        )
+        self._lists_by_source: dict[str, _Lists] = {}
+        self._included_somewhere = self._lists.include.of_some_source(taken_back=False)
+        self._kept_somewhere = self._lists.exclude.of_some_source(taken_back=True)
         self._allowed = frozenset(map(base_name, files.licenses.allow))
 
-    def wants_content(self, found: Found) -> bool:
-        """Whether judging a file takes reading it."""
-        if found.obstacle or self._exclude.find(found.path) is not None:
+    def wants_content(self, found: Found, source: str | None = None) -> bool:
+        """Whether judging a file takes reading it.
+
+        Args:
+            found: The file.
+            source: Name of its source; None where that isn't known: then whether it would in any.
+        """
+        lists = self._lists if source is None else self._lists_of(source)
+        path, size = found.path, found.size
+        if found.obstacle or size > READ_LIMIT_BYTES:
             return False
-        limit = READ_LIMIT_BYTES if self._include.find(found.path) is not None else self._files.max_bytes
-        return found.size <= limit
+        if lists.exclude.find(path) is not None and (source is not None or self._kept_somewhere.find(path) is None):
+            return False
+        if size <= self._files.max_bytes or lists.include.find(path) is not None:
+            return True
+        return source is None and self._included_somewhere.find(path) is not None
 
     def judge(self, origin: Origin, found: Found, content: bytes | None) -> tuple[Judged, str]:
         """The verdict on a file, and its text when it is accepted so far.
@@ -80,13 +95,14 @@ class Judge:
             found: The file as it was found.
             content: Its bytes; None when it was not read.
         """
-        verdict = self._judge_unseen(found, content)
+        lists = self._lists_of(origin.name)
+        verdict = self._judge_unseen(lists, found, content)
         if verdict is not None:
             return self._reject(origin, found, content, verdict), ""
         assert content is not None
         licences = LicenceRule(self._allowed, origin.licences) if self._allowed else None
         file = _File(found, content, self._files, licences)
-        include = self._include.find(found.path)
+        include = lists.include.find(found.path)
         verdicts = file.find_verdicts(just_one=include is None)
         if verdicts and include is None:
             return self._reject(origin, found, content, verdicts[0], file), ""
@@ -103,14 +119,20 @@ class Judge:
             digest=hashlib.sha256(data).digest(),
             overrode=bool(verdicts),
             wanted=include is not None,
-            held_out=origin.held_out or self._held_out.find(found.path) is not None,
+            held_out=origin.held_out or lists.held_out.find(found.path) is not None,
             selected=file.selected,
         )
         return judged, text
 
-    def _judge_unseen(self, found: Found, content: bytes | None) -> Verdict | None:
+    def _lists_of(self, source: str) -> "_Lists":
+        lists = self._lists_by_source.get(source)
+        if lists is None:
+            lists = self._lists_by_source[source] = self._lists.of_source(source)
+        return lists
+
+    def _judge_unseen(self, lists: "_Lists", found: Found, content: bytes | None) -> Verdict | None:
         """What can be said without a look into the text; none of it but Excluded is anybody's to overrule."""
-        excluded = self._exclude.find(found.path)
+        excluded = lists.exclude.find(found.path)
         if excluded is not None:
             return "Excluded", f"files.exclude has {excluded!r}"
         if found.obstacle:
@@ -151,6 +173,19 @@ class Judge:
             detail=verdict[1],
             selected=is_selected(language, name, self._files.types),
         )
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """The patterns of a Project."""
+
+    include: Patterns
+    exclude: Patterns
+    held_out: Patterns
+
+    def of_source(self, name: str) -> "_Lists":
+        """Those for the files of a source."""
+        return _Lists(self.include.of_source(name), self.exclude.of_source(name), self.held_out.of_source(name))
 
 
 class _File:
