@@ -4,7 +4,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from codetune_api.project import FileRules, Holdout
 from codetune_trainer.errors import InvalidParameters
+from codetune_trainer.scan.records import Found
+from codetune_trainer.scan.rules import Judge
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Scanned
@@ -182,6 +185,85 @@ def test_patterns_match_the_path_inside_the_source(scan_one: "Scan", accepted: s
     assert {path.removeprefix("disk/") for path in scanned.files} == accepted
 
 
+ALL = {"a.py", "b.py", "lib/a.py", "lib/code/c.py"}
+
+
+@pytest.mark.parametrize(
+    ("accepted", "exclude"),
+    [
+        pytest.param(ALL - {"a.py"}, ["code/a.py"], id="a-file-at-the-top-alone"),
+        pytest.param({"a.py", "b.py"}, ["code/lib/"], id="a-folder"),
+        pytest.param({"lib/a.py", "lib/code/c.py"}, ["code/*.py"], id="a-star-goes-no-deeper"),
+        pytest.param(ALL - {"lib/code/c.py"}, ["code/**/c.py"], id="at-any-depth"),
+        pytest.param(set(), ["code/**"], id="the-whole-source"),
+        pytest.param(ALL - {"a.py"}, ["*.py", "!code/b.py", "!code/lib/**", "!keep.py"], id="taken-back"),
+        pytest.param({"b.py"}, ["code/**", "!b.py"], id="the-last-one-decides"),
+        pytest.param(ALL, ["/code/a.py"], id="a-slash-before-it"),
+        pytest.param(ALL, ["keep/a.py", "keep/lib/", "cod/**"], id="another-source"),
+        pytest.param(ALL - {"lib/code/c.py"}, ["code/"], id="a-name-alone-is-a-folder"),
+    ],
+)
+def test_a_pattern_that_begins_with_the_source_is_about_its_files(
+    workshop: Any, accepted: set[str], exclude: list[str]
+) -> None:
+    workshop.volume("code", {name: f"{name!r}\n" for name in ALL})
+    workshop.volume("keep", {"keep.py": "'keep'\n"})
+    scanned = workshop.scan(workshop.from_volume("code"), workshop.from_volume("keep"), files={"exclude": exclude})
+    assert set(scanned.files) == {"keep/keep.py", *(f"code/{name}" for name in accepted)}
+
+
+@pytest.mark.parametrize("kind", ["git", "volume"])
+def test_paths_are_taken_as_the_report_shows_them(workshop: Any, kind: str) -> None:
+    files = {"a_pb2.py": "a = 1\n", "big.py": "b = 2\n" * 99, "no.py": "c = 3\n", "tests/t.py": "t = 4\n"}
+    if kind == "git":
+        workshop.repository("code").commit(files)
+        sources = [workshop.from_git("code")]
+    else:
+        workshop.volume("code", files)
+        sources = [workshop.from_volume("code")]
+    workshop.volume("other", {"big.py": "b = 2\n" * 98, "no.py": "d = 3\n", "tests/t.py": "u = 4\n"})
+    scanned = workshop.scan(
+        *sources,
+        workshop.from_volume("other"),
+        files={"include": ["code/a_pb2.py", "code/big.py"], "exclude": ["code/no.py"], "maxBytes": 200},
+        holdout={"fraction": 0, "paths": ["code/tests/**"]},
+    )
+    assert {path: row["reason"] or row["decision"] for path, row in scanned.report.items()} == {
+        "code/a_pb2.py": "Included",
+        "code/big.py": "Included",
+        "code/no.py": "Excluded",
+        "code/tests/t.py": "holdout",
+        "other/big.py": "TooLarge",
+        "other/no.py": "train",
+        "other/tests/t.py": "train",
+    }
+    assert scanned.report["code/no.py"]["detail"] == "files.exclude has 'code/no.py'"
+
+
+@pytest.mark.parametrize(
+    ("expected", "source", "path", "size"),
+    [
+        pytest.param(True, "code", "a.py", 5, id="taken-back-in-its-source"),
+        pytest.param(False, "other", "a.py", 5, id="excluded-in-another"),
+        pytest.param(True, None, "a.py", 5, id="taken-back-in-some-source"),
+        pytest.param(False, None, "b.py", 5, id="excluded-in-all"),
+        pytest.param(True, "code", "big.go", 500, id="large-and-included-in-its-source"),
+        pytest.param(False, "other", "big.go", 500, id="too-large-in-another"),
+        pytest.param(True, None, "big.go", 500, id="included-in-some-source"),
+        pytest.param(False, None, "bigger.go", 500, id="too-large-in-all"),
+        pytest.param(False, "code", "no.go", 5, id="excluded-in-its-source"),
+        pytest.param(True, "other", "no.go", 5, id="not-excluded-in-another"),
+        pytest.param(True, None, "no.go", 5, id="not-excluded-in-all"),
+        pytest.param(False, "code", "big.go", 64 * 2**20 + 1, id="larger-than-any"),
+    ],
+)
+def test_a_file_is_read_where_its_source_or_some_source_may_want_it(
+    expected: bool, source: str | None, path: str, size: int
+) -> None:
+    rules = FileRules(include=["code/big.go"], exclude=["*.py", "!code/a.py", "code/no.go"], max_bytes=100)
+    assert Judge(rules, Holdout()).wants_content(Found(path, b"", size), source) is expected
+
+
 @pytest.mark.parametrize(
     ("message", "rules"),
     [
@@ -207,10 +289,55 @@ def test_a_misspelt_type_comes_with_the_nearest_one(workshop: Any) -> None:
     assert "'Python'" in failure.value.hint
 
 
-def test_of_several_rules_that_include_overrides_the_first_one_is_told(scan_one: "Scan") -> None:
-    text = "# Code generated by x. DO NOT EDIT.\na = 1\n"
-    report = scan_one({"a.py": text, "b.py": text}, files={"include": ["*.py"]}).report
-    assert {path: row["detail"].partition(", against ")[2].partition(":")[0] for path, row in report.items()} == {
-        "disk/a.py": "Generated",
-        "disk/b.py": "Generated",
-    }
+@pytest.mark.parametrize(
+    ("detail", "name", "content", "rules"),
+    [
+        pytest.param(
+            "against Vendored: below vendor/; Secrets: aws-access-key in line 1",
+            "vendor/a.py",
+            f"key = '{KEY}'\n",
+            {},
+            id="a-secret-in-a-vendored-file",
+        ),
+        pytest.param(
+            "against Vendored: below vendor/; redacted: aws-access-key in line 1",
+            "vendor/a.py",
+            f"key = '{KEY}'\n",
+            {"secrets": "Redact"},
+            id="a-redacted-secret",
+        ),
+        pytest.param(
+            "against Vendored: below vendor/",
+            "vendor/a.py",
+            f"key = '{KEY}'\n",
+            {"secrets": "Allow"},
+            id="secrets-allowed",
+        ),
+        pytest.param(
+            "against Vendored: below vendor/; Generated: line 1 says so; LongLines: line 2 has 2000 characters, more "
+            "than 1000",
+            "vendor/a.py",
+            "# Code generated by x. DO NOT EDIT.\n" + "a" * 2000 + "\n",
+            {},
+            id="three-rules",
+        ),
+        pytest.param("against Binary: byte 0 at 5", "a.py", b"a = '\0\xff'\n", {}, id="binary-alone"),
+    ],
+)
+def test_every_rule_that_include_overrides_is_told(
+    scan_one: "Scan", detail: str, name: str, content: str | bytes, rules: dict[str, Any]
+) -> None:
+    row = scan_one({name: content}, files={**rules, "include": [name]}).report[f"disk/{name}"]
+    assert (row["reason"], row["detail"]) == ("Included", f"files.include has {name!r}, {detail}")
+
+
+def test_a_redacted_file_that_include_brings_back_has_lost_its_secret(scan_one: "Scan") -> None:
+    rules = {"secrets": "Redact", "include": ["vendor/"]}
+    assert scan_one({"vendor/a.py": f"key = '{KEY}'\n"}, files=rules).files["disk/vendor/a.py"]["text"] == (
+        "key = 'REDACTED'\n"
+    )
+
+
+def test_a_binary_file_that_include_brings_back_is_trained_on_without_its_zero_bytes(scan_one: "Scan") -> None:
+    text = scan_one({"a.py": b"a = '\0'\n"}, files={"include": ["*"]}).files["disk/a.py"]["text"]
+    assert text == "a = '\N{REPLACEMENT CHARACTER}'\n"

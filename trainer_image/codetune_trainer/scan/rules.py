@@ -60,17 +60,32 @@ class Judge:
     def __init__(self, files: FileRules, holdout: Holdout) -> None:
         check_types(files.types)
         self._files = files
-        self._include = Patterns(files.include, "files.include")
-        self._exclude = Patterns(files.exclude, "files.exclude")
-        self._held_out = Patterns(holdout.paths, "holdout.paths")
+        self._lists = _Lists(
+            Patterns(files.include, "files.include"),
+            Patterns(files.exclude, "files.exclude"),
+            Patterns(holdout.paths, "holdout.paths"),
+        )
+        self._lists_by_source: dict[str, _Lists] = {}
+        self._included_somewhere = self._lists.include.of_some_source(taken_back=False)
+        self._kept_somewhere = self._lists.exclude.of_some_source(taken_back=True)
         self._allowed = frozenset(map(base_name, files.licenses.allow))
 
-    def wants_content(self, found: Found) -> bool:
-        """Whether judging a file takes reading it."""
-        if found.obstacle or self._exclude.find(found.path) is not None:
+    def wants_content(self, found: Found, source: str | None = None) -> bool:
+        """Whether judging a file takes reading it.
+
+        Args:
+            found: The file.
+            source: Name of its source; None where that isn't known: then whether it would in any.
+        """
+        lists = self._lists if source is None else self._lists_of(source)
+        path, size = found.path, found.size
+        if found.obstacle or size > READ_LIMIT_BYTES:
             return False
-        limit = READ_LIMIT_BYTES if self._include.find(found.path) is not None else self._files.max_bytes
-        return found.size <= limit
+        if lists.exclude.find(path) is not None and (source is not None or self._kept_somewhere.find(path) is None):
+            return False
+        if size <= self._files.max_bytes or lists.include.find(path) is not None:
+            return True
+        return source is None and self._included_somewhere.find(path) is not None
 
     def judge(self, origin: Origin, found: Found, content: bytes | None) -> tuple[Judged, str]:
         """The verdict on a file, and its text when it is accepted so far.
@@ -80,16 +95,17 @@ class Judge:
             found: The file as it was found.
             content: Its bytes; None when it was not read.
         """
-        verdict = self._judge_unseen(found, content)
+        lists = self._lists_of(origin.name)
+        verdict = self._judge_unseen(lists, found, content)
         if verdict is not None:
             return self._reject(origin, found, content, verdict), ""
         assert content is not None
         licences = LicenceRule(self._allowed, origin.licences) if self._allowed else None
         file = _File(found, content, self._files, licences)
-        verdict = file.find_verdict()
-        include = self._include.find(found.path)
-        if verdict is not None and include is None:
-            return self._reject(origin, found, content, verdict, file), ""
+        include = lists.include.find(found.path)
+        verdicts = file.find_verdicts(just_one=include is None)
+        if verdicts and include is None:
+            return self._reject(origin, found, content, verdicts[0], file), ""
         text = file.accepted_text()
         data = content if text is file.plain else text.encode()
         judged = Judged(
@@ -99,18 +115,24 @@ class Judge:
             size=found.size,
             lines=count_lines(data),
             reason="",
-            detail=self._describe(file, verdict, include),
+            detail=self._describe(file, verdicts, include),
             digest=hashlib.sha256(data).digest(),
-            overrode=verdict is not None,
+            overrode=bool(verdicts),
             wanted=include is not None,
-            held_out=origin.held_out or self._held_out.find(found.path) is not None,
+            held_out=origin.held_out or lists.held_out.find(found.path) is not None,
             selected=file.selected,
         )
         return judged, text
 
-    def _judge_unseen(self, found: Found, content: bytes | None) -> Verdict | None:
+    def _lists_of(self, source: str) -> "_Lists":
+        lists = self._lists_by_source.get(source)
+        if lists is None:
+            lists = self._lists_by_source[source] = self._lists.of_source(source)
+        return lists
+
+    def _judge_unseen(self, lists: "_Lists", found: Found, content: bytes | None) -> Verdict | None:
         """What can be said without a look into the text; none of it but Excluded is anybody's to overrule."""
-        excluded = self._exclude.find(found.path)
+        excluded = lists.exclude.find(found.path)
         if excluded is not None:
             return "Excluded", f"files.exclude has {excluded!r}"
         if found.obstacle:
@@ -123,13 +145,14 @@ class Judge:
             return "Empty", "nothing but white space" if content else ""
         return None
 
-    def _describe(self, file: "_File", overruled: Verdict | None, include: str | None) -> str:
-        if overruled is not None:
-            reason, seen = overruled
-            return f"files.include has {include!r}, against {reason}" + (f": {seen}" if seen else "")
+    def _describe(self, file: "_File", overruled: list[Verdict], include: str | None) -> str:
+        """Every rule that `include` overrode, and what was redacted: nobody has to guess what else came in."""
+        told = [f"{reason}: {seen}" for reason, seen in overruled]
+        if told:
+            told[0] = f"files.include has {include!r}, against {told[0]}"
         if self._files.secrets == "Redact" and file.secrets:
-            return f"redacted: {describe(file.secrets)}"
-        return ""
+            told.append(f"redacted: {describe(file.secrets)}")
+        return "; ".join(told)
 
     def _reject(
         self, origin: Origin, found: Found, content: bytes | None, verdict: Verdict, file: "_File | None" = None
@@ -152,6 +175,19 @@ class Judge:
         )
 
 
+@dataclass(frozen=True)
+class _Lists:
+    """The patterns of a Project."""
+
+    include: Patterns
+    exclude: Patterns
+    held_out: Patterns
+
+    def of_source(self, name: str) -> "_Lists":
+        """Those for the files of a source."""
+        return _Lists(self.include.of_source(name), self.exclude.of_source(name), self.held_out.of_source(name))
+
+
 class _File:
     """One file under judgement; each thing about it is found out at most once."""
 
@@ -161,6 +197,7 @@ class _File:
         self.content = content
         self.files = files
         self.licences = licences
+        self.binary = is_binary(content)
         self._text: str | None = None
         self.plain: str | None = None
         """Its text where its bytes are that text in UTF-8 as they stand."""
@@ -173,7 +210,7 @@ class _File:
         """Its text; of bytes that are no text, what can be made of them."""
         if self._text is None:
             try:
-                self._text = decode_anyhow(self.content) if is_binary(self.content) else decode(self.content)
+                self._text = decode_anyhow(self.content) if self.binary else decode(self.content)
             except Undecodable:
                 self._text = decode_anyhow(self.content)
         return self._text
@@ -189,16 +226,21 @@ class _File:
         """What is trained on."""
         return redact(self.text, self.secrets) if self.files.secrets == "Redact" else self.text
 
-    def find_verdict(self) -> Verdict | None:
-        """The first rule, in the rules' order, that rejects the file."""
+    def find_verdicts(self, just_one: bool) -> list[Verdict]:
+        """The rules that reject the file, in their order: the first one, or all of them."""
+        verdicts: list[Verdict] = []
         for reason, find in _RULES.items():
             seen = find(self)
             if seen:
-                return reason, seen
-        return None
+                verdicts.append((reason, seen))
+                if just_one:
+                    break
+        return verdicts
 
     def find_no_text(self) -> str:
-        """Where its bytes stop being text, "" when they are."""
+        """Where its bytes stop being text, "" when they are; what is binary is another rule's."""
+        if self.binary:
+            return ""
         try:
             self._text = decode(self.content)
         except Undecodable as error:
@@ -213,7 +255,7 @@ def _too_large(file: _File) -> str:
 
 
 def _binary(file: _File) -> str:
-    return f"byte 0 at {file.content.index(0)}" if is_binary(file.content) else ""
+    return f"byte 0 at {file.content.index(0)}" if file.binary else ""
 
 
 def _unknown_language(file: _File) -> str:
