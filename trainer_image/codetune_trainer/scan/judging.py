@@ -14,6 +14,7 @@ from codetune_api.project import FileRules, Holdout
 from codetune_trainer.manifests import write_parts
 from codetune_trainer.scan.archive_pack import read_packed
 from codetune_trainer.scan.git_objects import BlobReader
+from codetune_trainer.scan.headers import cut_header
 from codetune_trainer.scan.identities import Known, Places, identify
 from codetune_trainer.scan.languages import extension
 from codetune_trainer.scan.ledger import (
@@ -197,7 +198,7 @@ class Worker:
         records["signature"] = -1
         if not self.task.compares:
             return _NO_SIGNATURES
-        taken = take_fingerprints([texts[index].encode() for index in accepted])
+        taken = take_fingerprints([cut_header(texts[index].encode()) for index in accepted])
         records["bands"][accepted] = taken.bands
         comparable = np.array(accepted, np.int64)[taken.comparable]
         records["signature"][comparable] = np.arange(len(comparable))
