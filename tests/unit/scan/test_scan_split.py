@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from codetune_api.project import FileRules
 from codetune_trainer.scan.deciding import Copies, Sides, choose_sides, find_copies, reject_low_quality
-from codetune_trainer.scan.ledger import MUST, RECORD, WANTED
+from codetune_trainer.scan.digesting import digest_text
+from codetune_trainer.scan.ledger import MUST, NORMAL_BYTES, RECORD, WANTED
 from codetune_trainer.scan.likeness import take_fingerprints
 from codetune_trainer.scan.records import REASONS
 from hypothesis import given
@@ -75,10 +76,11 @@ def run(
     taken = take_fingerprints([file.content.encode() for file in files])
     records: Any = np.zeros(len(files), RECORD)
     for index, file in enumerate(files):
-        digest = hashlib.sha256(file.content.encode()).digest()
+        digest, normal = digest_text(file.content.encode())
         records[index]["reason"] = REASONS.index(file.reason)
         records[index]["digest"] = b"" if file.reason else digest
-        records[index]["chance"] = int.from_bytes(hashlib.sha256(b"\0" + digest).digest()[:8])
+        records[index]["normal"] = b"" if file.reason else normal[:NORMAL_BYTES]
+        records[index]["chance"] = int.from_bytes(hashlib.sha256(b"\0" + normal).digest()[:8])
         records[index]["flags"] = MUST * file.held_out | WANTED * file.wanted
         records[index]["signature"] = index if taken.comparable[index] and not file.reason else -1
     records["bands"] = taken.bands
@@ -107,6 +109,20 @@ def test_no_content_is_ever_on_both_sides(contents: list[tuple[str, bool]], frac
     files = numbered(contents)
     for file, decision in zip(files, run(files, fraction, allow).decisions, strict=True):
         sides[decision].add(file.content)
+    assert not sides["train"] & sides["holdout"]
+
+
+@given(CONTENTS, FRACTIONS, st.booleans(), st.data())
+def test_no_code_is_on_both_sides_by_other_line_ends(
+    contents: list[tuple[str, bool]], fraction: float, allow: bool, data: st.DataObject
+) -> None:
+    sides: dict[str, set[str]] = {"train": set(), "holdout": set(), "rejected": set()}
+    ends, tails = st.sampled_from(["\n", "\r\n", "\r"]), st.sampled_from(["", "\n", " \n\t\n", "\r\n\r\n"])
+    lines = ["\n".join(content) for content, _ in contents]
+    written = [(text.replace("\n", data.draw(ends)) + data.draw(tails)) for text in lines]
+    files = numbered([(text, must) for text, (_, must) in zip(written, contents, strict=True)])
+    for text, decision in zip(lines, run(files, fraction, allow).decisions, strict=True):
+        sides[decision].add(text)
     assert not sides["train"] & sides["holdout"]
 
 
@@ -421,3 +437,50 @@ def test_a_scan_puts_a_copy_on_the_side_of_its_original(workshop: "Workshop") ->
     assert {path: after[f"a/{path}"] for path in before} == before
     assert {after[path] for path in before} == {"Duplicate"}
     assert set(before.values()) == {"train", "holdout"}
+
+
+AREA = "def area{0}(width, height):\n    if width < 0:\n        raise ValueError(width)\n    return width * height\n"
+
+
+@pytest.mark.parametrize("duplicates", ["Reject", "Allow"])
+def test_short_code_is_on_one_side_however_its_lines_end(workshop: "Workshop", duplicates: str) -> None:
+    texts = {number: AREA.format(number) for number in range(60)}
+    files: dict[str, str | bytes] = {f"lf/{number}.py": text for number, text in texts.items()}
+    files |= {f"crlf/{number}.py": text.replace("\n", "\r\n") for number, text in texts.items()}
+    files |= {f"cr/{number}.py": text.replace("\n", "\r") for number, text in texts.items()}
+    files |= {f"tail/{number}.py": f"{text}\n \n" for number, text in texts.items()}
+    workshop.volume("disk", files)
+    rules = {"holdout": {"fraction": 0.3}, "files": {"duplicates": duplicates}}
+    scanned = workshop.scan(workshop.from_volume("disk"), workers=1, **rules)
+    sides: dict[str, set[str]] = {}
+    for path, row in scanned.files.items():
+        sides.setdefault(path.rpartition("/")[2], set()).add(row["split"])
+        assert row["sha256"] == hashlib.sha256(row["text"].encode()).hexdigest()
+    assert len(sides) == 60
+    assert all(len(both) == 1 for both in sides.values())
+    assert len(scanned.files) == (60 if duplicates == "Reject" else 240)
+
+
+def test_a_copy_by_other_line_ends_is_rejected_and_says_so(workshop: "Workshop") -> None:
+    text = AREA.format(1)
+    files: dict[str, str | bytes] = {
+        "a.py": text,
+        "b.py": text.replace("\n", "\r\n"),
+        "c.py": text,
+        "d.py": text.strip(),
+    }
+    workshop.volume("disk", {**files, "e.py": text.replace("width, height", "width,  height"), "f.py": f" {text}"})
+    report = workshop.scan(workshop.from_volume("disk"), workers=1).report
+    assert {path: row["detail"] for path, row in report.items() if row["reason"] == "Duplicate"} == {
+        "disk/b.py": "of disk/a.py, but for line ends",
+        "disk/c.py": "of disk/a.py",
+        "disk/d.py": "of disk/a.py, but for line ends",
+    }
+
+
+@given(st.text("a \t\r\n\N{NO-BREAK SPACE}", max_size=12))
+def test_a_text_has_its_own_digest_and_that_of_its_plainest_spelling(text: str) -> None:
+    exact, normal = digest_text(text.encode())
+    assert exact == hashlib.sha256(text.encode()).digest()
+    plain = text.replace("\r\n", "\n").replace("\r", "\n").rstrip(" \t\n")
+    assert normal == hashlib.sha256(plain.encode()).digest()

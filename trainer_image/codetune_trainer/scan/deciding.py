@@ -1,8 +1,8 @@
 """Settles what takes all files at once: copies, near copies, and which files are held out. Pure, over columns.
 
-Files with one content are one **unit**; units that are alike and are all kept form one **group**. A group stands on one
-side of the split as a whole. The split follows the digests of contents, so it depends neither on paths nor on what
-other files there are.
+Files with one content, however they end their lines, are one **unit**; units that are alike and are all kept form one
+**group**. A group stands on one side of the split as a whole. The split follows the digests of contents, so it depends
+neither on paths nor on what other files there are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ class Original:
 
     index: int
     share: float
-    """How alike the two are; 1 for the very same content."""
+    """How alike the two are; 1 for the same content."""
     reason: Literal["Duplicate", "NearDuplicate"]
 
 
@@ -81,7 +81,7 @@ def find_copies(
     """
     copies = Copies(records["reason"].copy(), np.full(len(records), -1, np.int64))
     accepted = np.flatnonzero(records["reason"] == 0)
-    _, first, of_unit = np.unique(records["digest"][accepted], return_index=True, return_inverse=True)
+    _, first, of_unit = np.unique(records["normal"][accepted], return_index=True, return_inverse=True)
     copies.units[accepted] = accepted[first][of_unit]
     if rules.duplicates == "Reject":
         for index in accepted[copies.units[accepted] != accepted].tolist():
@@ -132,7 +132,7 @@ def _find_near_copies(
 def _join(groups: dict[int, int], records: Records, first: int, second: int) -> None:
     """Make one group of those of two units. The smallest digest leads: one more unit rarely changes that."""
     leader, other = sorted(
-        (_lead(groups, first), _lead(groups, second)), key=lambda unit: bytes(records["digest"][unit])
+        (_lead(groups, first), _lead(groups, second)), key=lambda unit: bytes(records["normal"][unit])
     )
     groups[leader] = groups[other] = leader
 

@@ -14,11 +14,13 @@ from codetune_api.project import FileRules, Holdout
 from codetune_trainer.manifests import write_parts
 from codetune_trainer.scan.archive_pack import read_packed
 from codetune_trainer.scan.git_objects import BlobReader
+from codetune_trainer.scan.headers import cut_header
 from codetune_trainer.scan.identities import Known, Places, identify
 from codetune_trainer.scan.languages import extension
 from codetune_trainer.scan.ledger import (
     LINE_HELD_OUT,
     MUST,
+    NORMAL_BYTES,
     RECORD,
     ROW_HELD_OUT,
     SELECTED,
@@ -169,7 +171,8 @@ class Worker:
         records["identity"] = identities
         records["source"] = source_index
         records["size"] = [file.size for file in judged]
-        records["digest"] = [file.digest for file in judged]
+        records["digest"] = [file.digests.exact for file in judged]
+        records["normal"] = [file.digests.normal[:NORMAL_BYTES] for file in judged]
         records["reason"] = [_REASON_NUMBERS[file.reason] for file in judged]
         records["flags"] = [_flags(file, held_out.get(index, False)) for index, file in enumerate(judged)]
         records["chance"][accepted] = chances
@@ -195,7 +198,7 @@ class Worker:
         records["signature"] = -1
         if not self.task.compares:
             return _NO_SIGNATURES
-        taken = take_fingerprints([texts[index].encode() for index in accepted])
+        taken = take_fingerprints([cut_header(texts[index].encode()) for index in accepted])
         records["bands"][accepted] = taken.bands
         comparable = np.array(accepted, np.int64)[taken.comparable]
         records["signature"][comparable] = np.arange(len(comparable))
@@ -243,7 +246,7 @@ class _Spill:
 def _chance(file: Judged) -> int:
     # Of the content alone: a path would tie the split to which of several copies comes first. Hashed once more, since
     # of files that are alike the one with the smallest digest decides: it would be held out more often than others.
-    return int.from_bytes(hashlib.sha256(b"\0" + file.digest).digest()[:8])
+    return int.from_bytes(hashlib.sha256(b"\0" + file.digests.normal).digest()[:8])
 
 
 def _flags(file: Judged, held_out: bool) -> int:
@@ -275,7 +278,7 @@ def _build_line(file: Judged, text: str, held_out: bool) -> tuple[bytes, bytes, 
     split = HELD_OUT_SPLIT if held_out else TRAIN_SPLIT
     path, language = orjson.dumps(file.path), orjson.dumps(file.language)
     return (
-        b'{"path":%b,"sha256":"%b%b,"text":' % (path, file.digest.hex().encode(), split),
+        b'{"path":%b,"sha256":"%b%b,"text":' % (path, file.digests.exact.hex().encode(), split),
         orjson.dumps(text),
         b',"type":%b}\n' % language,
     )

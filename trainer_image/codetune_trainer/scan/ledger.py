@@ -16,10 +16,13 @@ import numpy.typing as npt
 from codetune_trainer.scan.likeness import BANDS, Signatures, map_signatures
 
 DIGEST_BYTES = 32
+NORMAL_BYTES = 16
+"""Of a digest by which files are told to be the same: nobody finds two texts with the same so many bytes of SHA-256."""
 RECORD = np.dtype(
     [
         ("identity", "S16"),  # of the file as it was found; empty: not to be remembered
         ("digest", f"S{DIGEST_BYTES}"),  # SHA-256 of its text; of accepted files only (numpy hides zeros at its end)
+        ("normal", f"S{NORMAL_BYTES}"),  # the first bytes of its normal digest: files that have the same are one unit
         ("chance", "u8"),  # uniform; below the share of the held-out files when it is held out
         ("bands", "u4", (BANDS,)),
         ("signature", "i8"),  # place in the file of signatures; -1: it is not compared

@@ -45,6 +45,19 @@ _VERSION_BYTES = 300
 """How far behind the name of a GNU licence its version may stand."""
 
 
+_CLAIMS = (
+    *(b"copyright", b"(c) 19", b"(c) 20", "\N{COPYRIGHT SIGN}".encode(), b"spdx-license-identifier"),
+    *(b"licensed", b"licenced", b"license:", b"licence:", b"all rights reserved", b"without warranty"),
+)
+"""What a comment in lower case has that says whose a file is and on which terms."""
+
+
+def tells_licence(comment: bytes) -> bool:
+    """Whether a comment says under which licence a file stands, or who has the copyright."""
+    lower = comment.lower()
+    return any(claim in lower for claim in _CLAIMS) or bool(header_licence(comment))
+
+
 def is_licence_name(name: str) -> bool:
     """Whether a file of this name tells the licence of its folder; a program such as `license.py` does not."""
     return _NAME.fullmatch(name) is not None and language_of_name(name)[0] in _PROSE

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
+from codetune_trainer.scan.digesting import Digests
+
 Reason = Literal[
     "Excluded",
     "Unreadable",
@@ -56,6 +58,9 @@ class Found(NamedTuple):
         return self.path.rpartition("/")[2]
 
 
+_NO_DIGESTS = Digests(b"", b"")
+
+
 @dataclass(slots=True)
 class Judged:
     """A file with everything that its own name and content say about it."""
@@ -70,8 +75,8 @@ class Judged:
     reason: Reason | Literal[""]
     """Why it is rejected; empty when it is not."""
     detail: str
-    digest: bytes = b""
-    """SHA-256 of its text in UTF-8; of accepted files only."""
+    digests: Digests = _NO_DIGESTS
+    """Of its text; of accepted files only."""
     overrode: bool = False
     """Whether `files.include` brought it back; `detail` says from what."""
     wanted: bool = False

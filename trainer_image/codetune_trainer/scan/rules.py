@@ -3,7 +3,6 @@
 `exclude` wins over everything. `include` brings back what any other rule rejected, but for what can't be read at all.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +17,7 @@ from codetune_trainer.scan.decoding import (
     is_blank,
     is_plain,
 )
+from codetune_trainer.scan.digesting import digest_text
 from codetune_trainer.scan.language_names import UNKNOWN
 from codetune_trainer.scan.languages import check_types, is_selected, language_of, language_of_name
 from codetune_trainer.scan.licensing import FolderLicences, LicenceRule, base_name
@@ -116,7 +116,7 @@ class Judge:
             lines=count_lines(data),
             reason="",
             detail=self._describe(file, verdicts, include),
-            digest=hashlib.sha256(data).digest(),
+            digests=digest_text(data),
             overrode=bool(verdicts),
             wanted=include is not None,
             held_out=origin.held_out or lists.held_out.find(found.path) is not None,

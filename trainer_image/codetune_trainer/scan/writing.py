@@ -153,7 +153,7 @@ def _revise(row: bytes, index: int, ledger: Ledger, copies: Copies, sides: Sides
     original, seen = copies.originals.get(index), copies.low_quality.get(index)
     if told["reason"] != INCLUDED:  # else a rule before these was overridden, and the first one is told
         if original is not None and reason in {"", original.reason}:
-            told |= _tell(original.reason, _describe(original, path_of(ledger, original.index)), kept=not reason)
+            told |= _tell(original.reason, _describe(original, index, ledger), kept=not reason)
         elif seen is not None:
             told |= _tell("LowQuality", seen, kept=not reason)
     return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
@@ -165,8 +165,11 @@ def _tell(reason: str, seen: str, *, kept: bool) -> dict[str, str]:
     return {"reason": reason, "detail": seen}
 
 
-def _describe(original: Original, path: str) -> str:
-    return f"of {path}" if original.reason == "Duplicate" else f"{original.share:.0%} like {path}"
+def _describe(original: Original, index: int, ledger: Ledger) -> str:
+    path, digests = path_of(ledger, original.index), ledger.records["digest"]
+    if original.reason == "NearDuplicate":
+        return f"{original.share:.0%} like {path}"
+    return f"of {path}" + (", but for line ends" if digests[index] != digests[original.index] else "")
 
 
 def publish(
