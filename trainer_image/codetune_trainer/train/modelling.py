@@ -133,7 +133,11 @@ def can_share_sequences(config: Any, length: int) -> bool:
 
 
 def add_adapter(base: Model, parameters: Parameters, uri: str) -> Model:
-    """The base model with a fresh LoRA adapter (arXiv:2106.09685): trainable in float32, initially the identity."""
+    """The base model with a fresh LoRA adapter (arXiv:2106.09685): trainable in float32, initially the identity.
+
+    The base's own dropout is taken out of it: what is dropped is what `dropout` says, in the adapter.
+    """
+    silence_dropout(base)
     config = LoraConfig(
         r=parameters.rank,
         lora_alpha=int(parameters.alpha) if float(parameters.alpha).is_integer() else parameters.alpha,  # type: ignore[arg-type]
@@ -148,6 +152,21 @@ def add_adapter(base: Model, parameters: Parameters, uri: str) -> Model:
     if parameters.gradient_checkpointing:
         enable_checkpointing(model)
     return model
+
+
+def silence_dropout(base: Model) -> None:
+    """Let a base model compute the same in training as in evaluation.
+
+    Some publish the dropout that they were pretrained with (StarCoder2: 0.1). It is in layers of its own, and in
+    numbers that modules keep or read from their configuration when they compute.
+    """
+    for module in base.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for source in (module, getattr(module, "config", None)):
+            for name, value in list(vars(source).items()) if source is not None else ():
+                if "drop" in name and isinstance(value, float) and 0 < value <= 1:
+                    setattr(source, name, 0.0)
 
 
 def begin_adapter_anew(model: Model, seed: int) -> None:
