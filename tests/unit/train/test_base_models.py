@@ -1,5 +1,6 @@
 """What a base model computes while an adapter is trained on it is what it computes where it is served."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from codetune_api.presets import Facts, resolve
 from codetune_trainer.train import modelling
 from codetune_trainer.train.kernels.attention import DocumentAttention
 from codetune_trainer.train.kernels.installing import speed_up_base
-from codetune_trainer.train.losses import sum_loss
+from codetune_trainer.train.losses import sum_loss, token_losses
 from codetune_trainer.train.packing import Packed, pack
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -109,3 +110,56 @@ def test_the_attention_kernel_serves_a_base_that_publishes_dropout(monkeypatch: 
     monkeypatch.setattr(DocumentAttention, "apply", counting)
     sum_loss(model, _batch())
     assert len(calls) == 2  # once a layer
+
+
+CAPPED = {**SHAPE, "head_dim": 8, "attn_logit_softcapping": 2.0, "sliding_window": 64, "initializer_range": 1.0}
+
+
+def _capped(tmp_path: Path, **settings: Any) -> Any:
+    """A model with scores far beyond its cap, as training loads it."""
+    _base("gemma2", {**CAPPED, **settings}, "eager").save_pretrained(str(tmp_path / "capped"))
+    return modelling.load_base(tmp_path / "capped", "x", "Float32", torch.device("cpu"))
+
+
+@torch.no_grad()
+def _eager_losses(document: list[int], settings: dict[str, Any]) -> torch.Tensor:
+    """By transformers alone: one document, its logits."""
+    base = _base("gemma2", {**CAPPED, **settings}, "eager").eval()
+    logits = base(input_ids=torch.tensor([document])).logits[0, :-1]
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(document[1:]), reduction="none")
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["packed", "a document a sequence"])
+@pytest.mark.parametrize("head", [30.0, None], ids=["capped logits", "plain logits"])
+def test_capped_attention_scores_are_capped_in_training(tmp_path: Path, shared: bool, head: float | None) -> None:
+    settings = {"final_logit_softcapping": head}
+    base = _capped(tmp_path, **settings)
+    speed_up_base(base, shared=shared)
+    batch = _batch(shared=shared)
+    wanted = torch.cat([_eager_losses(_cut(batch, span), settings) for span in batch.spans()])
+    assert torch.allclose(token_losses(base, batch), wanted, rtol=1e-4, atol=1e-4)
+    model = modelling.add_adapter(base, _parameters(base.config), "x").train()
+    loss = sum_loss(model, batch)
+    assert loss.item() == pytest.approx(wanted.sum().item(), rel=1e-5)
+    loss.backward()
+    gradients = [weight.grad for weight in modelling.trainable_weights(model)]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+
+def _cut(batch: Packed, span: tuple[int, int, int]) -> list[int]:
+    row, start, stop = span
+    found: list[int] = batch.tokens[row, start:stop].tolist()
+    return found
+
+
+def test_a_model_of_that_family_without_a_cap_takes_the_fast_attention(tmp_path: Path) -> None:
+    base = _capped(tmp_path, attn_logit_softcapping=None)
+    assert base.config._attn_implementation == "sdpa"
+
+
+def test_in_bf16_a_capped_model_keeps_its_documents_apart(tmp_path: Path) -> None:
+    base = _capped(tmp_path).to(torch.bfloat16)
+    batch = _batch()
+    whole = token_losses(base, batch)
+    alone = torch.cat([token_losses(base, pack([_cut(batch, span)], LENGTH, padding=0)) for span in batch.spans()])
+    assert torch.allclose(whole, alone, rtol=0.02, atol=0.05)

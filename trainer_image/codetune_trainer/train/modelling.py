@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from codetune_trainer.errors import InvalidParameters, UnsupportedModel
@@ -59,13 +59,14 @@ def load_base(folder: Path, uri: str, precision: str, device: torch.device, *, q
     """
     more = {"quantization_config": _describe_nf4(precision), "device_map": {"": device}} if quantized else {}
     try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=DTYPES.get(precision, "auto"),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
-            attn_implementation="sdpa",
+            attn_implementation=choose_attention(config),
             **more,
         )
     except (ValueError, OSError, SafetensorError) as error:
@@ -73,6 +74,11 @@ def load_base(folder: Path, uri: str, precision: str, device: torch.device, *, q
         raise UnsupportedModel(text, "Check the files of the base model, or choose another one.") from error
     model.requires_grad_(False)
     return model if quantized else nn.Module.to(model, device)
+
+
+def choose_attention(config: Any) -> str:
+    """The fast implementation, unless scores are capped (Gemma 2): it would leave the cap out without a word."""
+    return "sdpa" if getattr(config.get_text_config(), "attn_logit_softcapping", None) is None else "eager"
 
 
 def _describe_nf4(precision: str) -> BitsAndBytesConfig:
