@@ -17,7 +17,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from codetune_trainer.train import losses, sizing
+from codetune_trainer.train import footprint, losses
 from codetune_trainer.train.kernels import attention
 from codetune_trainer.train.kernels.gating import replace_gates
 from codetune_trainer.train.kernels.lora import fuse_lora
@@ -129,14 +129,14 @@ def main() -> None:
     print("| step | tokens/s | a second of one core | kB a token |\n|---|---|---|---|")
     for variant in variants:
         wall, core = (statistics.median(run[index] for run in found[variant.name]) for index in (0, 1))
-        print(f"| {variant.name} | {wall:.0f} | {core:.1f} | {kept(variant):.0f} |")
+        print(f"| {variant.name} | {wall:.0f} | {core:.1f} | {kept(variant, options.length):.0f} |")
 
 
-def kept(variant: Variant) -> float:
-    """Kilobytes that a token keeps until the backward pass."""
+def kept(variant: Variant, length: int) -> float:
+    """Kilobytes that a token of a sequence of so many keeps until the backward pass."""
     stock, losses.sum_loss = losses.sum_loss, variant.loss
     try:
-        return sizing.kept_bytes_a_token(variant.model, "Float32") / 1000
+        return footprint.measure(variant.model, "Float32", length, shared=True).whole.row / length / 1000
     finally:
         losses.sum_loss = stock
 

@@ -298,7 +298,7 @@ def test_the_order_of_data_and_the_losses_do_not_depend_on_the_size_of_the_micro
 ) -> None:
     lora = store.config().lora.model_copy(update={"dropout": 0.0})
     store.train(store.config("whole", lora=lora))
-    monkeypatch.setattr("codetune_trainer.train.run._choose_micro_batch", lambda *_: 1)
+    monkeypatch.setattr("codetune_trainer.train.run._choose_micro_batch", lambda *_, **__: 1)
     store.train(store.config("split", lora=lora))
     assert store.losses("split") == pytest.approx(store.losses("whole"), abs=1e-5)
 

@@ -66,7 +66,14 @@ def _build_mask(causal: Any, batch: Packed) -> torch.Tensor:
     """Shape [rows, 1, length, length] where documents share a sequence; else the model's own mask knows more."""
     if causal.config._attn_implementation == attention.NAME:
         return attention.tell_spans(batch.mask(), batch.spans())
-    return batch.mask() if batch.is_shared else (batch.segments >= 0).long()
+    if not batch.is_shared:
+        return (batch.segments >= 0).long()
+    if causal.config._attn_implementation == "eager":  # adds it to the scores
+        mask = batch.mask()
+        return torch.zeros(mask.shape, dtype=causal.dtype, device=mask.device).masked_fill_(
+            ~mask, torch.finfo(causal.dtype).min
+        )
+    return batch.mask()
 
 
 def _build_inputs(causal: Any, batch: Packed) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from codetune_trainer.errors import InvalidParameters, UnsupportedModel
@@ -59,13 +59,14 @@ def load_base(folder: Path, uri: str, precision: str, device: torch.device, *, q
     """
     more = {"quantization_config": _describe_nf4(precision), "device_map": {"": device}} if quantized else {}
     try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=DTYPES.get(precision, "auto"),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
-            attn_implementation="sdpa",
+            attn_implementation=choose_attention(config),
             **more,
         )
     except (ValueError, OSError, SafetensorError) as error:
@@ -73,6 +74,11 @@ def load_base(folder: Path, uri: str, precision: str, device: torch.device, *, q
         raise UnsupportedModel(text, "Check the files of the base model, or choose another one.") from error
     model.requires_grad_(False)
     return model if quantized else nn.Module.to(model, device)
+
+
+def choose_attention(config: Any) -> str:
+    """The fast implementation, unless scores are capped (Gemma 2): it would leave the cap out without a word."""
+    return "sdpa" if getattr(config.get_text_config(), "attn_logit_softcapping", None) is None else "eager"
 
 
 def _describe_nf4(precision: str) -> BitsAndBytesConfig:
@@ -133,7 +139,11 @@ def can_share_sequences(config: Any, length: int) -> bool:
 
 
 def add_adapter(base: Model, parameters: Parameters, uri: str) -> Model:
-    """The base model with a fresh LoRA adapter (arXiv:2106.09685): trainable in float32, initially the identity."""
+    """The base model with a fresh LoRA adapter (arXiv:2106.09685): trainable in float32, initially the identity.
+
+    The base's own dropout is taken out of it: what is dropped is what `dropout` says, in the adapter.
+    """
+    silence_dropout(base)
     config = LoraConfig(
         r=parameters.rank,
         lora_alpha=int(parameters.alpha) if float(parameters.alpha).is_integer() else parameters.alpha,  # type: ignore[arg-type]
@@ -148,6 +158,21 @@ def add_adapter(base: Model, parameters: Parameters, uri: str) -> Model:
     if parameters.gradient_checkpointing:
         enable_checkpointing(model)
     return model
+
+
+def silence_dropout(base: Model) -> None:
+    """Let a base model compute the same in training as in evaluation.
+
+    Some publish the dropout that they were pretrained with (StarCoder2: 0.1). It is in layers of its own, and in
+    numbers that modules keep or read from their configuration when they compute.
+    """
+    for module in base.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for source in (module, getattr(module, "config", None)):
+            for name, value in list(vars(source).items()) if source is not None else ():
+                if "drop" in name and isinstance(value, float) and 0 < value <= 1:
+                    setattr(source, name, 0.0)
 
 
 def begin_adapter_anew(model: Model, seed: int) -> None:

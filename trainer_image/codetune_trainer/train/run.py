@@ -150,7 +150,7 @@ def set_up(
         group.spread(weight.data)
     stop.check()
     optimizer = _build_optimizer(model, parameters)
-    micro_batch = _choose_micro_batch(model, parameters, device, group)
+    micro_batch = _choose_micro_batch(model, parameters, device, group, shared=corpus.shared)
     recomputing = bool(model.get_base_model().is_gradient_checkpointing)
     parameters = parameters.model_copy(update={"gradient_checkpointing": recomputing})
     run = Run(
@@ -241,12 +241,14 @@ def _build_optimizer(model: modelling.Model, parameters: Parameters) -> torch.op
     )
 
 
-def _choose_micro_batch(model: modelling.Model, parameters: Parameters, device: torch.device, group: Group) -> int:
+def _choose_micro_batch(
+    model: modelling.Model, parameters: Parameters, device: torch.device, group: Group, *, shared: bool
+) -> int:
     """Sequences at once, as measured; with activations computed twice when not even one fits otherwise.
 
     What fits in every process is what all of them do.
     """
-    sizing = choose_size(model, parameters, machine.free_memory(device), group.size)
+    sizing = choose_size(model, parameters, machine.free_memory(device), group.size, shared=shared)
     if group.agree(sizing.checkpointing) and not parameters.gradient_checkpointing:
         modelling.enable_checkpointing(model)
     return -group.agree(-sizing.rows)
