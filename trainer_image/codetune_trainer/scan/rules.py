@@ -103,7 +103,7 @@ class Judge:
             digests=digest_text(data),
             overrode=verdict is not None,
             wanted=include is not None,
-            held_out=origin.held_out or self._held_out.find(found.path) is not None,
+            held_out=self._ask_held_out(origin, found.path),
             selected=file.selected,
         )
         return judged, text
@@ -122,6 +122,12 @@ class Judge:
         if is_blank(content):
             return "Empty", "nothing but white space" if content else ""
         return None
+
+    def _ask_held_out(self, origin: Origin, path: str) -> str:
+        if origin.held_out:
+            return f"source {origin.name} is for evaluation only"
+        pattern = self._held_out.find(path)
+        return "" if pattern is None else f"holdout.paths has {pattern!r}"
 
     def _describe(self, file: "_File", overruled: Verdict | None, include: str | None) -> str:
         if overruled is not None:
