@@ -132,6 +132,7 @@ class ReportRow(Contract):
     lines: int
     decision: Literal["train", "holdout", "rejected"]
     reason: str = ""
+    """The rule that rejected it; of accepted files `Included`, else `HeldOut` when it is held out, else empty."""
     detail: str = ""
 
 

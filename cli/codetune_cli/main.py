@@ -50,10 +50,9 @@ def _run(options: argparse.Namespace, connection: Connection, screen: Screen) ->
     if options.command == "upload":
         upload(Upload(options.project, options.paths, options.source, options.timeout), connection, screen)
     elif options.command == "files":
-        decision = "rejected" if options.rejected else "accepted" if options.accepted else ""
         asked = Question(
             project=options.project,
-            decision=decision,
+            decision=options.decision,
             reason=options.reason,
             type=options.type,
             path=options.glob,
@@ -85,8 +84,12 @@ def _build_parser() -> argparse.ArgumentParser:
         "glob", nargs="?", default="", metavar="PATH-GLOB", help="as in .gitignore, e.g. 'src/**/*.py'"
     )
     which = browsing.add_mutually_exclusive_group()
-    which.add_argument("--rejected", action="store_true", help="only files that were left out")
-    which.add_argument("--accepted", action="store_true", help="only files that are in the dataset")
+    for option, decision, text in (
+        ("--rejected", "rejected", "only files that were left out"),
+        ("--accepted", "accepted", "only files that are in the dataset"),
+        ("--held-out", "holdout", "only files that are evaluated on and never trained on"),
+    ):
+        which.add_argument(option, action="store_const", const=decision, default="", dest="decision", help=text)
     browsing.add_argument("--reason", default="", metavar="R", help="e.g. Generated (docs/scan.md lists them)")
     browsing.add_argument("--type", default="", metavar="T", help="e.g. Python")
     browsing.add_argument("-o", "--output", choices=["table", "json"], default="table", help="json: one object a line")

@@ -258,6 +258,23 @@ def test_files_can_be_asked_for_in_any_order_of_words(arguments: list[str], desk
     assert "codetune.dev/store-until" in desk.annotations("projects", "shop")
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--held-out"], ["--held-out", "*.py"], ["--reason", "HeldOut"], ["--accepted", "b.py"]], ids=" ".join
+)
+def test_held_out_files_can_be_asked_for(arguments: list[str], desk: "Desk", run: Any) -> None:
+    held_out = {"decision": "holdout", "reason": "HeldOut", "detail": "chosen by its content"}
+    write_report(desk, {"path": "app/a.py"}, {"path": "app/b.py", **held_out}, {"path": "c", "decision": "rejected"})
+    code, told, _ = run("files", "shop", *arguments)
+    assert (code, [line.split()[:2] for line in told.splitlines()[1:]]) == (0, [["holdout", "HeldOut"]])
+    assert told.endswith("app/b.py  (chosen by its content)\n")
+
+
+@pytest.mark.parametrize("other", ["--rejected", "--accepted"])
+def test_only_one_decision_can_be_asked_for(other: str, run: Any) -> None:
+    with pytest.raises(SystemExit):
+        run("files", "shop", "--held-out", other)
+
+
 def test_no_match_is_said_aside(desk: "Desk", run: Any) -> None:
     write_report(desk, {"path": "app/a.py"})
     assert run("files", "shop", "--rejected", "-o", "json") == (0, "", "No file matches.\n")

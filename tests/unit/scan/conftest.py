@@ -176,8 +176,9 @@ class Scanned:
         return {row["path"]: row for row in read_lines(self.folder / "report.jsonl")}
 
     def verdicts(self) -> dict[str, str]:
-        """Path inside its source → reason, or the decision when there is none."""
-        return {path.partition("/")[2]: row["reason"] or row["decision"] for path, row in self.report.items()}
+        """Path inside its source → why it is not simply in the dataset, or the side where it is."""
+        told = {path: "" if row["reason"] == "HeldOut" else row["reason"] for path, row in self.report.items()}
+        return {path.partition("/")[2]: told[path] or row["decision"] for path, row in self.report.items()}
 
 
 def photograph(folder: Path) -> dict[bytes, tuple[int, ...] | bytes]:

@@ -67,19 +67,26 @@ def write(name: str, text: str) -> Change:
     ],
 )
 @pytest.mark.parametrize(
-    "rules", [{}, {"duplicates": "Allow", "nearDuplicates": "Allow"}], ids=["rejecting", "allowing"]
+    ("rules", "held_out"),
+    [
+        pytest.param({}, [], id="rejecting"),
+        pytest.param({"duplicates": "Allow", "nearDuplicates": "Allow"}, [], id="allowing"),
+        pytest.param({"duplicates": "Allow", "nearDuplicates": "Allow"}, ["copy.py", "near.py"], id="holding-out"),
+        pytest.param({"include": ["*.py"], "secrets": "Redact"}, ["copy.py", "near.py"], id="including"),
+    ],
 )
 def test_only_what_changed_is_judged_and_the_dataset_is_that_of_a_scan_from_nothing(
     expected: set[str],
     change: Change,
     rules: dict[str, Any],
+    held_out: list[str],
     workshop: "Workshop",
     judged: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wait_until_trusted(monkeypatch)
     folder = workshop.volume("disk", FILES)
-    options: dict[str, Any] = {"files": rules, "holdout": {"fraction": 0.3}}
+    options: dict[str, Any] = {"files": rules, "holdout": {"fraction": 0.3, "paths": held_out}}
     workshop.scan(workshop.from_volume("disk"), **options)
     change(folder)
     judged.clear()

@@ -20,7 +20,7 @@ def row(path: str, decision: str, reason: str = "", kind: str = "Python") -> dic
 
 REPORT = [
     row("app/src/a.py", "train"),
-    row("app/src/b.py", "holdout"),
+    row("app/src/b.py", "holdout", "HeldOut"),
     row("app/src/deep/c.py", "rejected", "Duplicate"),
     row("app/logo.png", "rejected", "Binary", "Unknown"),
     row("lib/a.py", "train", "Included"),
@@ -30,6 +30,7 @@ FILTERS: dict[str, tuple[list[str], str]] = {
     "what was rejected": (["app/src/deep/c.py", "app/logo.png"], "decision=rejected"),
     "what was accepted": (["app/src/a.py", "app/src/b.py", "lib/a.py"], "decision=accepted"),
     "what is held out": (["app/src/b.py"], "decision=holdout"),
+    "what is held out, by its reason": (["app/src/b.py"], "reason=HeldOut"),
     "by reason": (["app/logo.png"], "reason=Binary"),
     "by type, whatever its case": (["app/logo.png"], "type=unknown"),
     "by name": (["app/src/a.py", "lib/a.py"], "path=a.py"),

@@ -59,6 +59,9 @@ class Sides:
     kept: Flags
     held_out: Flags
     """Of the kept ones, whether it is held out."""
+    decided_by: Mapping[int, int]
+    """Of those that are held out though nothing about themselves asks for it: the file that decided; itself when it is
+    held out so that something is."""
 
 
 def find_copies(
@@ -230,7 +233,32 @@ def choose_sides(records: Records, copies: Copies, fraction: float) -> Sides:
     chosen = must_lead | _choose(records["chance"], np.unique(leader[units]), must_lead, fraction)
     held_out = np.zeros(len(records), np.bool_)
     held_out[kept] = chosen[leader[copies.units[kept]]]
-    return Sides(kept, held_out)
+    return Sides(kept, held_out, _find_deciders(records, copies, held_out, leader, fraction))
+
+
+def _find_deciders(
+    records: Records, copies: Copies, held_out: Flags, leader: Indices, fraction: float
+) -> dict[int, int]:
+    """For `Sides.decided_by`: the first file of the unit that is asked to be held out, else of the group, else the
+    group's leader."""
+    asked = (records["flags"] & MUST) != 0
+    turned = np.flatnonzero(held_out & ~asked & ~_is_below(records["chance"], fraction))
+    if not len(turned):
+        return {}
+    alive = np.zeros(len(records), np.bool_)
+    alive[copies.units[copies.reasons == 0]] = True  # as in choose_sides: a unit that is gone asks for nothing
+    asking = np.flatnonzero(asked & (copies.units >= 0))
+    asking = asking[alive[copies.units[asking]]]
+    none = len(records)
+    of_unit, of_group = np.full(none, none), np.full(none, none)
+    np.minimum.at(of_unit, copies.units[asking], asking)
+    np.minimum.at(of_group, leader[copies.units[asking]], asking)
+    unit = copies.units[turned]
+    lead = leader[unit]
+    found = np.where(lead == unit, turned, lead)
+    for nearer in (of_group[lead], of_unit[unit]):
+        found = np.where(nearer < none, nearer, found)
+    return dict(zip(turned.tolist(), found.tolist(), strict=True))
 
 
 def _choose(chance: npt.NDArray[np.uint64], groups: Indices, must: Flags, fraction: float) -> Flags:

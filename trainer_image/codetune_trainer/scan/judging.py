@@ -30,7 +30,7 @@ from codetune_trainer.scan.ledger import (
     Records,
 )
 from codetune_trainer.scan.likeness import PERMUTATIONS, Signatures, take_fingerprints
-from codetune_trainer.scan.records import INCLUDED, REASONS, Found, Judged
+from codetune_trainer.scan.records import HELD_OUT, INCLUDED, REASONS, Found, Judged
 from codetune_trainer.scan.rules import READ_LIMIT_BYTES, Judge, Origin
 from codetune_trainer.scan.sources import Readable
 from codetune_trainer.scan.upload_tree import read_content
@@ -40,6 +40,8 @@ _REASON_NUMBERS = {reason: number for number, reason in enumerate(REASONS)}
 _NO_SIGNATURES: Signatures = np.zeros((0, PERMUTATIONS), np.uint16)
 HELD_OUT_SPLIT, TRAIN_SPLIT = b'","split":"holdout"', b'","split":"train"'
 """How a line says its side. Quotes in a path are escaped, so the first such place in a line is this one."""
+CHOSEN = "chosen by its content"
+"""Why a file is held out by its chance."""
 BATCH_FILES = 256
 BATCH_BYTES = 4 * 2**20
 """A batch ends when it has this many files or holds this much text, whichever comes first."""
@@ -164,7 +166,7 @@ class Worker:
         accepted = [index for index, file in enumerate(judged) if not file.reason]
         chances = [_chance(judged[index]) for index in accepted]
         sides = [
-            judged[index].held_out or chance < self.task.held_out_below
+            bool(judged[index].held_out) or chance < self.task.held_out_below
             for index, chance in zip(accepted, chances, strict=True)
         ]
         held_out = dict(zip(accepted, sides, strict=True))
@@ -252,14 +254,27 @@ def _chance(file: Judged) -> int:
 def _flags(file: Judged, held_out: bool) -> int:
     return (
         WANTED * file.wanted
-        | MUST * file.held_out
+        | MUST * bool(file.held_out)
         | SELECTED * file.selected
         | (LINE_HELD_OUT | ROW_HELD_OUT) * held_out
     )
 
 
+def join_details(why: str, detail: str) -> str:
+    """Why a file is held out, and what else is to be said of it."""
+    return f"{why}; {detail}" if detail else why
+
+
+def strip_chosen(detail: str) -> str:
+    """What else is said of a file that is held out by its chance."""
+    return detail.removeprefix(CHOSEN).removeprefix("; ")
+
+
 def _build_row(file: Judged, held_out: bool | None) -> bytes:
     """A row of `report.jsonl`."""
+    reason, detail = file.reason or (INCLUDED if file.overrode else ""), file.detail
+    if held_out and not reason:
+        reason, detail = HELD_OUT, join_details(file.held_out or CHOSEN, detail)
     row = {
         "path": file.path,
         "source": file.source,
@@ -267,8 +282,8 @@ def _build_row(file: Judged, held_out: bool | None) -> bytes:
         "bytes": file.size,
         "lines": file.lines,
         "decision": "rejected" if held_out is None else "holdout" if held_out else "train",
-        "reason": file.reason or (INCLUDED if file.overrode else ""),
-        "detail": file.detail,
+        "reason": reason,
+        "detail": detail,
     }
     return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 

@@ -32,7 +32,8 @@ REASONS: tuple[str, ...] = ("", *get_args(Reason))
 
 INCLUDED = "Included"
 """Stands as the reason of an accepted file that `files.include` brought back."""
-
+HELD_OUT = "HeldOut"
+"""Stands as the reason of any other file that is held out."""
 
 UNSETTLED = "?"
 """Stands as the stamp of a file whose next change might not show."""
@@ -81,7 +82,7 @@ class Judged:
     """Whether `files.include` brought it back; `detail` says from what."""
     wanted: bool = False
     """Whether `files.include` matches, so that a rule over all files can't reject it either."""
-    held_out: bool = False
-    """Whether `holdout.paths` matches, or its source is for evaluation."""
+    held_out: str = ""
+    """What asks to hold it out, `holdout.paths` or its source; empty when nothing does."""
     selected: bool = False
     """Whether `files.types` lets its type through."""

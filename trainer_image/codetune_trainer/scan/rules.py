@@ -119,7 +119,7 @@ class Judge:
             digests=digest_text(data),
             overrode=bool(verdicts),
             wanted=include is not None,
-            held_out=origin.held_out or lists.held_out.find(found.path) is not None,
+            held_out=self._ask_held_out(origin, lists.held_out, found.path),
             selected=file.selected,
         )
         return judged, text
@@ -144,6 +144,12 @@ class Judge:
         if is_blank(content):
             return "Empty", "nothing but white space" if content else ""
         return None
+
+    def _ask_held_out(self, origin: Origin, patterns: Patterns, path: str) -> str:
+        if origin.held_out:
+            return f"source {origin.name} is for evaluation only"
+        pattern = patterns.find(path)
+        return "" if pattern is None else f"holdout.paths has {pattern!r}"
 
     def _describe(self, file: "_File", overruled: list[Verdict], include: str | None) -> str:
         """Every rule that `include` overrode, and what was redacted: nobody has to guess what else came in."""

@@ -21,9 +21,9 @@ from codetune_api.project import FileCounts, SourceStatus
 
 from codetune_trainer.manifests import sync_folder, write_all
 from codetune_trainer.scan.deciding import Copies, Original, Sides
-from codetune_trainer.scan.judging import HELD_OUT_SPLIT, TRAIN_SPLIT
+from codetune_trainer.scan.judging import CHOSEN, HELD_OUT_SPLIT, TRAIN_SPLIT, join_details, strip_chosen
 from codetune_trainer.scan.ledger import LINE_HELD_OUT, ROW_HELD_OUT, Ledger
-from codetune_trainer.scan.records import INCLUDED, REASONS
+from codetune_trainer.scan.records import HELD_OUT, INCLUDED, REASONS
 from codetune_trainer.scan.summing import path_of
 
 FILES, REPORT, MANIFEST = "files.jsonl", "report.jsonl", "manifest.json"
@@ -156,6 +156,13 @@ def _revise(row: bytes, index: int, ledger: Ledger, copies: Copies, sides: Sides
             told |= _tell(original.reason, _describe(original, index, ledger), kept=not reason)
         elif seen is not None:
             told |= _tell("LowQuality", seen, kept=not reason)
+        elif sides.held_out[index] and told["reason"] != HELD_OUT:
+            told |= {
+                "reason": HELD_OUT,
+                "detail": join_details(_tell_decider(index, ledger, copies, sides), told["detail"]),
+            }
+        elif told["reason"] == HELD_OUT and not sides.held_out[index]:
+            told |= {"reason": "", "detail": strip_chosen(told["detail"])}
     return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
 
 
@@ -163,6 +170,15 @@ def _tell(reason: str, seen: str, *, kept: bool) -> dict[str, str]:
     if kept:
         return {"reason": INCLUDED, "detail": f"files.include has it, against {reason}: {seen}"}
     return {"reason": reason, "detail": seen}
+
+
+def _tell_decider(index: int, ledger: Ledger, copies: Copies, sides: Sides) -> str:
+    """Why a file is held out that nothing about itself asks for."""
+    other = sides.decided_by[index]
+    if other == index:
+        return f"{CHOSEN}, so that something is held out"
+    copied = "a copy of" if copies.units[other] == copies.units[index] else "like"
+    return f"{copied} {path_of(ledger, other)}, which is to be held out"
 
 
 def _describe(original: Original, index: int, ledger: Ledger) -> str:
