@@ -57,6 +57,11 @@ def checkpoint_folder(run: str, name: str) -> str:
     return f"{run}/checkpoints/{name}"
 
 
+def run_folder(checkpoint: str) -> str:
+    """The run's folder that a checkpoint's folder is in."""
+    return checkpoint.rsplit("/", 2)[0]
+
+
 def merged_folder(run: str, checkpoint: str) -> str:
     """The base model with a checkpoint's adapter merged into it, below the run's folder."""
     return f"{run}/merged/{checkpoint}"

@@ -208,7 +208,10 @@ def _train_embeddings(lora: LoraOverrides, shape: Shape, notes: list[str]) -> bo
     if lora.dora:
         raise InvalidParametersError(NO_DORA)
     if lora.train_embeddings is None and shape.train_embeddings:
-        notes.append("Embeddings are not trained: vLLM serves no adapter with trained embeddings.")
+        notes.append(
+            "Embeddings are not trained: vLLM serves no adapter that brings its own, and LoRA on them in some model "
+            "families only."
+        )
     return False
 
 

@@ -8,7 +8,12 @@ from codetune_api.model import ApiModel, rules
 
 Preset = Literal["Auto", "Smaller", "Standard", "Embeddings"]
 
-NO_EMBEDDINGS = "lora.trainEmbeddings is true, but vLLM serves no adapter with trained embeddings: remove it"
+# vLLM 0.32 refuses `modules_to_save` of language models. LoRA on embeddings and head it takes where a model's class
+# lists them (`embedding_modules`): Llama, Mixtral, Qwen3, Granite …, but not Qwen2 (Qwen2.5-Coder), Gemma or Mistral.
+NO_EMBEDDINGS = (
+    "lora.trainEmbeddings is true, but vLLM serves no adapter that brings embeddings of its own, and LoRA on them in "
+    "some model families only: remove it"
+)
 NO_DORA = "lora.dora is true, but vLLM serves no DoRA adapter: remove it, or set lora.rsLora"
 NO_QUANTIZATION_ON_CPU = "lora.quantization is Nf4, which needs a GPU: set resources.gpus, or remove it"
 NO_QUANTIZED_SHARDING = (

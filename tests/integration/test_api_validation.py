@@ -96,7 +96,7 @@ SOURCE = PROJECT["spec"]["sources"][0]
             for name, path in (("absolute", "/etc"), ("above", "../other"), ("above-inside", "a/../../other"))
         ),
         pytest.param(
-            ["spec.lora", "vLLM serves no adapter with trained embeddings"],
+            ["spec.lora", "vLLM serves no adapter that brings embeddings of its own"],
             change(FINETUNE, lora={"trainEmbeddings": True}),
             id="embeddings-that-vllm-does-not-serve",
         ),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from codetune_trainer.train.kernels import attention
+from codetune_trainer.train.kernels import attention, lora
 from codetune_trainer.train.kernels.attention import DocumentAttention
 from codetune_trainer.train.kernels.gating import GatedProduct
 from codetune_trainer.train.kernels.lora import LoraProduct
@@ -79,6 +79,31 @@ def test_lora_drops_each_element_with_the_same_probability_and_by_itself(dropout
     assert torch.allclose(gone[:10_000].mean(0), gone[10_000:].mean(0), atol=0.025)  # from the first to the last
     assert (gone[:, 1:] * gone[:, :-1]).mean().item() == pytest.approx(dropout**2, abs=0.005)
     assert (gone[1:] * gone[:-1]).mean().item() == pytest.approx(dropout**2, abs=0.005)
+
+
+@pytest.fixture
+def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a mask, however rare."""
+    monkeypatch.setattr(lora, "RARE", 0.0)
+
+
+@pytest.mark.usefixtures("_as_on_a_gpu")
+@pytest.mark.parametrize("dropout", [0.01, 0.1])
+def test_lora_drops_by_a_mask_what_is_rare_too(dropout: float) -> None:
+    ones = torch.ones(20_000, 8, dtype=torch.float64)
+    choice = lora._choose(ones, dropout)
+    assert (choice.dtype, choice.shape) == (torch.bool, ones.shape)
+    found = lora._drop(ones, choice, dropout)
+    assert torch.equal(found != 0, choice)
+    assert torch.allclose(found[choice], torch.tensor(1 / (1 - dropout)).double())
+    assert found.mean().item() == pytest.approx(1, abs=0.005)  # the mean stays
+    assert torch.allclose((found == 0).double().mean(0), torch.full((8,), dropout).double(), atol=0.01)
+
+
+@pytest.mark.usefixtures("_as_on_a_gpu")
+@pytest.mark.parametrize("dropout", [0.1])
+def test_lora_with_a_mask_has_the_gradients_of_what_was_dropped(dropout: float) -> None:
+    test_lora_drops_for_the_adapter_only_and_the_same_forwards_and_backwards(dropout)
 
 
 @pytest.mark.parametrize("size", [1, 2, 40])

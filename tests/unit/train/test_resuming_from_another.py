@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,8 @@ from codetune_api.contracts import CheckpointManifest, StartAdapter, TrainConfig
 from codetune_api.finetune import LoraOverrides
 from codetune_api.protocol import StageEvent
 from codetune_trainer.errors import IncompatibleCheckpoint, InvalidParameters
-from codetune_trainer.train import starting
+from codetune_trainer.train import heritage, starting
+from codetune_trainer.train.documents import digest_text
 from safetensors.torch import load_file
 
 if TYPE_CHECKING:
@@ -169,6 +171,91 @@ def test_a_checkpoint_that_is_not_the_one_that_was_meant_is_refused(first: "Stor
     with pytest.raises(IncompatibleCheckpoint, match="not those that its digest"):
         second(first, start)
     assert [path.name for path in (first.root / SECOND).iterdir()] == []
+
+
+def _texts(folder: Path, split: str) -> list[str]:
+    rows = [json.loads(line) for line in (folder / "files.jsonl").read_text().splitlines()]
+    return [row["text"] for row in rows if row["split"] == split]
+
+
+def _hold_out(store: "Store", *texts: str) -> dict[str, str]:
+    """A dataset with other files to train on."""
+    return store.add_dataset("other", ["def other():\n    return 0\n" * 20], texts)
+
+
+def _left_out(count: int, files: int) -> str:
+    return (
+        f"{count} of {files} held-out files are left out of the evaluation: the adapter that the run begins with was "
+        "trained on them."
+    )
+
+
+def test_held_out_files_that_the_adapter_was_trained_on_do_not_judge(first: "Store", code: Any) -> None:
+    seen = _texts(first.root / "dataset", "train")[:2]
+    # White space at the ends of lines makes no other text.
+    dataset = _hold_out(first, seen[0].replace(":\n", ":  \n"), seen[1], code("fresh", 8))
+    first.train(second(first, start_from(first), training=STILL, **dataset))
+    assert first.evaluation.files == 1
+    assert first.evaluation.message.endswith(_left_out(2, 3))
+    assert _left_out(2, 3) in first.result.parameters.notes
+
+
+def test_without_any_other_held_out_file_nothing_is_judged(first: "Store") -> None:
+    dataset = _hold_out(first, *_texts(first.root / "dataset", "train")[:2])
+    first.train(second(first, start_from(first), training=STILL, **dataset))
+    assert first.result.evaluation is None
+    assert _left_out(2, 2) in first.result.parameters.notes
+
+
+def test_what_was_trained_on_is_inherited_along_a_chain(first: "Store", code: Any) -> None:
+    seen = _texts(first.root / "dataset", "train")[0]
+    first.train(second(first, start_from(first), training=STILL, **first.add_dataset("between", [code("between", 20)])))
+    name = first.result.best_checkpoint
+    manifest = CheckpointManifest.model_validate_json(
+        (first.root / SECOND / "checkpoints" / name / "MANIFEST.json").read_bytes()
+    )
+    start = StartAdapter(
+        fine_tune="second", checkpoint=name, path=f"{SECOND}/checkpoints/{name}", digest=manifest.digest()
+    )
+    dataset = _hold_out(first, seen, code("between", 20), code("fresh", 8))
+    config = first.config("team/third", start=start, lora=LoraOverrides(), training=STILL, **dataset)
+    (first.root / "team/third").mkdir()
+    starting.bring(config, first.root, first.root / "team/third")
+    first.train(config)
+    assert first.evaluation.files == 1
+    assert _left_out(2, 3) in first.result.parameters.notes
+
+
+def test_files_that_nobody_was_trained_on_are_all_judged_without_a_word(first: "Store") -> None:
+    first.train(second(first, start_from(first), training=STILL))
+    assert first.evaluation.files == 2
+    assert "begins with" not in first.evaluation.message
+    assert [note for note in first.result.parameters.notes if "trained on" in note] == []
+
+
+UNKNOWN = "What the adapter that the run begins with was trained on is not all known"
+
+
+@pytest.mark.parametrize("damage", [None, "", "codetune trained texts 1\n0123\n1\n", "codetune trained texts 1\n5\n"])
+def test_a_list_that_is_missing_or_damaged_is_told_also_along_a_chain(first: "Store", damage: str | None) -> None:
+    start, path = start_from(first), first.root / FIRST / "trained.txt"
+    path.unlink()
+    if damage is not None:
+        path.write_text(damage)
+    first.train(second(first, start, training=STILL))
+    assert first.evaluation.files == 2
+    assert UNKNOWN in first.evaluation.message
+    assert any(note.startswith(UNKNOWN) for note in first.result.parameters.notes)
+    assert not heritage.read(first.root / SECOND / "trained.txt").is_whole
+
+
+def test_the_list_is_beside_the_checkpoints_and_holds_no_text(first: "Store") -> None:
+    folder = first.root / FIRST
+    texts = _texts(first.root / "dataset", "train")
+    found = heritage.read(folder / "trained.txt")
+    assert found == heritage.Trained(frozenset(map(digest_text, texts)))
+    assert len((folder / "trained.txt").read_bytes()) < 100 + 65 * len(texts)
+    assert not list((folder / "checkpoints").rglob("trained.txt"))
 
 
 def test_a_path_outside_the_store_is_refused(first: "Store") -> None:

@@ -189,6 +189,10 @@ def test_a_run_starts_from_the_adapter_of_another_one_in_the_bucket(pods: Pods, 
     pods.bucket.remove([remote.path for remote in pods.bucket.list(OUTPUT)])
     pods.run(other)
     assert pods.status == 0, "the other run may go: this one has taken the adapter over"
+    listed = pods.bucket.look("team/finetunes/other/2/trained.txt")
+    assert listed is not None
+    head = pods.bucket.read(listed.path, 0, listed.bytes).splitlines()[0]
+    assert head == b"codetune trained texts 1", "with the whole list of what it was trained on"
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from codetune_api.artifacts import ADAPTER_FILES, MANIFEST, checkpoint_folder
+from codetune_api.artifacts import ADAPTER_FILES, MANIFEST, checkpoint_folder, run_folder
 from codetune_api.contracts import TrainConfig
 from codetune_bucket.errors import ObjectDamaged
 from codetune_bucket.mirroring import Mirror
 
-from codetune_trainer.train.names import ANSWERS, BASELINE, LOG, METRICS, RECOVERY, START
+from codetune_trainer.train.names import ANSWERS, BASELINE, LOG, METRICS, RECOVERY, START, TRAINED
 
 _KNOWN = (RECOVERY, BASELINE, ANSWERS, METRICS, LOG)
 """What an attempt has to know of those before it, or goes on with."""
@@ -45,6 +45,8 @@ def _bring_start(config: TrainConfig, mirror: Mirror) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         for name in (MANIFEST, *ADAPTER_FILES):
             mirror.pull_file(f"{config.start.path}/{name}")
+        with _tolerating(TRAINED):
+            mirror.pull_file(f"{run_folder(config.start.path)}/{TRAINED}")
 
 
 @contextmanager

@@ -87,7 +87,8 @@ def _evaluate(run: Run, base: Baseline | None, best: str) -> Evaluation | None:
     if run.group.leads:
         baselines.save_answers(run.folder, {"base": asdict(base.scored), "tuned": asdict(tuned)})
         storing.keep(run, ANSWERS)
-    return compare(base.scored, tuned, selection_files=0 if samples.are_one else samples.choosing.files)
+    others = 0 if samples.are_one else samples.choosing.files
+    return compare(base.scored, tuned, selection_files=others, provenance=run.provenance)
 
 
 def _score(run: Run, held_out: HeldOut, loss: float) -> Scored:

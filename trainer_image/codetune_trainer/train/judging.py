@@ -34,13 +34,14 @@ class Scored:
     middles: list[Mark]
 
 
-def compare(base: Scored, tuned: Scored, *, selection_files: int = 0) -> Evaluation:
+def compare(base: Scored, tuned: Scored, *, selection_files: int = 0, provenance: str = "") -> Evaluation:
     """Both scores, how sure their difference is, and a sentence that says so.
 
     Args:
         base: What the base model scored.
         tuned: What the best checkpoint scored.
         selection_files: How many other files it was chosen by; 0: by these.
+        provenance: What has to be said of files that the adapter has seen before; ends the sentence.
     """
     scores = _summarize(base), _summarize(tuned)
     improvement = (base.loss - tuned.loss) / base.loss if base.loss else 0.0
@@ -61,7 +62,7 @@ def compare(base: Scored, tuned: Scored, *, selection_files: int = 0) -> Evaluat
         lines=len(base.lines),
         infills=len(base.middles),
     )
-    return found.model_copy(update={"message": say(found)})
+    return found.model_copy(update={"message": f"{say(found)} {provenance}".strip()})
 
 
 def say(found: Evaluation) -> str:

@@ -19,7 +19,7 @@ from codetune_trainer.architectures import load_model_config
 from codetune_trainer.config import inside, load_places
 from codetune_trainer.errors import EXIT_STOPPED, InvalidParameters, ModelNotFound
 from codetune_trainer.reporting import Reporter, Silence
-from codetune_trainer.train import evaluating, machine, modelling, starting, storing
+from codetune_trainer.train import evaluating, heritage, machine, modelling, starting, storing
 from codetune_trainer.train.concluding import conclude, score_base
 from codetune_trainer.train.documents import find_origin, load_dataset
 from codetune_trainer.train.encoding import Encoder, build_encoder
@@ -119,12 +119,13 @@ def set_up(
     config = starting.take_over(config, folder)
     encoder = build_encoder(modelling.load_tokenizer(model_folder, config.base_model))
     reporter.stage("Tokenizing")
-    files = load_dataset(dataset, config.dataset_revision)
+    before = heritage.find(config, folder)
+    files, provenance = heritage.leave_out(load_dataset(dataset, config.dataset_revision), before)
     with group.leader_first():
         found = tokenize([file.text for file in files.train], encoder, dataset, config.dataset_revision)
     plain = [[*tokens, encoder.end] for tokens in found]
     stop.check()
-    parameters = _resolve(config, encoder, model_config, [len(tokens) for tokens in plain], device, group)
+    parameters = _resolve(config, encoder, model_config, [len(tokens) for tokens in plain], device, group, provenance)
     corpus = _build_corpus(files.train, plain, encoder, parameters, model_config)
     samples = _prepare(files.holdout, encoder, corpus, parameters, config)
     if group.leads:
@@ -136,6 +137,7 @@ def set_up(
             uri=uri,
             sources=files.sources,
         )
+        heritage.keep(config, folder, heritage.list_texts(corpus.texts, before), mirror)
         _announce(config, parameters, found_data, reporter, folder)
     torch.manual_seed(parameters.seed)
     place = torch.device("cpu") if parameters.sharded else device
@@ -156,7 +158,7 @@ def set_up(
     run = Run(
         config, parameters, encoder, model, optimizer, corpus, samples, folder, reporter, stop, micro_batch, group
     )  # fmt: skip
-    run.mirror = mirror
+    run.mirror, run.provenance = mirror, provenance
     return run
 
 
@@ -191,7 +193,13 @@ def _prepare(
 
 
 def _resolve(
-    config: TrainConfig, encoder: Encoder, model: Any, sizes: Sequence[int], device: torch.device, group: Group
+    config: TrainConfig,
+    encoder: Encoder,
+    model: Any,
+    sizes: Sequence[int],
+    device: torch.device,
+    group: Group,
+    provenance: str,
 ) -> Parameters:
     """The parameters of a run on documents of so many tokens. Raises: InvalidParameters."""
     fim, targets = find_fim_tokens(encoder.tokenizer), choose_targets(model, config.base_model)
@@ -205,7 +213,7 @@ def _resolve(
         max_positions=getattr(model.get_text_config(), "max_position_embeddings", None) or 2**31,
         linear_modules=targets.modules,
         experts=count_experts(model),
-        notes=[*targets.notes, *starting.describe_start(config)],
+        notes=[*targets.notes, *starting.describe_start(config), *filter(None, [provenance])],
         processes=group.size,
         weights=modelling.count_weights(model) if group.size > 1 else 0,
         free_bytes=None if free is None else -group.agree(-free),

@@ -46,6 +46,8 @@ class Run:
     """The processes that share the batches."""
     mirror: Mirror = field(default_factory=lambda: Mirror(Path()))
     """The bucket behind the store, where there is one."""
+    provenance: str = ""
+    """What has to be said of held-out files that the adapter has seen before this run."""
     recovery: Recovery = field(default_factory=Recovery)
     """What earlier attempts have taught."""
     state: State = field(default_factory=State)

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from codetune_api.artifacts import ADAPTER_FILES, MANIFEST
+from codetune_api.artifacts import ADAPTER_FILES, MANIFEST, run_folder
 from codetune_api.contracts import CheckpointManifest, StartAdapter, TrainConfig
 from codetune_api.finetune import LoraOverrides
 from pydantic import ValidationError
@@ -19,7 +19,7 @@ from codetune_trainer.config import inside
 from codetune_trainer.errors import IncompatibleCheckpoint
 from codetune_trainer.manifests import is_intact, sync_folder
 from codetune_trainer.train import checkpoints
-from codetune_trainer.train.names import START
+from codetune_trainer.train.names import START, TRAINED
 from codetune_trainer.train.running import Run
 
 _ADAPTER_CONFIG, _ = ADAPTER_FILES
@@ -42,6 +42,9 @@ def bring(config: TrainConfig, store: Path, folder: Path) -> None:
         if manifest.digest() != start.digest or not is_intact(beside, manifest.adapter):
             text = f"The files of {_name(start)} are not those that its digest {start.digest} stands for."
             raise IncompatibleCheckpoint(text, _CURE)
+        seen = inside(store, run_folder(start.path), "start.path") / TRAINED
+        if seen.is_file():  # older runs have none
+            shutil.copyfile(seen, beside / TRAINED)
         sync_folder(beside)
         _settle(beside, folder / START)
     finally:
