@@ -68,6 +68,20 @@ SECRETS = [
     pytest.param(fill("pypi-AgEIcHlwaS5vcmc"), id="pypi"),
     pytest.param(fill("SG.", "a" * 22, "."), id="sendgrid"),
     pytest.param(fill("AccountKey="), id="azure"),
+    pytest.param(fill("eyJ"), id="web-tokens-begun"),
+    pytest.param(fill("eyJ-", "a" * 2000), id="web-tokens-of-one-part"),
+    pytest.param(fill("eyJhbGciOiAxfQ."), id="web-tokens-of-heads"),
+    pytest.param(fill(" eyJhbGciOiAxfQ.", "a" * 9000), id="web-tokens-too-long"),
+    pytest.param(fill("eyJ" + "W1tb" * 500, ".aaaaaaaa.", "a" * 20, " "), id="web-tokens-of-brackets"),
+    pytest.param(fill("://"), id="urls-without-host"),
+    pytest.param(fill("://a:"), id="urls-begun"),
+    pytest.param(fill("://", "a" * 64, ":", "b1" * 64), id="urls-without-end"),
+    pytest.param(fill("://a:q8Zr2Lk9@b "), id="urls-with-passwords"),
+    pytest.param(fill("export token=q8Zr2Lk9Tw5Xv1Bn"), id="exports-in-a-row"),
+    pytest.param("ENV " + fill("token=q8Zr2Lk9Tw5Xv1Bn "), id="one-instruction"),
+    pytest.param("ENV " + fill("\\\n", "a=\\\\ token=q8Zr2Lk9Tw5Xv1Bn "), id="instructions-of-lines"),
+    pytest.param(fill("ENV ", " " * 150, "token q8Zr2Lk9Tw5Xv1Bn"), id="blanks-within-an-instruction"),
+    pytest.param(fill("token: ", "a" * 60), id="types-without-value"),
 ]
 
 
