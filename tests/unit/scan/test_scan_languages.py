@@ -148,6 +148,12 @@ def test_types_select_by_language_or_extension(expected: bool, types: list[str])
     assert is_selected("Python", "a.py", types) is expected
 
 
+@pytest.mark.parametrize("name", ["a.strange", "A.STRANGE", "a.Strange"])
+@pytest.mark.parametrize("asked", [".strange", ".STRANGE", "*.Strange"])
+def test_an_extension_selects_whatever_case_it_or_the_file_has(name: str, asked: str) -> None:
+    assert is_selected("Unknown", name, [asked])
+
+
 def test_known_languages_have_linguists_names() -> None:
     known = set(known_languages().values())
     assert {"Python", "C++", "C#", "TypeScript", "Objective-C", "Shell", "Visual Basic .NET", "MATLAB"} <= known

@@ -162,12 +162,13 @@ def check_types(types: list[str]) -> None:
 
 
 def is_selected(language: str, name: str, types: list[str]) -> bool:
-    """Whether `files.types` lets a file through; an empty list lets every programming language through."""
+    """Whether `files.types`, in whatever case, lets a file through; an empty list lets every programming language."""
     if not types:
         return is_programming(language)
+    language, name = language.lower(), name.lower()
     return any(
-        asked.lower() == language.lower() or (asked.startswith((".", "*.")) and name.endswith(asked.lstrip("*")))
-        for asked in types
+        asked == language or (asked.startswith((".", "*.")) and name.endswith(asked.lstrip("*")))
+        for asked in map(str.lower, types)
     )
 
 
