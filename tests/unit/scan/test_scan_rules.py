@@ -162,6 +162,18 @@ def test_include_can_not_bring_back_what_has_no_content(scan_one: "Scan", reason
     assert scan_one({**KEEP, name: content}, files={"include": ["*"]}).verdicts()[name] == reason
 
 
+def test_a_file_that_include_names_is_too_large_by_the_limit_that_holds_for_it(workshop: Any) -> None:
+    folder = workshop.volume("disk", KEEP)
+    for name in ("big.py", "named.py"):
+        with (folder / name).open("wb") as file:
+            file.truncate(64 * 2**20 + 1)
+    report = workshop.scan(workshop.from_volume("disk"), files={"include": ["named.py"]}).report
+    assert {path: row["detail"] for path, row in report.items() if row["reason"] == "TooLarge"} == {
+        "disk/big.py": "67108865 bytes, more than 524288",
+        "disk/named.py": "67108865 bytes, more than 67108864",
+    }
+
+
 def test_include_does_not_mark_files_that_no_rule_rejected(scan_one: "Scan") -> None:
     row = scan_one(KEEP, files={"include": ["*.py"]}).report["disk/keep.py"]
     assert (row["decision"], row["reason"], row["detail"]) == ("train", "", "")

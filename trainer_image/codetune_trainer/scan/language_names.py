@@ -107,6 +107,36 @@ MORE_PATTERNS = {
     "Jenkinsfile": "Groovy",
     "Containerfile": "Dockerfile",
     "*.dockerfile": "Dockerfile",
+    "*.containerfile": "Dockerfile",
+    "Dockerfile.*": "Dockerfile",
+    "Containerfile.*": "Dockerfile",
+    "*.dockerignore": "Ignore List",
+    "*.apex": "Apex",
+    "*.cairo": "Cairo",
+    "*.cls": "Apex",
+    "*.comp": "GLSL",
+    "*.cshtml": "HTML+Razor",
+    "*.cue": "CUE",
+    "*.dhall": "Dhall",
+    "*.ejs": "EJS",
+    "*.erb": "HTML+ERB",
+    "*.fbs": "FlatBuffers",
+    "*.g4": "ANTLR",
+    "*.glsl": "GLSL",
+    "*.js.erb": "JavaScript+ERB",
+    "*.l": "Lex",
+    "*.lex": "Lex",
+    "*.move": "Move",
+    "*.p4": "P4",
+    "*.pde": "Processing",
+    "*.pegjs": "PEG.js",
+    "*.prisma": "Prisma",
+    "*.razor": "HTML+Razor",
+    "*.shader": "ShaderLab",
+    "*.trigger": "Apex",
+    "*.usf": "HLSL",
+    "*.ush": "HLSL",
+    "*.y": "Yacc",
     "*.mdx": "MDX",
     "*.code-workspace": "JSON",
     "*.storyboard": "XML",
@@ -209,13 +239,15 @@ INTERPRETERS = {
 
 _NOT_PROGRAMMING = """
     ABNF|ADL|ASCII Armor|ASN.1|ApacheConf|BIBTEX|BNF|BST|Bash Session|BibTeX|CDDL|CSS|CSS+Django/Jinja|CSS+UL4
-    CSS+mozpreproc|CSV|Caddyfile|DTD|Darcs Patch|Debian Control file|Debian Sourcelist|Debian Sources file
-    Desktop file|Diff|Dylan session|DylanLID|E-mail|EBNF|EditorConfig|Erlang erl session|GAP session|Genshi
+    CSS+mozpreproc|CSV|Caddyfile|Cue Sheet|DTD|Darcs Patch|Debian Control file|Debian Sourcelist|Debian Sources file
+    Desktop file|Diff|Dylan session|DylanLID|E-mail|EBNF|EJS|EditorConfig|Erlang erl session|FlatBuffers
+    GAP session|Genshi
     Gettext Catalog|Git Attributes|Git Config|Go Checksums|Go Module|Graphviz|Groff|HTML|HTML + Angular2
-    HTML+Django/Jinja|HTML+Handlebars|HTML+Twig|HTML+UL4|Haml|Hxml|INI|IRC logs|Ignore List|Isabelle|JSON|JSON-LD|JSON5
+    HTML+Django/Jinja|HTML+ERB|HTML+Handlebars|HTML+Razor|HTML+Twig|HTML+UL4
+    Haml|Hxml|INI|IRC logs|Ignore List|Isabelle|JSON|JSON-LD|JSON5
     Java Properties|Jupyter Notebook|Kernel log|LDAP configuration file|LDIF|Less|Lighttpd configuration file
     Liquid|Lock File|MDX|Markdown|NCL|NestedText|Nginx configuration file|Org Mode|PEG|PacmanConf|PkgConfig
-    PostgreSQL EXPLAIN dialect|Procfile|Pug|PyPy Log|Python 2.x Traceback|Python Traceback|RConsole|Rd|RHTML
+    PostgreSQL EXPLAIN dialect|Prisma|Procfile|Pug|PyPy Log|Python 2.x Traceback|Python Traceback|RConsole|Rd|RHTML
     Relax-NG Compact|SCSS|SVG|Sass|Slim|SmartGameFormat|Smarty|SNBT|SquidConf|Srcinfo|Systemd|TAP|TOML|TSV|TeX
     Termcap|Terminfo|Text|Todotxt|Turtle|UL4|USD|WDiff|World of Warcraft TOC|XML|XML+Django/Jinja|XML+UL4
     XUL+mozpreproc|Xorg|YAML|YAML+Jinja|Zone|c-objdump|cpp-objdump|d-objdump|g-code|objdump|objdump-nasm

@@ -6,6 +6,7 @@ GitHub Linguist's.
 
 import difflib
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -26,6 +27,7 @@ from codetune_trainer.scan.language_names import (
 _SHEBANG = re.compile(rb"#!\s*(?:\S*/)?(?:env\s+(?:-\S+\s+)*)?(?:\S*/)?([A-Za-z-]+)")
 _SHEBANG_BYTES = 256
 """What Linux reads of a `#!` line."""
+_SHEBANG_STARTS = (b"#!", BOM_UTF8 + b"#!")
 _LOOK_BYTES = 64 * 1024
 _PLAIN_ENDING = re.compile(r"\*(\.[^*?\[\]]+)")
 
@@ -42,6 +44,7 @@ _CPP = _rule(
     r"|#\s*include\s*<(algorithm|array|atomic|cstddef|cstdint|cstdio|cstdlib|cstring|functional|iostream|map|memory|"
     r"mutex|optional|set|string|string_view|tuple|type_traits|unordered_map|utility|variant|vector)>)"
 )
+_GLSL = _rule(r"^\s*(#version|uniform\b|precision\b|void main\()")
 _STD = _rule(r"std::(?<!\wstd::)")
 _BY_CONTENT: Mapping[str, tuple[tuple[re.Pattern[bytes], str], ...]] = {
     "*.h": ((_OBJECTIVE_C, "Objective-C"), (_STD, "C++"), (_CPP, "C++")),
@@ -51,7 +54,22 @@ _BY_CONTENT: Mapping[str, tuple[tuple[re.Pattern[bytes], str], ...]] = {
     "*.pro": ((_rule(r"(?i)^\s*(pro|function)\s+\w+\s*,"), "IDL"), (_rule(r"^\s*(TEMPLATE|QT|SOURCES)\b"), "QMake")),
     "*.ts": ((_rule(r"\A\s*(<\?xml|<!DOCTYPE TS|<TS\b)"), "XML"),),
     "*.v": ((_rule(r"^\s*(Proof\.|Qed\.|(From .* )?Require (Import|Export)|Theorem|Lemma|Inductive)"), "Rocq Prover"),),
-    "*.fs": ((_rule(r"^\s*(#version|uniform\b|precision\b|void main\()"), "GLSL"), (_rule(r"^: \S+"), "Forth")),
+    "*.fs": ((_GLSL, "GLSL"), (_rule(r"^: \S+"), "Forth")),
+    "*.shader": ((_GLSL, "GLSL"),),
+    "*.trigger": ((_rule(r"\A\s*#!"), "Shell"),),
+    "*.cue": ((_rule(r"^\s*(FILE|PERFORMER|REM|TITLE|TRACK) "), "Cue Sheet"),),
+    "*.l": (
+        (_rule(r"\(def(un|macro)\s"), "Common Lisp"),
+        (_rule(r"^%[%{]"), "Lex"),
+        (_rule(r"^\.[A-Za-z]{2}\s"), "Groff"),
+        (_rule(r"^\((de|class|rel|code|data|must)\s"), "PicoLisp"),
+    ),
+    "*.cls": (
+        (_rule(r"^ *VERSION [0-9]\.[0-9] CLASS"), "VBA"),
+        (_rule(r"^\s*\\(NeedsTeXFormat|ProvidesClass)\{"), "TeX"),
+        (_rule(r"^Class\s"), "ObjectScript"),
+        (_rule(r"(?i)^\s*(end\s+(class|interface)\.|(class|interface)\s+[a-z_][a-z0-9_#$%&-]*:)"), "OpenEdge ABL"),
+    ),
 }
 """Endings that languages share: the first rule found in the content decides, else the pattern's own language."""
 
@@ -121,9 +139,9 @@ def language_of(name: str, content: bytes) -> str:
         for rule, other in _BY_CONTENT[pattern]:
             if rule.search(head):
                 return other
-    if language != UNKNOWN or not content.startswith(b"#!"):
+    if language != UNKNOWN or not content.startswith(_SHEBANG_STARTS):
         return language
-    return _by_interpreter(content[:_SHEBANG_BYTES])
+    return _by_interpreter(content[: len(BOM_UTF8) + _SHEBANG_BYTES].removeprefix(BOM_UTF8))
 
 
 def is_programming(language: str) -> bool:
@@ -144,12 +162,13 @@ def check_types(types: list[str]) -> None:
 
 
 def is_selected(language: str, name: str, types: list[str]) -> bool:
-    """Whether `files.types` lets a file through; an empty list lets every programming language through."""
+    """Whether `files.types`, in whatever case, lets a file through; an empty list lets every programming language."""
     if not types:
         return is_programming(language)
+    language, name = language.lower(), name.lower()
     return any(
-        asked.lower() == language.lower() or (asked.startswith((".", "*.")) and name.endswith(asked.lstrip("*")))
-        for asked in types
+        asked == language or (asked.startswith((".", "*.")) and name.endswith(asked.lstrip("*")))
+        for asked in map(str.lower, types)
     )
 
 

@@ -138,7 +138,8 @@ class Judge:
         if found.obstacle:
             return "Unreadable", found.obstacle
         if content is None:
-            return "TooLarge", f"{found.size} bytes, more than {min(READ_LIMIT_BYTES, self._files.max_bytes)}"
+            limit = self._files.max_bytes if lists.include.find(found.path) is None else READ_LIMIT_BYTES
+            return "TooLarge", f"{found.size} bytes, more than {limit}"
         if len(content) <= _LFS_POINTER_BYTES and content.startswith(_LFS_POINTER):
             return "Unreadable", "a Git LFS pointer, not the file itself"
         if is_blank(content):
