@@ -244,7 +244,7 @@ def test_paths_are_taken_as_the_report_shows_them(workshop: Any, kind: str) -> N
         "code/a_pb2.py": "Included",
         "code/big.py": "Included",
         "code/no.py": "Excluded",
-        "code/tests/t.py": "holdout",
+        "code/tests/t.py": "HeldOut",
         "other/big.py": "TooLarge",
         "other/no.py": "train",
         "other/tests/t.py": "train",

@@ -45,7 +45,7 @@ def member(name: bytes, data: bytes = b"", kind: bytes = b"0", **fields: Any) ->
 
 def tar(*members: bytes) -> bytes:
     """A tar of entries, with a good one before and behind them."""
-    return member(b"a.py", CODE) + b"".join(members) + member(b"z.py", CODE + b"\n") + ZEROS
+    return member(b"a.py", CODE) + b"".join(members) + member(b"z.py", CODE + b"z = 1\n") + ZEROS
 
 
 def pax(**records: bytes) -> bytes:
