@@ -153,7 +153,8 @@ class Worker:
         self._spill.close()
 
     def _contents(self, source_index: int, batch: Sequence[Found]) -> Iterator[bytes | str | None]:
-        wants = [self._judge.wants_content(found) for found in batch]
+        source = self.task.origins[source_index].name
+        wants = [self._judge.wants_content(source, found) for found in batch]
         wanted = [found for found, wants_it in zip(batch, wants, strict=True) if wants_it]
         contents = self.read(source_index, wanted)
         for wants_it in wants:

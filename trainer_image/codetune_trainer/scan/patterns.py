@@ -62,11 +62,6 @@ class Patterns:
         named = any(match[2] == name for match in map(_WITH_SOURCE.fullmatch, self._lines) if match)
         return Patterns(self._lines, self._field, name) if named else self
 
-    def of_some_source(self, *, taken_back: bool) -> "Patterns":
-        """What those that may begin with a source's name take (or take back) there, whatever its name is."""
-        matches = filter(None, map(_WITH_SOURCE.fullmatch, self._lines))
-        return Patterns([f"/{match[3]}" for match in matches if bool(match[1]) == taken_back], self._field)
-
     def find(self, path: str) -> str | None:
         """The pattern that decides that `path` belongs to the list; None when none does."""
         if not self._taking:

@@ -66,26 +66,14 @@ class Judge:
             Patterns(holdout.paths, "holdout.paths"),
         )
         self._lists_by_source: dict[str, _Lists] = {}
-        self._included_somewhere = self._lists.include.of_some_source(taken_back=False)
-        self._kept_somewhere = self._lists.exclude.of_some_source(taken_back=True)
         self._allowed = frozenset(map(base_name, files.licenses.allow))
 
-    def wants_content(self, found: Found, source: str | None = None) -> bool:
-        """Whether judging a file takes reading it.
-
-        Args:
-            found: The file.
-            source: Name of its source; None where that isn't known: then whether it would in any.
-        """
-        lists = self._lists if source is None else self._lists_of(source)
-        path, size = found.path, found.size
-        if found.obstacle or size > READ_LIMIT_BYTES:
+    def wants_content(self, source: str, found: Found) -> bool:
+        """Whether judging a file of the source of this name takes reading it."""
+        lists = self._lists_of(source)
+        if found.obstacle or found.size > READ_LIMIT_BYTES or lists.exclude.find(found.path) is not None:
             return False
-        if lists.exclude.find(path) is not None and (source is not None or self._kept_somewhere.find(path) is None):
-            return False
-        if size <= self._files.max_bytes or lists.include.find(path) is not None:
-            return True
-        return source is None and self._included_somewhere.find(path) is not None
+        return found.size <= self._files.max_bytes or lists.include.find(found.path) is not None
 
     def judge(self, origin: Origin, found: Found, content: bytes | None) -> tuple[Judged, str]:
         """The verdict on a file, and its text when it is accepted so far.

@@ -4,6 +4,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from codetune_api.project import Source, VolumeSource
@@ -66,21 +67,23 @@ class Readable:
         return walk_folder(self.root) if self.kind == "volume" else self.list()
 
 
-def prepare(source: Source, cache: Path, places: Places, wants: Callable[[Found], bool], known: str = "") -> Readable:
+def prepare(
+    source: Source, cache: Path, places: Places, wants: Callable[[str, Found], bool], known: str = ""
+) -> Readable:
     """Fetch a source, or find it where it is mounted.
 
     Args:
         source: As in spec.
         cache: Folder in the store for what is fetched.
         places: The pod's folders.
-        wants: Whether a file of this path and size would be read.
+        wants: Whether a file of this path and size would be read, where it is in the source of that name.
         known: Commit or digest of the last scan, when nothing newer is asked for.
 
     Raises:
         SourceError: It can't be used.
     """
     if source.git is not None:
-        read = fetch_git(source, source.git, cache, places, wants, known)
+        read = fetch_git(source, source.git, cache, places, partial(wants, source.name), known)
         return Readable(
             source.name, "git", read.folder, read.commit, read.environment, read.tree, read.warning, read.reason
         )
@@ -112,7 +115,7 @@ def prepare_all(
     cache: Path,
     places: Places,
     announce: Callable[[str], None],
-    wants: Callable[[Found], bool],
+    wants: Callable[[str, Found], bool],
     known: Mapping[str, str],
 ) -> tuple[list[Readable], dict[str, SourceError]]:
     """Prepare every source; one to train on that fails does not stop the others.
@@ -122,7 +125,7 @@ def prepare_all(
         cache: Folder in the store for what is fetched.
         places: The pod's folders.
         announce: Gets one sentence for each source as its turn comes.
-        wants: Whether a file of this path and size would be read.
+        wants: Whether a file of this path and size would be read, where it is in the source of that name.
         known: Of sources that need not be fetched again: commit or digest of the last scan.
 
     Returns:
@@ -150,7 +153,7 @@ def prepare_all(
     return sorted(ready, key=lambda source: f"{source.name}/"), failed
 
 
-def _attempt(source: Source, cache: Path, places: Places, wants: Callable[[Found], bool], known: str) -> Readable:
+def _attempt(source: Source, cache: Path, places: Places, wants: Callable[[str, Found], bool], known: str) -> Readable:
     """As `prepare`; what nobody thought of is a fault of the source alone, but for what ails the whole pod."""
     try:
         return prepare(source, cache, places, wants, known)
