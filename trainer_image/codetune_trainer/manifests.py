@@ -1,6 +1,7 @@
 """Digests of files, and writing that is whole or not at all."""
 
 import os
+import uuid
 from collections.abc import Sequence
 from io import FileIO, RawIOBase
 from pathlib import Path
@@ -23,6 +24,13 @@ def is_intact(folder: Path, files: dict[str, FileEntry]) -> bool:
         return all(describe_file(folder / name) == entry for name, entry in files.items())
     except OSError:
         return False
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file in place of what is there, also where several processes do so at once. Raises: OSError."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
 
 
 def write_all(file: RawIOBase, data: bytes) -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from codetune_trainer.manifests import replace_text
 from codetune_trainer.train.answering import Mark
 from codetune_trainer.train.judging import Scored
 from codetune_trainer.train.names import ANSWERS, BASELINE
@@ -43,15 +44,9 @@ def save(folder: Path, digest: str, baseline: Baseline) -> None:
         "measuringSeconds": baseline.measuring_seconds,
         "answeringSeconds": baseline.answering_seconds,
     }
-    _write(folder / BASELINE, told)
+    replace_text(folder / BASELINE, json.dumps(told))
 
 
 def save_answers(folder: Path, told: dict[str, Any]) -> None:
     """Keep every mark that the evaluation is made of."""
-    _write(folder / ANSWERS, told)
-
-
-def _write(path: Path, told: dict[str, Any]) -> None:
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(told), encoding="utf-8")
-    beside.replace(path)
+    replace_text(folder / ANSWERS, json.dumps(told))

@@ -1,7 +1,8 @@
 """Reads a dataset folder: the accepted files with their text."""
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from codetune_api.contracts import DatasetFile, DatasetManifest
@@ -21,6 +22,8 @@ class Dataset:
     holdout: list[DatasetFile]
     sources: list[DatasetSource] = field(default_factory=list)
     """Where they are from."""
+    digests: frozenset[str] = frozenset()
+    """Of the texts that are trained on, as `digest_text` has them."""
 
 
 def load_dataset(folder: Path, revision: str) -> Dataset:
@@ -37,18 +40,17 @@ def load_dataset(folder: Path, revision: str) -> Dataset:
         raise DatasetMissing(text, "Rescan the Project, then make a new FineTune.")
     with (folder / "files.jsonl").open(encoding="utf-8") as lines:
         entries = [DatasetFile.model_validate_json(line) for line in lines]
-    dataset = Dataset(
-        [file for file in entries if file.split == "train"], [file for file in entries if file.split != "train"]
-    )
-    check_apart(dataset)
+    train = [file for file in entries if file.split == "train"]
+    holdout = [file for file in entries if file.split != "train"]
     sources = [DatasetSource(name=found.name, commit=found.commit, digest=found.digest) for found in manifest.sources]
-    return Dataset(dataset.train, choose_unseen(dataset), sources)
+    dataset = Dataset(train, holdout, sources, frozenset(digest_text(file.text) for file in train))
+    check_apart(dataset)
+    return replace(dataset, holdout=choose_unseen(holdout, dataset.digests))
 
 
-def choose_unseen(dataset: Dataset) -> list[DatasetFile]:
-    """The held-out files whose text is nowhere trained on, not even with other white space at the ends of its lines."""
-    trained = {digest_text(file.text) for file in dataset.train}
-    return [file for file in dataset.holdout if digest_text(file.text) not in trained]
+def choose_unseen(files: Iterable[DatasetFile], digests: Set[str]) -> list[DatasetFile]:
+    """The files whose text is not among these, not even with other white space at the ends of its lines."""
+    return [file for file in files if digest_text(file.text) not in digests]
 
 
 def digest_text(text: str) -> str:

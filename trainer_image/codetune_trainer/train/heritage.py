@@ -5,14 +5,14 @@ out: another share is held out now, or it is another Project.
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from codetune_api.contracts import TrainConfig
 from codetune_bucket.mirroring import Mirror
 
-from codetune_trainer.train.documents import Dataset, digest_text
+from codetune_trainer.manifests import replace_text
+from codetune_trainer.train.documents import Dataset, choose_unseen
 from codetune_trainer.train.names import START, TRAINED
 
 _HEAD = "codetune trained texts 1"
@@ -30,9 +30,8 @@ class Trained:
     """Whether these are all: no run that it goes on from is older than such lists."""
 
 
-def list_texts(texts: Iterable[str], before: Trained | None) -> Trained:
+def add(before: Trained | None, digests: frozenset[str]) -> Trained:
     """The texts of a run and of what it began with; None: it began anew."""
-    digests = frozenset(map(digest_text, texts))
     return Trained(digests) if before is None else Trained(digests | before.digests, before.is_whole)
 
 
@@ -54,9 +53,7 @@ def read(path: Path) -> Trained:
 def write(folder: Path, trained: Trained) -> None:
     """Put a list into a run's folder: a head, a line for each text, and how many there are."""
     head = _HEAD if trained.is_whole else f"{_HEAD}, {_PARTIAL}"
-    beside = folder / f".{TRAINED}.part"
-    beside.write_text("\n".join([head, *sorted(trained.digests), str(len(trained.digests)), ""]), encoding="ascii")
-    beside.replace(folder / TRAINED)
+    replace_text(folder / TRAINED, "\n".join([head, *sorted(trained.digests), str(len(trained.digests)), ""]))
 
 
 def find(config: TrainConfig, folder: Path) -> Trained | None:
@@ -74,7 +71,7 @@ def leave_out(dataset: Dataset, before: Trained | None) -> tuple[Dataset, str]:
     """The dataset without the held-out files that were trained on before, and a sentence that says so; or none."""
     if before is None or not dataset.holdout:
         return dataset, ""
-    unseen = [file for file in dataset.holdout if digest_text(file.text) not in before.digests]
+    unseen = choose_unseen(dataset.holdout, before.digests)
     return replace(dataset, holdout=unseen), _say(len(dataset.holdout) - len(unseen), len(dataset.holdout), before)
 
 

@@ -8,12 +8,12 @@ halve if the attempt itself was short of it. Without any, as when a node was los
 
 import json
 import math
-import uuid
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from codetune_trainer.errors import OutOfMemory
+from codetune_trainer.manifests import replace_text
 from codetune_trainer.train.names import RECOVERY
 
 _SMALLER = "a smaller training.sequenceLength or lora.rank, or training.gradientCheckpointing: On"
@@ -57,9 +57,7 @@ def load(folder: Path) -> Recovery:
 
 def save(folder: Path, recovery: Recovery) -> None:
     """Keep it for the attempts after this one."""
-    beside = folder / f".{RECOVERY}.{uuid.uuid4().hex}.part"  # several processes may be short at once
-    beside.write_text(json.dumps(asdict(recovery)), encoding="utf-8")
-    beside.replace(folder / RECOVERY)
+    replace_text(folder / RECOVERY, json.dumps(asdict(recovery)))
 
 
 def out_of_memory(device: Literal["cpu", "cuda"]) -> OutOfMemory:

@@ -137,7 +137,7 @@ def set_up(
             uri=uri,
             sources=files.sources,
         )
-        heritage.keep(config, folder, heritage.list_texts(corpus.texts, before), mirror)
+        heritage.keep(config, folder, heritage.add(before, files.digests), mirror)
         _announce(config, parameters, found_data, reporter, folder)
     torch.manual_seed(parameters.seed)
     place = torch.device("cpu") if parameters.sharded else device
