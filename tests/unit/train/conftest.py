@@ -236,6 +236,10 @@ class Store:
         self.events = read_events(self.said())
         return self.events
 
+    def without_dropout(self, run: str = "run") -> TrainConfig:
+        """Such a run whose losses do not depend on chance."""
+        return self.config(run, lora=self.config().lora.model_copy(update={"dropout": 0.0}))
+
     def configure(self, config: TrainConfig, **changes: Any) -> TrainConfig:
         """A configuration that the next process of the run finds changed."""
         changed = config.model_copy(update=changes)

@@ -52,8 +52,18 @@ def _dropped(shape: tuple[int, int], dropout: float) -> torch.Tensor:
     return result
 
 
-@pytest.mark.parametrize("dropout", DROPOUT)
-def test_lora_drops_for_the_adapter_only_and_the_same_forwards_and_backwards(dropout: float) -> None:
+@pytest.mark.parametrize(
+    ("dropout", "rare"),
+    [
+        pytest.param(0.1, lora.RARE, id="rare, by places"),
+        pytest.param(0.3, lora.RARE, id="frequent, by a mask"),
+        pytest.param(0.1, 0.0, id="rare, by a mask as on a GPU"),
+    ],
+)
+def test_lora_drops_for_the_adapter_only_and_the_same_forwards_and_backwards(
+    monkeypatch: pytest.MonkeyPatch, dropout: float, rare: float
+) -> None:
+    monkeypatch.setattr(lora, "RARE", rare)
     weight = _random(5, 6, trained=False)
     x, down, up = _random(7, 6), _random(2, 6), _random(5, 2)
 
@@ -81,15 +91,9 @@ def test_lora_drops_each_element_with_the_same_probability_and_by_itself(dropout
     assert (gone[1:] * gone[:-1]).mean().item() == pytest.approx(dropout**2, abs=0.005)
 
 
-@pytest.fixture
-def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a mask, however rare."""
-    monkeypatch.setattr(lora, "RARE", 0.0)
-
-
-@pytest.mark.usefixtures("_as_on_a_gpu")
 @pytest.mark.parametrize("dropout", [0.01, 0.1])
-def test_lora_drops_by_a_mask_what_is_rare_too(dropout: float) -> None:
+def test_lora_drops_by_a_mask_what_is_rare_too(monkeypatch: pytest.MonkeyPatch, dropout: float) -> None:
+    monkeypatch.setattr(lora, "RARE", 0.0)  # as on a GPU
     ones = torch.ones(20_000, 8, dtype=torch.float64)
     choice = lora._choose(ones, dropout)
     assert (choice.dtype, choice.shape) == (torch.bool, ones.shape)
@@ -98,12 +102,6 @@ def test_lora_drops_by_a_mask_what_is_rare_too(dropout: float) -> None:
     assert torch.allclose(found[choice], torch.tensor(1 / (1 - dropout)).double())
     assert found.mean().item() == pytest.approx(1, abs=0.005)  # the mean stays
     assert torch.allclose((found == 0).double().mean(0), torch.full((8,), dropout).double(), atol=0.01)
-
-
-@pytest.mark.usefixtures("_as_on_a_gpu")
-@pytest.mark.parametrize("dropout", [0.1])
-def test_lora_with_a_mask_has_the_gradients_of_what_was_dropped(dropout: float) -> None:
-    test_lora_drops_for_the_adapter_only_and_the_same_forwards_and_backwards(dropout)
 
 
 @pytest.mark.parametrize("size", [1, 2, 40])
