@@ -139,17 +139,7 @@ def set_up(
         )
         heritage.keep(config, folder, heritage.add(before, files.digests), mirror)
         _announce(config, parameters, found_data, reporter, folder)
-    torch.manual_seed(parameters.seed)
-    place = torch.device("cpu") if parameters.sharded else device
-    quantized = parameters.quantization == "Nf4"
-    model = modelling.load_base(model_folder, config.base_model, parameters.precision, place, quantized=quantized)
-    if device.type == "cpu":
-        speed_up_base(model, shared=corpus.shared)
-    model = modelling.add_adapter(model, parameters, config.base_model)
-    if parameters.sharded:
-        shard(model, device, group)
-    for weight in modelling.trainable_weights(model):
-        group.spread(weight.data)
+    model = _build_model(config, parameters, model_folder, device, group, shared=corpus.shared)
     stop.check()
     optimizer = _build_optimizer(model, parameters)
     micro_batch = _choose_micro_batch(model, parameters, device, group, shared=corpus.shared)
@@ -160,6 +150,24 @@ def set_up(
     )  # fmt: skip
     run.mirror, run.provenance = mirror, provenance
     return run
+
+
+def _build_model(
+    config: TrainConfig, parameters: Parameters, folder: Path, device: torch.device, group: Group, *, shared: bool
+) -> modelling.Model:
+    """The base model with a fresh adapter, the same in every process. Raises: TrainerError."""
+    torch.manual_seed(parameters.seed)
+    place = torch.device("cpu") if parameters.sharded else device
+    quantized = parameters.quantization == "Nf4"
+    model = modelling.load_base(folder, config.base_model, parameters.precision, place, quantized=quantized)
+    if device.type == "cpu":
+        speed_up_base(model, shared=shared)
+    model = modelling.add_adapter(model, parameters, config.base_model)
+    if parameters.sharded:
+        shard(model, device, group)
+    for weight in modelling.trainable_weights(model):
+        group.spread(weight.data)
+    return model
 
 
 def _build_corpus(
