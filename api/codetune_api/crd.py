@@ -18,6 +18,7 @@ from codetune_api.finetune import FineTune
 from codetune_api.metadata import CATEGORY, GROUP, VERSION
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.project import Project
+from codetune_api.team import Team
 
 Schema = dict[str, Any]
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -98,6 +99,18 @@ KINDS = (
             _AGE,
         ),
         scalable=True,
+    ),
+    Kind(
+        Team,
+        "teams",
+        "cteam",
+        (
+            Column("Phase", "string", ".status.phase"),
+            Column("Endpoint", "string", ".status.endpoint"),
+            Column("Replicas", "integer", ".spec.replicas", wide=True),
+            _READY,
+            _AGE,
+        ),
     ),
 )
 

@@ -16,6 +16,7 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_PROJECT = f"{GROUP}/project"
 LABEL_FINETUNE = f"{GROUP}/finetune"
 LABEL_MODELDEPLOYMENT = f"{GROUP}/modeldeployment"
+LABEL_TEAM = f"{GROUP}/team"
 
 LABEL_KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
 """Kueue's own label: a Job that carries it is queued by Kueue."""
