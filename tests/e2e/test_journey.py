@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -23,6 +24,7 @@ from laptop import Laptop
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 MODEL = "file:///SmolLM2-135M-Instruct"
+TEAM_KEY = "sk-of-the-plugin-people"
 
 
 @pytest.fixture(scope="module")
@@ -182,10 +184,43 @@ def adapter_state(laptop: Laptop, name: str) -> dict[str, Any]:
     return next((state for state in states if state["name"] == name), {})
 
 
-def test_kubectl_get_codetune_shows_all_three_kinds(laptop: Laptop) -> None:
+def test_a_team_completes_with_the_model_of_its_project_and_with_nothing_else(laptop: Laptop) -> None:
+    tuned = {"deploymentRef": {"name": "coder"}, "model": "tuned"}
+    spec = {
+        "apiKeysSecretRef": {"name": "plugin-people"},
+        "projects": [{"projectRef": {"name": "pluggy"}, "completionModel": tuned}],
+    }
+    apply(laptop, resource("Team", "plugin-people", spec))
+    wait_for(
+        60, "no keys", lambda: condition(get(laptop, "team", "plugin-people"), "Ready").get("reason") == "NoApiKeys"
+    )
+    laptop.kubectl("create", "secret", "generic", "plugin-people", f"--from-literal=ide={TEAM_KEY}")
+    laptop.kubectl("wait", "--for=condition=Ready", "--timeout=120s", "team/plugin-people")
+
+    prompt = "class PluginManager:\n    def register("
+    assert ask_team(laptop, "project/pluggy", prompt) == (200, complete(laptop, "tuned", prompt))
+    for expected, model, key in ((401, "project/pluggy", "sk-guessed"), (404, "base", TEAM_KEY), (400, "", TEAM_KEY)):
+        assert ask_team(laptop, model, prompt, key=key)[0] == expected
+
+    apply(laptop, resource("Team", "plugin-people", {**spec, "completionModel": {"deploymentRef": {"name": "coder"}}}))
+    wait_for(60, "a default", lambda: ask_team(laptop, "default", prompt) == (200, complete(laptop, "base", prompt)))
+
+
+def ask_team(laptop: Laptop, model: str, prompt: str, *, key: str = TEAM_KEY) -> tuple[int, str]:
+    """Status and text, or the error, that the team's gateway answers with."""
+    endpoint = get(laptop, "team", "plugin-people")["status"]["endpoint"]
+    body = {"model": model, "prompt": prompt, "max_tokens": 32, "temperature": 0}
+    headers = {"Authorization": f"Bearer {key}"}
+    answer = httpx.post(f"{endpoint}/v1/completions", json=body, headers=headers, timeout=600)
+    said = answer.json()
+    return answer.status_code, said["choices"][0]["text"] if answer.is_success else said["error"]["message"]
+
+
+def test_kubectl_get_codetune_shows_all_kinds(laptop: Laptop) -> None:
     shown = laptop.kubectl("get", "codetune")
-    for name in ("project.codetune.dev/pluggy", "finetune.codetune.dev/pluggy", "modeldeployment.codetune.dev/coder"):
-        assert name in shown
+    for name in ("project/pluggy", "finetune/pluggy", "modeldeployment/coder", "team/plugin-people"):
+        kind, _, own = name.partition("/")
+        assert f"{kind}.codetune.dev/{own}" in shown
     described = laptop.kubectl("describe", "finetune", "pluggy")
     assert "Improvement" in described
     assert "Succeeded" in described
@@ -213,12 +248,12 @@ def test_a_killed_server_comes_back_with_its_adapter(laptop: Laptop) -> None:
         process.kill()
     wait_for(60, "not ready", lambda: get(laptop, "modeldeployment", "coder")["status"].get("readyReplicas", 0) == 0)
     laptop.kubectl("wait", "--for=condition=Ready", "--timeout=600s", "modeldeployment/coder")
-    assert complete(laptop, "tuned", "def ")
+    assert complete(laptop, "tuned", "def ") == ask_team(laptop, "project/pluggy", "def ")[1]
 
 
 def test_deleting_removes_children_and_artifacts_and_the_namespace_does_not_hang(laptop: Laptop) -> None:
     root = store(laptop)
-    laptop.kubectl("delete", "modeldeployment,finetune,project", "--all", "--timeout=120s")
+    laptop.kubectl("delete", "team,modeldeployment,finetune,project", "--all", "--timeout=120s")
     assert not list(root.glob("default/finetunes/*/*"))
     assert not list(root.glob("default/projects/*"))
     selector = "app.kubernetes.io/managed-by=codetune,app.kubernetes.io/component!=purge"
