@@ -94,10 +94,7 @@ def _find_address(config: GatewayConfig, upstream: Upstream) -> str:
 
 
 def _name_model(body: bytes, content: dict[str, Any], model: str) -> bytes:
-    """The body with the name that the model has at its server; nothing else of it changes. Raises: BadRequest."""
-    try:
-        if isinstance(content.get("model"), str):
-            return replace_model(body, content, model)
-        return json.dumps({**content, "model": model}).encode()
-    except RecursionError as error:  # what could just be read can still be too deep to be written
-        raise BadRequest("The body is nested too deeply.") from error
+    """The body with the name that the model has at its server; nothing else of it changes."""
+    if isinstance(content.get("model"), str):
+        return replace_model(body, content, model)
+    return json.dumps({**content, "model": model}).encode()

@@ -1,0 +1,130 @@
+"""Servers that are away: connecting is tried again where nothing was sent, and no completion is computed twice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from codetune_api.gateway import GatewayConfig
+
+if TYPE_CHECKING:
+    from unit.gateway.conftest import FakeServer, Gateway
+
+WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+async def test_a_server_that_comes_back_in_time_serves(gateway: "Gateway", servers: "dict[str, FakeServer]") -> None:
+    base = servers["base"]
+    await base.stop()
+    asking = asyncio.create_task(gateway.complete({}))
+    await asyncio.sleep(0.2)
+    assert not asking.done()
+    await base.start()
+    assert (await asking).status == 200
+    assert len(base.seen) == 1
+
+
+async def test_a_server_that_does_not_is_told_about(
+    gateway: "Gateway", servers: "dict[str, FakeServer]", caplog: pytest.LogCaptureFixture
+) -> None:
+    await servers["base"].stop()
+    answer = await gateway.complete({})
+    assert (answer.status, answer.error["code"], answer.headers["Retry-After"]) == (503, "model_unavailable", "5")
+    assert "`kubectl get mdep base`" in answer.error["message"]
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("ModelDeployment base: can't connect")
+
+
+class TestWithoutName:
+    """The Service of the ModelDeployment is gone."""
+
+    @pytest.fixture
+    def config(self, config: GatewayConfig) -> GatewayConfig:
+        assert config.default
+        lost = config.default.model_copy(update={"url": "http://no-such-service.invalid:8000"})
+        return config.model_copy(update={"default": lost})
+
+    async def test_it_is_told_about(self, gateway: "Gateway", caplog: pytest.LogCaptureFixture) -> None:
+        answer = await gateway.complete({})
+        assert (answer.status, answer.error["code"]) == (503, "model_unavailable")
+        assert "ModelDeployment base: its name is not known" in caplog.messages
+
+
+Behave = Callable[[int, asyncio.StreamReader, asyncio.StreamWriter], object]
+
+
+@asynccontextmanager
+async def behaving(port: int, behave: Callable[[int, bytes], bytes]) -> AsyncIterator[list[int]]:
+    """A server that answers the nth request over a connection with given bytes; empty: it hangs up."""
+    requests: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = 0
+        while True:
+            try:
+                asked = await reader.readuntil(b"}")
+            except asyncio.IncompleteReadError:
+                break
+            number += 1
+            requests.append(number)
+            said = behave(number, asked)
+            if not said:
+                break
+            writer.write(said)
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", port)
+    yield requests
+    listening.close()
+    await listening.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "requests", "behave"),
+    [
+        pytest.param([200, 200], [1, 2], lambda n, _: WHOLE, id="a connection is kept"),
+        pytest.param([200, 200], [1, 2, 1], lambda n, _: WHOLE * (n == 1), id="a kept one that was closed: once more"),
+        pytest.param([502, 502], [1, 1], lambda n, _: b"", id="a new one that is closed: the request may have done it"),
+        pytest.param([502, 502], [1, 1], lambda n, _: b"SSH-2.0\r\n", id="no HTTP"),
+        pytest.param([502, 502], [1, 1], lambda n, _: b"HTTP/1.1 200 OK\r\nConte", id="half a head"),
+    ],
+)
+async def test_no_server_is_asked_again_that_may_have_begun(
+    statuses: list[int],
+    requests: list[int],
+    behave: Callable[[int, bytes], bytes],
+    gateway: "Gateway",
+    servers: "dict[str, FakeServer]",
+) -> None:
+    await servers["base"].stop()
+    async with behaving(servers["base"].port, behave) as seen:
+        answers = [await gateway.complete({"model": "default"}) for _ in range(2)]
+    assert ([answer.status for answer in answers], seen) == (statuses, requests)
+
+
+async def test_a_kept_connection_that_is_closed_twice_is_given_up(
+    gateway: "Gateway", servers: "dict[str, FakeServer]"
+) -> None:
+    await servers["base"].stop()
+    served = 0
+
+    def behave(number: int, _: bytes) -> bytes:
+        nonlocal served
+        served += 1
+        return WHOLE if served == 1 else b""
+
+    async with behaving(servers["base"].port, behave) as seen:
+        answers = [await gateway.complete({"model": "default"}) for _ in range(2)]
+    assert ([answer.status for answer in answers], seen) == ([200, 502], [1, 2, 1])
+    assert answers[1].error["code"] == "model_failed"
+    assert "it hung up" in answers[1].error["message"]
+
+
+async def test_a_server_that_never_answers_is_given_up(gateway: "Gateway", servers: "dict[str, FakeServer]") -> None:
+    """After 10 minutes; after a second in this test."""
+    await servers["base"].stop()
+    async with behaving(servers["base"].port, lambda n, _: b"HTTP/1.1 ") as seen:
+        answer = await gateway.complete({"model": "default"})
+    assert (answer.status, seen) == (502, [1])
+    assert "it said nothing for too long" in answer.error["message"]
