@@ -6,17 +6,14 @@ answer in that time closes its connection, so that its client goes to another po
 """
 
 import asyncio
-import logging
 import signal
 from contextlib import suppress
 
 from aiohttp import web
-from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
+from codetune_gateway.listening import listen, set_up
 from codetune_gateway.settings import Timing
-
-logger = logging.getLogger(__name__)
 
 
 class Traffic:
@@ -58,34 +55,18 @@ class Traffic:
             response.force_close()
 
 
-class _WithoutGarbage(logging.Filter):
-    """Drops what aiohttp says of requests that are no HTTP: it quotes them, and with them a key that they carry."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to log it."""
-        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
-
-def build_runner(app: web.Application, timing: Timing) -> web.AppRunner:
-    """Runs the application: quietly, and without work for clients that have hung up."""
-    logger.addFilter(_WithoutGarbage())
-    return web.AppRunner(app, logger=logger, access_log=None, handler_cancellation=True, shutdown_timeout=timing.close)
-
-
 async def serve(app: web.Application, traffic: Traffic, timing: Timing, host: str | None, port: int) -> None:
     """Serve until SIGTERM or SIGINT, and then until what is under way has ended. Raises: OSError."""
     asked_to_end = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked_to_end.set)
-    runner = build_runner(app, timing)
-    await runner.setup()
+    runner = await set_up(app, timing)
     try:
-        site = web.TCPSite(runner, host, port)
-        await site.start()
+        listening = await listen(runner, host, port)
         await asked_to_end.wait()
         traffic.is_ending = True
         await asyncio.sleep(timing.settle)
-        await site.stop()
+        listening.close()
         await traffic.wait(timing.finish)
     finally:
         await runner.cleanup()

@@ -42,6 +42,8 @@ def pass_up(headers: MultiMapping[str], key: str | None) -> CIMultiDict[str]:
 def pass_down(headers: MultiMapping[str]) -> CIMultiDict[str]:
     """Headers of the answer to the client."""
     dropped = _HOP_BY_HOP | _list_connection(headers)
+    if "Transfer-Encoding" in headers:
+        dropped |= {"content-length"}  # RFC 9112, section 6.3: it says nothing then, and must not be passed on
     return CIMultiDict((name, value) for name, value in _list_printable(headers) if name.lower() not in dropped)
 
 

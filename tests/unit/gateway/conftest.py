@@ -16,7 +16,8 @@ import pytest
 from aiohttp import web
 from codetune_api.gateway import GatewayConfig, Upstream
 from codetune_gateway.app import build_app
-from codetune_gateway.ending import Traffic, build_runner
+from codetune_gateway.ending import Traffic
+from codetune_gateway.listening import listen, set_up
 from codetune_gateway.settings import GatewaySettings, Timing
 from yarl import URL
 
@@ -242,13 +243,13 @@ async def gateway(
     """A gateway; after each test, nothing that it said or logged contains a key."""
     caplog.set_level(logging.INFO)
     traffic = Traffic()
-    runner = build_runner(build_app(settings, traffic, TIMING, clock), TIMING)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    runner = await set_up(build_app(settings, traffic, TIMING, clock), TIMING)
+    listening = await listen(runner, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as requests:
         running = Gateway(url, settings, traffic, requests)
         yield running
+    listening.close()
     await runner.cleanup()
     said = caplog.text + "".join(f"{reply.headers}{reply.body!r}" for reply in running.replies)
     assert not [secret for secret in SECRETS if secret in said]

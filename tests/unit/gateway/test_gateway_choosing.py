@@ -68,7 +68,7 @@ def test_a_request_is_refused(error: type[GatewayError], said: str, project: str
 
 @pytest.mark.parametrize("model", [None, "", "default"])
 def test_without_a_default_a_project_must_be_named(model: object) -> None:
-    with pytest.raises(BadRequest, match="no default model: name a project. Its models are `project/shop`."):
+    with pytest.raises(BadRequest, match=r"no default model: name a project\. Its models are `project/shop`\."):
         choose(GatewayConfig(team="t", projects={"shop": upstream("x")}), "", model)
 
 

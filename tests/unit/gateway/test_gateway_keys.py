@@ -70,12 +70,22 @@ async def test_bytes_that_are_no_text_are_no_key(value: bytes, gateway: "Gateway
     assert (await said).startswith(b"HTTP/1.1 401 ")
 
 
-async def test_a_request_that_is_no_http_puts_no_key_into_the_log(gateway: "Gateway") -> None:
+async def test_a_query_that_is_no_text_is_passed_on_or_refused(gateway: "Gateway") -> None:
+    head = (
+        b"POST /v1/completions?x=\xff\xc3\xa9 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer %b\r\n"
+    )
+    said = await ask_raw(gateway, head % KEY.encode() + b"Content-Length: 2\r\n\r\n{}")
+    assert said.split()[1] in (b"200", b"400")
+
+
+async def test_a_request_that_is_no_http_puts_no_key_into_the_answer_nor_the_log(gateway: "Gateway") -> None:
     """The fixture looks through the log."""
     said = await ask_raw(
         gateway, b"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\x00\r\n\r\n" % KEY.encode()
     )
     assert said.startswith(b"HTTP/1.0 400 ")
+    assert b"no valid HTTP" in said
+    assert KEY.encode() not in said
 
 
 async def ask_raw(gateway: "Gateway", request: bytes) -> bytes:

@@ -1,8 +1,9 @@
 """Servers that are away: connecting is tried again where nothing was sent, and no completion is computed twice."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from codetune_api.gateway import GatewayConfig
 if TYPE_CHECKING:
     from unit.gateway.conftest import FakeServer, Gateway
 
-WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+WHOLE, SILENT = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", b"HTTP/1.1 "
 
 
 async def test_a_server_that_comes_back_in_time_serves(gateway: "Gateway", servers: "dict[str, FakeServer]") -> None:
@@ -51,12 +52,10 @@ class TestWithoutName:
         assert "ModelDeployment base: its name is not known" in caplog.messages
 
 
-Behave = Callable[[int, asyncio.StreamReader, asyncio.StreamWriter], object]
-
-
 @asynccontextmanager
 async def behaving(port: int, behave: Callable[[int, bytes], bytes]) -> AsyncIterator[list[int]]:
-    """A server that answers the nth request over a connection with given bytes; empty: it hangs up."""
+    """A server that answers the nth request over a connection with given bytes, and hangs up after any other than
+    a whole answer or none."""
     requests: list[int] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -69,9 +68,9 @@ async def behaving(port: int, behave: Callable[[int, bytes], bytes]) -> AsyncIte
             number += 1
             requests.append(number)
             said = behave(number, asked)
-            if not said:
-                break
             writer.write(said)
+            if said not in (WHOLE, SILENT):
+                break
         writer.close()
 
     listening = await asyncio.start_server(serve, "127.0.0.1", port)
@@ -84,7 +83,9 @@ async def behaving(port: int, behave: Callable[[int, bytes], bytes]) -> AsyncIte
     ("statuses", "requests", "behave"),
     [
         pytest.param([200, 200], [1, 2], lambda n, _: WHOLE, id="a connection is kept"),
-        pytest.param([200, 200], [1, 2, 1], lambda n, _: WHOLE * (n == 1), id="a kept one that was closed: once more"),
+        pytest.param(
+            [200, 200], [1, 2, 1], lambda n, _: WHOLE if n == 1 else b"", id="a kept one that was closed: once more"
+        ),
         pytest.param([502, 502], [1, 1], lambda n, _: b"", id="a new one that is closed: the request may have done it"),
         pytest.param([502, 502], [1, 1], lambda n, _: b"SSH-2.0\r\n", id="no HTTP"),
         pytest.param([502, 502], [1, 1], lambda n, _: b"HTTP/1.1 200 OK\r\nConte", id="half a head"),
@@ -124,7 +125,26 @@ async def test_a_kept_connection_that_is_closed_twice_is_given_up(
 async def test_a_server_that_never_answers_is_given_up(gateway: "Gateway", servers: "dict[str, FakeServer]") -> None:
     """After 10 minutes; after a second in this test."""
     await servers["base"].stop()
-    async with behaving(servers["base"].port, lambda n, _: b"HTTP/1.1 ") as seen:
+    async with behaving(servers["base"].port, lambda n, _: SILENT) as seen:
         answer = await gateway.complete({"model": "default"})
     assert (answer.status, seen) == (502, [1])
     assert "it said nothing for too long" in answer.error["message"]
+
+
+async def test_a_server_that_takes_no_connection_is_given_up(
+    gateway: "Gateway", servers: "dict[str, FakeServer]", caplog: pytest.LogCaptureFixture
+) -> None:
+    """After 5 seconds; after one in this test."""
+    await servers["base"].stop()
+    with ExitStack() as sockets:
+        full = sockets.enter_context(socket.socket())
+        full.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        full.bind(("127.0.0.1", servers["base"].port))
+        full.listen(0)
+        for _ in range(3):  # what comes after these waits at the door
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        answer = await gateway.complete({})
+    assert (answer.status, answer.error["code"]) == (503, "model_unavailable")
+    assert "ModelDeployment base: can't connect: no answer in time" in caplog.messages

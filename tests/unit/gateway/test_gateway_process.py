@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,12 +78,18 @@ async def test_what_it_is_told_wrong_it_says_in_one_line(
     assert "CODETUNE_" in line
 
 
-async def start(environment: dict[str, str]) -> asyncio.subprocess.Process:
-    """The gateway as its container starts it."""
+async def start(environment: dict[str, str], *command: str) -> asyncio.subprocess.Process:
+    """The gateway as its container starts it, or as another command does."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "error", "-m", "codetune_gateway", env=kept | environment, stdout=pipe, stderr=pipe
+        sys.executable,
+        "-W",
+        "error",
+        *(command or ("-m", "codetune_gateway")),
+        env=kept | environment,
+        stdout=pipe,
+        stderr=pipe,
     )
 
 
@@ -99,21 +106,31 @@ class Running:
         async with self.requests.get(f"{self.url}/readyz") as answer:
             return answer.status
 
+    async def listens(self) -> bool:
+        """Whether it takes new connections."""
+        try:
+            return bool(await self.ready())
+        except aiohttp.ClientConnectionError:
+            return False
+
 
 @pytest.fixture
-async def running(environment: dict[str, str]) -> AsyncIterator[Running]:
+def command() -> tuple[str, ...]:
+    """None but its own."""
+    return ()
+
+
+@pytest.fixture
+async def running(environment: dict[str, str], command: tuple[str, ...]) -> AsyncIterator[Running]:
     """One that is ready."""
-    process = await start(environment)
+    process = await start(environment, *command)
     async with aiohttp.ClientSession(headers=HEADERS) as requests:
         gateway = Running(process, f"http://{environment[ENV_BIND_HOST]}:{PORT}", requests)
         async with asyncio.timeout(30):
-            while True:
-                try:
-                    assert await gateway.ready() == 200
-                    break
-                except aiohttp.ClientConnectionError:
-                    assert process.returncode is None
-                    await asyncio.sleep(0.05)
+            while not await gateway.listens():
+                assert process.returncode is None
+                await asyncio.sleep(0.05)
+        assert await gateway.ready() == 200
         yield gateway
     if process.returncode is None:
         process.kill()
@@ -125,29 +142,33 @@ async def test_a_gateway_that_is_to_end_ends_what_is_under_way_and_takes_no_more
 ) -> None:
     base = servers["base"]
     base.may_go_on.clear()
-    idle = aiohttp.ClientSession(headers=HEADERS)  # its connection is kept and must hold nothing up
-    async with idle.get(f"{running.url}/v1/models") as answer:
-        assert answer.status == 200
-    stream = {"stream": True}
-    async with running.requests.post(f"{running.url}/v1/completions", json=stream) as answer:
+    models, completions = f"{running.url}/v1/models", f"{running.url}/v1/completions"
+    async with AsyncExitStack() as stack:
+        # Connections that are kept: the first one is used late, the second one never, and holds nothing up.
+        kept, idle = [await stack.enter_async_context(aiohttp.ClientSession(headers=HEADERS)) for _ in range(2)]
+        for session in (kept, idle):
+            async with session.get(models) as answer:
+                assert answer.status == 200
+        answer = await stack.enter_async_context(running.requests.post(completions, json={"stream": True}))
         got = await answer.content.readany()
         running.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(2):
             while await running.ready() != 503:
                 await asyncio.sleep(0.01)
         # Proxies that have not heard of it yet still send requests, over new connections too.
-        async with running.requests.post(f"{running.url}/v1/completions", json={}) as late:
+        async with running.requests.post(completions, json={}) as late:
             assert (late.status, late.headers["Connection"]) == (200, "close")
-        with pytest.raises(aiohttp.ClientConnectionError):
-            async with asyncio.timeout(10):
-                while await running.ready():
-                    await asyncio.sleep(0.1)
+        async with asyncio.timeout(10):
+            while await running.listens():
+                await asyncio.sleep(0.1)
+        async with kept.get(models) as late:
+            assert (late.status, late.headers["Connection"]) == (200, "close")
         assert running.process.returncode is None
         base.may_go_on.set()
         assert got + await answer.read() == EVENTS
-    output, errors = await asyncio.wait_for(running.process.communicate(), 5)
-    await idle.close()
-    assert (running.process.returncode, errors) == (0, b"")
+        output, errors = await asyncio.wait_for(running.process.communicate(), 5)
+    assert running.process.returncode == 0
+    assert errors == b""
     assert b"ERROR" not in output
     assert b"sk-" not in output
 
@@ -156,3 +177,38 @@ async def test_one_without_requests_ends_after_a_moment(running: Running) -> Non
     running.process.send_signal(signal.SIGTERM)
     _, errors = await asyncio.wait_for(running.process.communicate(), 10)
     assert (running.process.returncode, errors) == (0, b"")
+
+
+IMPATIENT = """
+import asyncio
+from codetune_gateway.app import build_app
+from codetune_gateway.ending import Traffic, serve
+from codetune_gateway.settings import GatewaySettings, Timing
+
+async def main():
+    settings, traffic, timing = GatewaySettings.from_environment(), Traffic(), Timing(settle=0, finish=0.5, close=0.1)
+    await serve(build_app(settings, traffic, timing), traffic, timing, settings.host, settings.port)
+
+asyncio.run(main())
+"""
+
+
+class TestImpatient:
+    """With half a second, not 100, for what is under way."""
+
+    @pytest.fixture
+    def command(self) -> tuple[str, ...]:
+        return "-c", IMPATIENT
+
+    async def test_an_answer_without_an_end_is_broken_off(
+        self, running: Running, servers: "dict[str, FakeServer]"
+    ) -> None:
+        servers["base"].may_go_on.clear()
+        async with running.requests.post(f"{running.url}/v1/completions", json={"stream": True}) as answer:
+            await answer.content.readany()
+            running.process.send_signal(signal.SIGTERM)
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await answer.read()
+        await asyncio.wait_for(servers["base"].was_left.wait(), 2)
+        _, errors = await asyncio.wait_for(running.process.communicate(), 5)
+        assert (running.process.returncode, errors) == (0, b"")

@@ -55,7 +55,7 @@ async def test_a_deep_body_is_passed_on_or_refused(status: int, depth: int, gate
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "nonsense"])
 async def test_a_body_that_is_not_packed_as_it_says_is_refused(encoding: str, gateway: "Gateway") -> None:
     answer = await gateway.call("POST", COMPLETIONS, b"x{}{}{}{}{}", Content_Encoding=encoding)
-    assert answer.status == 400
+    assert (answer.status, answer.error["type"]) == (400, "invalid_request_error")
 
 
 async def test_a_body_of_64_mib_is_passed_on(gateway: "Gateway", servers: "dict[str, FakeServer]") -> None:

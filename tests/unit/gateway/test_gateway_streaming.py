@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -61,7 +63,7 @@ async def test_a_client_that_hangs_up_before_the_answer_is_too(
 
 
 @pytest.fixture
-async def silent(servers: "dict[str, FakeServer]", request: pytest.FixtureRequest) -> "object":
+async def silent(servers: "dict[str, FakeServer]") -> AsyncIterator[tuple[asyncio.Event, asyncio.Event]]:
     """In the place of the server `tuned` one that never answers; when it was asked, and when it was left."""
     tuned = servers["tuned"]
     await tuned.stop()
@@ -80,18 +82,22 @@ async def silent(servers: "dict[str, FakeServer]", request: pytest.FixtureReques
     await listening.wait_closed()
 
 
+async def read_into(got: list[bytes], answer: aiohttp.ClientResponse) -> None:
+    async for piece in answer.content.iter_any():
+        got.append(piece)
+
+
 @pytest.mark.parametrize("after", [1, 3])
 async def test_a_stream_that_breaks_off_is_not_taken_for_a_whole_one(
     after: int, gateway: "Gateway", server: "FakeServer", caplog: pytest.LogCaptureFixture
 ) -> None:
     server.breaks_off_after = after
     server.may_go_on.set()
-    got = b""
-    with pytest.raises(aiohttp.ClientPayloadError):
-        async with gateway.requests.post(f"{gateway.url}/v1/completions", json=STREAM, headers=HEADERS) as answer:
-            async for piece in answer.content.iter_any():
-                got += piece
-    assert got == b"".join(EVENTS[:after])
+    got: list[bytes] = []
+    async with gateway.requests.post(f"{gateway.url}/v1/completions", json=STREAM, headers=HEADERS) as answer:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await read_into(got, answer)
+    assert b"".join(got) == b"".join(EVENTS[:after])
     assert "ModelDeployment base: an answer broke off: it hung up" in caplog.messages
 
 
@@ -124,13 +130,11 @@ async def test_a_slow_client_does_not_fill_the_gateway(gateway: "Gateway", serve
         nonlocal written
         await reader.readuntil(b"}")
         writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
-        try:
+        with suppress(ConnectionError):
             for _ in range(1000):
                 writer.write(b"x" * (1 << 20))
                 await writer.drain()
                 written += 1
-        except ConnectionError:
-            pass
         writer.close()
 
     listening = await asyncio.start_server(pour, "127.0.0.1", tuned.port)
