@@ -24,7 +24,6 @@ from yarl import URL
 KEY, OTHER = "sk-team-first", "sk-team-second"
 SERVER_KEY = "sk-server-first"
 SECRETS = (KEY, OTHER, SERVER_KEY)
-TIMING = Timing(connect=1.0, read=1.0, retries=(0.05, 0.1, 0.2, 0.4), close=0.5)
 EVENTS = [f'data: {{"choices": [{{"text": "{n}"}}]}}\n\n'.encode() for n in range(3)] + [b"data: [DONE]\n\n"]
 
 _numbers = itertools.count(1)
@@ -237,13 +236,19 @@ def settings(config: GatewayConfig, tmp_path: Path) -> GatewaySettings:
 
 
 @pytest.fixture
+def timing() -> Timing:
+    """How long the gateway waits for what; a test may have another one."""
+    return Timing(connect=1.0, read=30.0, retries=(0.05, 0.1, 0.2, 0.4), close=0.5)
+
+
+@pytest.fixture
 async def gateway(
-    settings: GatewaySettings, clock: Callable[[], float], caplog: pytest.LogCaptureFixture
+    settings: GatewaySettings, timing: Timing, clock: Callable[[], float], caplog: pytest.LogCaptureFixture
 ) -> AsyncIterator[Gateway]:
     """A gateway; after each test, nothing that it said or logged contains a key."""
     caplog.set_level(logging.INFO)
     traffic = Traffic()
-    runner = await set_up(build_app(settings, traffic, TIMING, clock), TIMING)
+    runner = await set_up(build_app(settings, traffic, timing, clock), timing)
     listening = await listen(runner, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as requests:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from codetune_api.gateway import GatewayConfig
 from codetune_gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
@@ -98,6 +99,23 @@ async def test_only_harmless_headers_go_up(gateway: "Gateway", servers: "dict[st
     assert {name.lower(): value for name, value in seen.headers.items()} == {
         name.lower(): value for name, value in (passed | ours).items()
     }
+
+
+class TestCookies:
+    """A server that sets one, under a name: addresses have none."""
+
+    @pytest.fixture
+    def config(self, config: GatewayConfig, servers: "dict[str, FakeServer]") -> GatewayConfig:
+        assert config.default
+        named = config.default.model_copy(update={"url": f"http://localhost:{servers['base'].port}/"})
+        return config.model_copy(update={"default": named})
+
+    async def test_a_cookie_for_one_client_is_not_sent_for_another(
+        self, gateway: "Gateway", servers: "dict[str, FakeServer]"
+    ) -> None:
+        servers["base"].headers = {"Set-Cookie": "session=1"}
+        assert [(await gateway.complete({})).status for _ in range(2)] == [200, 200]
+        assert not [request for request in servers["base"].seen if "Cookie" in request.headers]
 
 
 async def test_a_packed_body_is_unpacked(gateway: "Gateway", servers: "dict[str, FakeServer]") -> None:

@@ -132,3 +132,5 @@ async def test_an_ending_gateway_serves_but_is_not_ready_and_closes_connections(
     for served in (await gateway.complete({}), await gateway.call("GET", "/healthz"), await gateway.call("GET", "/x")):
         assert served.headers["Connection"] == "close"
     assert [reply.status for reply in gateway.replies] == [200, 503, 200, 200, 404]
+    said = await ask_raw(gateway, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")  # until it hangs up by itself
+    assert said.endswith(b"ok")

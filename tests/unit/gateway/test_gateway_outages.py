@@ -4,10 +4,12 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from codetune_api.gateway import GatewayConfig
+from codetune_gateway.settings import Timing
 
 if TYPE_CHECKING:
     from unit.gateway.conftest import FakeServer, Gateway
@@ -53,9 +55,9 @@ class TestWithoutName:
 
 
 @asynccontextmanager
-async def behaving(port: int, behave: Callable[[int, bytes], bytes]) -> AsyncIterator[list[int]]:
+async def behaving(port: int, behave: Callable[[int, bytes], bytes], at_once: int = 1) -> AsyncIterator[list[int]]:
     """A server that answers the nth request over a connection with given bytes, and hangs up after any other than
-    a whole answer or none."""
+    a whole answer or none. It begins when `at_once` requests have come."""
     requests: list[int] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,6 +69,8 @@ async def behaving(port: int, behave: Callable[[int, bytes], bytes]) -> AsyncIte
                 break
             number += 1
             requests.append(number)
+            while len(requests) < at_once:
+                await asyncio.sleep(0.01)
             said = behave(number, asked)
             writer.write(said)
             if said not in (WHOLE, SILENT):
@@ -104,31 +108,34 @@ async def test_no_server_is_asked_again_that_may_have_begun(
     assert ([answer.status for answer in answers], seen) == (statuses, requests)
 
 
-async def test_a_kept_connection_that_is_closed_twice_is_given_up(
+async def test_a_request_that_finds_two_kept_connections_closed_is_given_up(
     gateway: "Gateway", servers: "dict[str, FakeServer]"
 ) -> None:
+    """It may be what the server dies of."""
     await servers["base"].stop()
-    served = 0
-
-    def behave(number: int, _: bytes) -> bytes:
-        nonlocal served
-        served += 1
-        return WHOLE if served == 1 else b""
-
-    async with behaving(servers["base"].port, behave) as seen:
-        answers = [await gateway.complete({"model": "default"}) for _ in range(2)]
-    assert ([answer.status for answer in answers], seen) == ([200, 502], [1, 2, 1])
-    assert answers[1].error["code"] == "model_failed"
-    assert "it hung up" in answers[1].error["message"]
+    async with behaving(servers["base"].port, lambda n, _: WHOLE if n == 1 else b"", at_once=2) as seen:
+        answers = await asyncio.gather(*(gateway.complete({"model": "default"}) for _ in range(2)))
+        answers.append(await gateway.complete({"model": "default"}))
+    assert ([answer.status for answer in answers], seen) == ([200, 200, 502], [1, 1, 2, 2])
+    assert answers[-1].error["code"] == "model_failed"
+    assert "it hung up" in answers[-1].error["message"]
 
 
-async def test_a_server_that_never_answers_is_given_up(gateway: "Gateway", servers: "dict[str, FakeServer]") -> None:
-    """After 10 minutes; after a second in this test."""
-    await servers["base"].stop()
-    async with behaving(servers["base"].port, lambda n, _: SILENT) as seen:
-        answer = await gateway.complete({"model": "default"})
-    assert (answer.status, seen) == (502, [1])
-    assert "it said nothing for too long" in answer.error["message"]
+class TestSilence:
+    """A second of it, not 10 minutes, is too long."""
+
+    @pytest.fixture
+    def timing(self, timing: Timing) -> Timing:
+        return replace(timing, read=1.0)
+
+    async def test_a_server_that_never_answers_is_given_up(
+        self, gateway: "Gateway", servers: "dict[str, FakeServer]"
+    ) -> None:
+        await servers["base"].stop()
+        async with behaving(servers["base"].port, lambda n, _: SILENT) as seen:
+            answer = await gateway.complete({"model": "default"})
+        assert (answer.status, seen) == (502, [1])
+        assert "it said nothing for too long" in answer.error["message"]
 
 
 async def test_a_server_that_takes_no_connection_is_given_up(
