@@ -32,7 +32,7 @@ test: install lint ## Everything but the demo (about half an hour on two cores)
 lint: install ## Style, types, layers, generated files
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mypy $(addprefix -p codetune_,api bucket operator trainer server store cli local)
+	$(BIN)/mypy $(addprefix -p codetune_,api bucket operator trainer server store gateway cli local)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m codetune_api.crd --check
 	$(BIN)/python -m codetune_api.reference --check

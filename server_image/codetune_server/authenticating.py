@@ -70,8 +70,13 @@ def _names(folder: Path) -> list[str]:
 
 def _digest_keys(folder: Path) -> tuple[bytes, ...]:
     """SHA-256 of every key. Raises: OSError."""
+    return tuple(hashlib.sha256(key).digest() for key in read_keys(folder))
+
+
+def read_keys(folder: Path) -> list[bytes]:
+    """Every key of a mounted Secret, files by name. Raises: OSError."""
     lines: list[bytes] = []
     for name in _names(folder):
         with (folder / name).open("rb") as file:
             lines += file.read(MAX_FILE_BYTES).splitlines()
-    return tuple(hashlib.sha256(line.strip()).digest() for line in lines if line.strip())
+    return [line.strip() for line in lines if line.strip()]

@@ -1,0 +1,30 @@
+"""`python -m codetune_gateway`: serve until SIGTERM."""
+
+import asyncio
+import logging
+import sys
+
+from codetune_gateway.app import build_app
+from codetune_gateway.ending import Traffic, serve
+from codetune_gateway.settings import GatewaySettings, Timing
+
+
+def main() -> int:
+    """Serve as the pod's environment says; returns the exit code."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stdout)
+    try:
+        settings = GatewaySettings.from_environment()
+    except ValueError as error:
+        print(f"codetune-gateway: {error}", file=sys.stderr)
+        return 64
+    asyncio.run(_run(settings, Timing()))
+    return 0
+
+
+async def _run(settings: GatewaySettings, timing: Timing) -> None:
+    traffic = Traffic()
+    await serve(build_app(settings, traffic, timing), traffic, timing, settings.host, settings.port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
