@@ -15,30 +15,14 @@ from codetune_operator.reconcile.adapters import ResolvedAdapter
 from codetune_operator.reconcile.adapterstates import RANK_RAISED, adapter_states
 from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import EventSpec, Obj
-from codetune_operator.reconcile.rollouts import count, find_endpoint, is_rolled_out
+from codetune_operator.reconcile.rollouts import count, find_endpoint, is_rolled_out, is_stuck
 from codetune_operator.reconcile.servingpods import is_fetching
-from codetune_operator.reconcile.workloads import container_entry
 from codetune_operator.resources.models import hub_repository, pin_model
 from codetune_operator.resources.servingnames import CONTAINER, PORT, pod_selector
 from codetune_operator.settings import Settings
 
 ServingPhase = Literal["Pending", "Starting", "Ready", "Updating", "Stopped", "Failed"]
 
-_HOPELESS = frozenset(
-    {
-        "GatedModel",
-        "ModelNotFound",
-        "RevisionNotFound",
-        "UnsupportedModel",
-        "PickledWeights",
-        "InvalidParameters",
-        "AuthenticationFailed",
-    }
-)
-"""Failures that no further attempt mends."""
-_CRASHES = frozenset({"CrashLoop", "OutOfMemory", "DiskFull", "InternalError"})
-"""Failures that count as lasting once the server has come back a few times in vain."""
-_VAIN_RESTARTS = 3
 _WORDS = 300
 _TOLD = 5
 """How many adapters that are not served a sentence tells of; all of them stand in `status.adapters`."""
@@ -79,14 +63,6 @@ class Serving:
         """States on which Ready depends: not those that a selector found and that can't be served yet, or at all."""
         waiting = {adapter.name for adapter in self.resolved if adapter.is_selected and adapter.desired is None}
         return [state for state in self.adapters if state.name not in waiting]
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether the failure is one that waiting does not mend."""
-        if self.failure is None:
-            return False
-        restarts = max((container_entry(pod, CONTAINER).get("restartCount", 0) for pod in self.view.pods), default=0)
-        return self.failure.reason in _HOPELESS or (self.failure.reason in _CRASHES and restarts >= _VAIN_RESTARTS)
 
 
 def build_serving_status(serving: Serving, settings: Settings, now: datetime) -> ModelDeploymentStatus:
@@ -145,7 +121,7 @@ def _judge(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
         return "Failed", conditions.stalled(failure.reason, failure.message)
     if serving.wanted == 0 and serving.count("replicas") == 0:
         return "Stopped", conditions.ready("ScaledToZero", "There are to be no replicas: set spec.replicas to serve.")
-    if failure is not None and serving.is_stuck:
+    if failure is not None and is_stuck(failure, serving.view.pods, CONTAINER):
         return "Updating" if available else "Failed", conditions.stalled(failure.reason, failure.message)
     if not is_rolled_out(serving.view.deployment, serving.wanted):
         phase: ServingPhase = "Pending" if serving.view.deployment is None else "Updating" if available else "Starting"
