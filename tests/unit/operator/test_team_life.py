@@ -263,99 +263,6 @@ def test_a_team_says_how_it_is_doing(expected: tuple[str, str, str, str | None],
     assert {child["kind"] for child in plan.apply} >= {"ConfigMap", "Service", "Deployment"}
 
 
-def adapter(phase: str, reason: str = "", message: str = "") -> list[Obj]:
-    return [{"name": "mine", "phase": phase, "reason": reason, "message": message}]
-
-
-MODELS = [
-    pytest.param(True, "", [], [SERVED], id="it answers"),
-    pytest.param(
-        False,
-        "DeploymentNotFound",
-        ["spec.projects[0].completionModel.deploymentRef", "'coder'", "create it, or correct the name"],
-        [],
-        id="no deployment",
-    ),
-    pytest.param(
-        False,
-        "ModelNotServed",
-        ["'coder', which spec.projects[0].completionModel names, serves nothing now: 0 of 1 replicas answer."],
-        [make_mdep(ready="0 of 1 replicas answer.", reason="Starting")],
-        id="the deployment serves nothing",
-    ),
-    pytest.param(
-        False,
-        "ModelNotServed",
-        ["serves nothing now: it has not told"],
-        [make_mdep().model_copy(update={"status": make_mdep().status.model_copy(update={"conditions": []})})],
-        id="the deployment is new",
-    ),
-    pytest.param(
-        False,
-        "ModelNotServed",
-        ["spec.projects[0].completionModel.model is 'mine'", "it serves: base, other. Choose one", "adapter"],
-        [make_mdep("base", "other")],
-        id="the deployment has others",
-    ),
-    pytest.param(
-        False,
-        "ModelNotServed",
-        ["'coder'", "does not serve 'mine' now (AdapterPending): FineTune 'f' is Running."],
-        [make_mdep("base", states=adapter("Pending", "AdapterPending", "FineTune 'f' is Running."))],
-        id="its adapter waits",
-    ),
-    pytest.param(
-        False,
-        "ModelNotServed",
-        ["does not serve 'mine' now: that adapter is Loading"],
-        [make_mdep("base", states=adapter("Loading"))],
-        id="its adapter loads",
-    ),
-    pytest.param(
-        False,
-        "ModelNotServed",
-        ["does not serve 'mine' now (DigestMismatch): Other bytes."],
-        [make_mdep(reason="DigestMismatch", states=adapter("Failed", "DigestMismatch", "Other bytes."))],
-        id="its adapter failed",
-    ),
-    pytest.param(
-        False,
-        "ModelNotServed",
-        ["does not serve 'mine' now: Rolling along."],
-        [make_mdep("base", ready="Rolling along.", adapters=[{"name": "mine", "uri": "pvc://a/b"}])],
-        id="its adapter is new",
-    ),
-]
-
-
-@pytest.mark.parametrize(("ready", "reason", "words", "deployments"), MODELS)
-def test_a_model_says_whether_it_answers_and_what_to_do(
-    ready: bool, reason: str, words: list[str], deployments: list[ModelDeployment]
-) -> None:
-    status = status_of(reconcile(rolled(view(make_team(SHOP), *deployments)), SETTINGS, NOW))
-    found = next(model for model in status.models if model.project == "shop")
-    assert (found.deployment, found.model, found.ready, found.reason) == ("coder", "mine", ready, reason)
-    for word in words:
-        assert word in found.message
-    assert ready or bool(found.message)
-
-
-def test_models_stand_in_the_order_of_the_spec_with_the_default_first() -> None:
-    team = make_team(SHOP, {"projectRef": {"name": "app"}})
-    models = status_of(reconcile(rolled(view(team, SERVED)), SETTINGS, NOW)).models
-    found = [(model.project, model.deployment, model.model, model.ready) for model in models]
-    assert found == [
-        ("", "coder", "base", True),
-        ("shop", "coder", "mine", True),
-        ("app", "coder", "base", True),
-    ]
-
-
-def test_the_name_of_a_base_model_is_not_known_before_its_deployment_is() -> None:
-    (model,) = status_of(reconcile(view(make_team()), SETTINGS, NOW)).models
-    assert (model.model, model.ready, model.reason) == ("", False, "DeploymentNotFound")
-
-
 def test_a_project_that_is_not_there_loses_nothing_that_works() -> None:
     seen = rolled(view(make_team(SHOP), SERVED, projects=frozenset()))
     plan = reconcile(seen, SETTINGS, NOW)
@@ -444,7 +351,8 @@ def after(team: Team, seen: TeamView) -> Team:
 
 
 READY = rolled(view(make_team(SHOP), SERVED))
-HALF = make_mdep("base", states=adapter("Failed", "DigestMismatch", "Other bytes."))
+BROKEN = {"name": "mine", "phase": "Failed", "reason": "DigestMismatch", "message": "Other bytes."}
+HALF = make_mdep("base", states=[BROKEN])
 EVENTS = [
     pytest.param(["ModelReady", "ModelReady", "Ready"], view(make_team(SHOP)), READY, id="it became ready"),
     pytest.param([], READY, READY, id="nothing new"),
