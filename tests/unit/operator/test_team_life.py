@@ -111,9 +111,9 @@ def say(status: TeamStatus, kind: str = "Ready") -> str:
     return next(entry.message for entry in status.conditions if entry.type == kind)
 
 
-BACKOFF = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
-BOOM = {"state": BACKOFF, "started": False, "lastState": {"terminated": {"exitCode": 1, "message": "boom"}}}
-PULL = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}, "started": False}
+BACKOFF: Obj = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
+BOOM: Obj = {"state": BACKOFF, "started": False, "lastState": {"terminated": {"exitCode": 1, "message": "boom"}}}
+PULL: Obj = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}, "started": False}
 UNSCHEDULED: Obj = {
     "metadata": {"name": "p1"},
     "spec": {"containers": [{"name": "gateway", "resources": {"requests": {"memory": "256Mi"}}}]},

@@ -54,7 +54,7 @@ def template(objects: dict[str, Obj]) -> Obj:
     return found
 
 
-KEYS = {"apiKeysSecretRef": {"name": "server-keys.internal"}}
+KEYS: Obj = {"apiKeysSecretRef": {"name": "server-keys.internal"}}
 VARIANTS = [
     pytest.param({}, {}, id="the least"),
     pytest.param({"replicas": 3, "limits": {"requestsPerMinute": 100}}, {}, id="three, and a limit"),
