@@ -87,7 +87,7 @@ class TeamModel(ApiModel):
     ready: bool
     """Whether it answers now."""
     reason: str = ""
-    """CamelCase, e.g. ModelNotServed; empty when it answers."""
+    """CamelCase, e.g. ModelNotServed; empty when nothing is amiss. ProjectNotFound: the model answers all the same."""
     message: str = ""
 
 

@@ -132,7 +132,7 @@ def _tell(error: OperatorError) -> None:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m codetune_operator", description="Reconciles Projects, FineTunes and ModelDeployments."
+        prog="python -m codetune_operator", description="Reconciles Projects, FineTunes, ModelDeployments and Teams."
     )
     parser.add_argument("--settings", type=Path, metavar="FILE", help="settings as YAML; without it, the defaults")
     parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="without it: the pod's own ServiceAccount")

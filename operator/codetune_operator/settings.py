@@ -38,7 +38,7 @@ class ImageSettings(_Group):
     """What the pods that the operator makes run."""
 
     operator: str = f"codetune-operator:{_TAG}"
-    """Image of the operator itself; store services run from it too."""
+    """Image of the operator itself; store services and the gateways of Teams run from it too."""
     trainer: str = f"codetune-trainer:{_TAG}"
     """Image of the Jobs scan, train, merge and purge, and of the init container fetch."""
     server: str = f"codetune-server:{_TAG}"
@@ -116,7 +116,7 @@ class Settings(_Group):
     hub: HubSettings = HubSettings()
     network_policy: NetworkPolicySettings = NetworkPolicySettings()
     monitoring_namespaces: list[Name] = []
-    """Namespaces whose pods may reach every serving pod, e.g. that of Prometheus."""
+    """Namespaces whose pods may reach every serving pod and every gateway, e.g. that of Prometheus."""
     endpoint: Literal["DNS", "ClusterIP"] = "DNS"
     """How `status.endpoint` names a Service: by its cluster DNS name, or by address where there is no DNS."""
     file_root: Annotated[str, Field(pattern=r"^/")] | None = None

@@ -33,6 +33,18 @@ DEPLOYMENT: Obj = {
     "spec": {"baseModel": "hf://org/model", "replicas": 0, "resources": {"gpus": 0}},
 }
 
+TEAM: Obj = {
+    "apiVersion": "codetune.dev/v1alpha1",
+    "kind": "Team",
+    "metadata": {"name": "example"},
+    "spec": {
+        "apiKeysSecretRef": {"name": "keys"},
+        "completionModel": {"deploymentRef": {"name": "absent"}},
+        "replicas": 0,
+    },
+}
+SHOP: Obj = {"projectRef": {"name": "shop"}}
+
 
 def change(obj: Obj, **spec: Any) -> Obj:
     """The object with other fields in its spec."""
@@ -156,6 +168,40 @@ SOURCE = PROJECT["spec"]["sources"][0]
             id="adapter-from-nowhere",
         ),
         pytest.param(["spec.replicas"], change(DEPLOYMENT, replicas=-1), id="negative-replicas"),
+        pytest.param(["give the team a completionModel"], change(TEAM, completionModel=None), id="team-of-nothing"),
+        pytest.param(
+            ["give the team a completionModel"],
+            change(TEAM, completionModel=None, projects=[SHOP]),
+            id="project-of-nothing",
+        ),
+        pytest.param(
+            ["spec.projects", "a project can be in projects only once"],
+            change(TEAM, projects=[SHOP, {**SHOP, "completionModel": TEAM["spec"]["completionModel"]}]),
+            id="the-same-project-twice",
+        ),
+        pytest.param(
+            ["spec.projects", "64"],
+            change(TEAM, projects=[{"projectRef": {"name": f"p{number}"}} for number in range(65)]),
+            id="too-many-projects",
+        ),
+        pytest.param(
+            ["spec.apiKeysSecretRef", "Required value"], change(TEAM, apiKeysSecretRef=None), id="team-without-keys"
+        ),
+        pytest.param(
+            ["spec.completionModel.deploymentRef", "Required value"],
+            change(TEAM, completionModel={"model": "mine"}),
+            id="model-of-no-deployment",
+        ),
+        pytest.param(
+            ["spec.limits.requestsPerMinute", "greater than or equal to 1"],
+            change(TEAM, limits={"requestsPerMinute": -5}),
+            id="negative-limit",
+        ),
+        pytest.param(["spec.replicas"], change(TEAM, replicas=-1), id="negative-gateways"),
+        pytest.param(["at most 48 characters"], {**TEAM, "metadata": {"name": "x" * 49}}, id="team-name-too-long"),
+        pytest.param(
+            ["begins with a letter"], {**TEAM, "metadata": {"name": "1st"}}, id="team-name-with-a-digit-first"
+        ),
         pytest.param(
             ["at most 48 characters"], {**PROJECT, "metadata": {"name": "x" * 49}}, id="name-too-long-for-its-children"
         ),
@@ -207,11 +253,13 @@ def test_a_field_that_can_not_change_says_what_to_do(sentence: str, before: Obj,
         pytest.param("resources", change(FINETUNE, resources={"gpus": 1}), id="resources"),
         pytest.param("suspend", change(FINETUNE, suspend=True), id="suspend"),
         pytest.param("retries", change(FINETUNE, retries=1), id="retries"),
+        pytest.param("apiKeysSecretRef", change(TEAM, apiKeysSecretRef={"name": "others"}), id="keys-of-a-team"),
+        pytest.param("limits", change(TEAM, limits={"requestsPerMinute": 60}), id="limits-of-a-team"),
     ],
 )
 def test_a_field_that_can_change_does(field: str, changed: Obj, team: "Team") -> None:
-    apply(team, FINETUNE)
+    apply(team, TEAM if changed["kind"] == "Team" else FINETUNE)
     assert "configured" in apply(team, changed)
-    spec = team.get("finetune", "example")["spec"]
+    spec = team.get(changed["kind"], "example")["spec"]
     wanted = changed["spec"][field]
     assert spec[field] == wanted or wanted.items() <= spec[field].items()

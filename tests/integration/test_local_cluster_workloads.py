@@ -374,6 +374,22 @@ def test_a_crashing_container_backs_off_and_keeps_the_log_of_the_run_before(here
     assert "BackOff" in here.event_reasons("crash")
 
 
+def test_a_container_has_started_when_its_startup_probe_says_so_though_it_is_never_ready(here: Namespace) -> None:
+    probes = {
+        name: {"exec": {"command": ["sh", "-c", text]}, "periodSeconds": 1}
+        for name, text in (("startupProbe", "true"), ("readinessProbe", "false"))
+    }
+    here.apply(bare_pod("waiting", "sleep 60", extra=probes))
+
+    def told() -> bool:
+        (entry,) = here.get("pod", "waiting")["status"].get("containerStatuses") or [{}]
+        return bool(entry.get("started"))
+
+    here.wait_until(told, "the container has started")
+    (entry,) = here.get("pod", "waiting")["status"]["containerStatuses"]
+    assert not entry["ready"]
+
+
 def test_a_failing_liveness_probe_restarts_and_a_failing_readiness_probe_does_not(here: Namespace) -> None:
     probe = {"exec": {"command": ["sh", "-c", "test ! -e $HOME/sick"]}, "periodSeconds": 1, "failureThreshold": 1}
     here.apply(

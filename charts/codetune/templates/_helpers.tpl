@@ -24,7 +24,7 @@ app.kubernetes.io/component: operator
 
 {{- define "codetune.settings" -}}
 {{- $own := dict "namespace" .Release.Namespace "namespaces" .Values.watchNamespaces -}}
-{{- /* The store service runs from the operator's image, wherever that was taken from. */ -}}
+{{- /* Store services and gateways run from the operator's image, wherever that was taken from. */ -}}
 {{- $defaults := dict "images" (dict "operator" (include "codetune.image" .)) -}}
 {{ merge $own .Values.settings $defaults | toYaml }}
 {{- end }}
@@ -32,20 +32,20 @@ app.kubernetes.io/component: operator
 {{- define "codetune.rules" -}}
 # The resources that people apply: read them, write what the operator found out, hold them until their artifacts are gone.
 - apiGroups: [codetune.dev]
-  resources: [projects, finetunes, modeldeployments]
+  resources: [projects, finetunes, modeldeployments, teams]
   verbs: [get, list, watch, patch]
 - apiGroups: [codetune.dev]
-  resources: [projects/status, finetunes/status, modeldeployments/status]
+  resources: [projects/status, finetunes/status, modeldeployments/status, teams/status]
   verbs: [get, patch]
 # Owner references of children that block their owner's deletion.
 - apiGroups: [codetune.dev]
-  resources: [projects/finalizers, finetunes/finalizers, modeldeployments/finalizers]
+  resources: [projects/finalizers, finetunes/finalizers, modeldeployments/finalizers, teams/finalizers]
   verbs: [update]
 # What runs: scan, training and purge.
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]
-# What serves, and the store service.
+# What serves, gateways of teams, and the store service.
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
@@ -66,7 +66,7 @@ app.kubernetes.io/component: operator
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, list, watch, create, patch]
-# Configurations of runs: written and never read.
+# Configurations of runs and gateways: written and never read.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [create, patch, delete]

@@ -202,6 +202,7 @@ class ContainerRunner:
             startup = self.spec["startupProbe"]
             await Prober(startup, target, self._on_startup(pod, startup)).run(until_success=True)
         self._started = True
+        self._wake()
         async with asyncio.TaskGroup() as group:
             if "readinessProbe" in self.spec:
                 group.create_task(Prober(self.spec["readinessProbe"], target, self._on_readiness(pod)).run())

@@ -39,6 +39,7 @@ class Kind:
 PROJECT = Kind(API_VERSION, "Project", "projects")
 FINETUNE = Kind(API_VERSION, "FineTune", "finetunes")
 MODELDEPLOYMENT = Kind(API_VERSION, "ModelDeployment", "modeldeployments")
+TEAM = Kind(API_VERSION, "Team", "teams")
 JOB = Kind("batch/v1", "Job", "jobs")
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 POD = Kind("v1", "Pod", "pods")
@@ -54,11 +55,11 @@ AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodaut
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 NETWORKPOLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 POLICIES = (BUDGET, AUTOSCALER, NETWORKPOLICY)
-"""What surrounds serving pods."""
+"""What surrounds serving pods and gateways."""
 
 _ALL = (
-    PROJECT, FINETUNE, MODELDEPLOYMENT, JOB, DEPLOYMENT, POD, SERVICE, CONFIGMAP, SECRET, CLAIM, EVENT, NODE,
-    *POLICIES,
+    PROJECT, FINETUNE, MODELDEPLOYMENT, TEAM, JOB, DEPLOYMENT, POD, SERVICE, CONFIGMAP, SECRET, CLAIM, EVENT,
+    NODE, *POLICIES,
 )  # fmt: skip
 KINDS: Mapping[tuple[str, str], Kind] = {(kind.api_version, kind.name): kind for kind in _ALL}
 

@@ -10,10 +10,12 @@ from codetune_api.metadata import (
     LABEL_FINETUNE,
     LABEL_MODELDEPLOYMENT,
     LABEL_PROJECT,
+    LABEL_TEAM,
     STORE_SERVICE,
 )
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.project import Project
+from codetune_api.team import Team
 from pydantic import ValidationError
 
 from codetune_operator.cluster.kinds import (
@@ -34,15 +36,16 @@ from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.tracking import LogTracker
 from codetune_operator.reconcile.datasets import read_uses
 from codetune_operator.reconcile.holding import find_holders
-from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentView, ProjectView, StoreView
+from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentView, ProjectView, StoreView, TeamView
 from codetune_operator.reconcile.resuming import find_resuming
+from codetune_operator.resources.gatewaynames import gateway_name
 from codetune_operator.resources.scan import scan_nonce
 from codetune_operator.resources.servingnames import adapter_token
 from codetune_operator.resources.store import COMPONENT
 from codetune_operator.runs.report import RunReport, from_status
 
 Obj = dict[str, Any]
-T = TypeVar("T", Project, FineTune)
+T = TypeVar("T", Project, FineTune, ModelDeployment)
 
 
 @dataclass
@@ -110,6 +113,22 @@ class Observer:
             claim=self.store.get(CLAIM, namespace, ARTIFACTS_CLAIM),
             nodes=self.store.select(NODE),
             server_reports=await self.serving.collect(namespace, pods, token),
+        )
+
+    def view_team(self, raw: Obj) -> TeamView:
+        """Raises: pydantic.ValidationError."""
+        team = Team.from_wire(raw)
+        namespace, own = team.metadata.namespace, {LABEL_TEAM: team.metadata.name}
+        deployments = (_read(ModelDeployment, found) for found in self.store.select(MODELDEPLOYMENT, namespace))
+        return TeamView(
+            team=team,
+            modeldeployments={found.metadata.name: found for found in deployments if found is not None},
+            projects=frozenset(found["metadata"]["name"] for found in self.store.select(PROJECT, namespace)),
+            deployment=self.store.get(DEPLOYMENT, namespace, gateway_name(team)),
+            service=self.store.get(SERVICE, namespace, gateway_name(team)),
+            policies=tuple(obj for kind in POLICIES for obj in self.store.select(kind, namespace, own)),
+            pods=self.store.select(POD, namespace, own),
+            nodes=self.store.select(NODE),
         )
 
     def view_store(self, namespace: str) -> StoreView:

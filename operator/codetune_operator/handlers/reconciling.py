@@ -7,7 +7,7 @@ from typing import Any
 from codetune_api.common import Condition
 from pydantic import ValidationError
 
-from codetune_operator.cluster.kinds import FINETUNE, MODELDEPLOYMENT, PROJECT, Kind
+from codetune_operator.cluster.kinds import FINETUNE, MODELDEPLOYMENT, PROJECT, TEAM, Kind
 from codetune_operator.cluster.peeking import is_ending
 from codetune_operator.errors import (
     ForbiddenError,
@@ -23,7 +23,7 @@ from codetune_operator.handlers.keys import STORE, Key
 from codetune_operator.handlers.observing import Observer, deployment_slot, finetune_slot, project_slot
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.tracking import LogTracker
-from codetune_operator.reconcile import conditions, finetune, modeldeployment, project, store
+from codetune_operator.reconcile import conditions, finetune, modeldeployment, project, store, team
 from codetune_operator.reconcile.plan import EventSpec, Plan
 from codetune_operator.settings import Settings, describe_mistakes
 
@@ -35,7 +35,7 @@ OCCUPIED_SECONDS = 60.0
 """When it is looked again whether an object is still in the way."""
 LEFTOVER_SECONDS = 5.0
 TERMINATING_SECONDS = 5.0
-_KINDS: dict[str, Kind] = {kind.name: kind for kind in (PROJECT, FINETUNE, MODELDEPLOYMENT)}
+_KINDS: dict[str, Kind] = {kind.name: kind for kind in (PROJECT, FINETUNE, MODELDEPLOYMENT, TEAM)}
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class Reconciler:
             return await self._reconcile_project(key, raw, now)
         if key.kind == FINETUNE.name:
             return await self._reconcile_finetune(key, raw, now)
+        if key.kind == TEAM.name:
+            return await self._execute(raw, team.reconcile(self.observer.view_team(raw), self.settings, now))
         view = await self.observer.view_modeldeployment(raw)
         plan = modeldeployment.reconcile(view, self.settings, now)
         slot = deployment_slot(view.modeldeployment)

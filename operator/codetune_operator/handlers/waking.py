@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from codetune_api.metadata import LABEL_COMPONENT, LABEL_FINETUNE, LABEL_MODELDEPLOYMENT, LABEL_PROJECT
+from codetune_api.metadata import LABEL_COMPONENT, LABEL_FINETUNE, LABEL_MODELDEPLOYMENT, LABEL_PROJECT, LABEL_TEAM
 
-from codetune_operator.cluster.kinds import CLAIM, FINETUNE, MODELDEPLOYMENT, NODE, POD, PROJECT
+from codetune_operator.cluster.kinds import CLAIM, FINETUNE, MODELDEPLOYMENT, NODE, POD, PROJECT, TEAM
 from codetune_operator.handlers.keys import Key, key_of, store_key
 from codetune_operator.handlers.storing import Store
 from codetune_operator.reconcile.holding import find_holders
@@ -17,9 +17,12 @@ OWNERS: Mapping[str, str] = {
     LABEL_PROJECT: PROJECT.name,
     LABEL_FINETUNE: FINETUNE.name,
     LABEL_MODELDEPLOYMENT: MODELDEPLOYMENT.name,
+    LABEL_TEAM: TEAM.name,
 }
 """Label on a child → kind of its owner."""
-RECONCILED = (PROJECT, FINETUNE, MODELDEPLOYMENT)
+RECONCILED = (PROJECT, FINETUNE, MODELDEPLOYMENT, TEAM)
+_STORING = (PROJECT, FINETUNE, MODELDEPLOYMENT)
+"""Kinds whose pods mount the artifact store."""
 
 
 def concerned(obj: Obj, store: Store) -> set[Key]:
@@ -29,7 +32,7 @@ def concerned(obj: Obj, store: Store) -> set[Key]:
         return {key_of(other) for reconciled in RECONCILED for other in store.everything(reconciled) if _waits(other)}
     if kind == CLAIM.name:
         namespace = obj["metadata"]["namespace"]
-        return {key_of(other) for reconciled in RECONCILED for other in store.select(reconciled, namespace)}
+        return {key_of(other) for storing in _STORING for other in store.select(storing, namespace)}
     if kind in OWNERS.values():
         return {key_of(obj), *_dependents(obj, store), *_store_services(obj)}
     return {*_owners(obj), *_store_services(obj)}
@@ -64,8 +67,12 @@ def _owners(obj: Obj) -> Iterator[Key]:
 
 def _dependents(obj: Obj, store: Store) -> Iterator[Key]:
     """Others that look at this resource: runs on a Project; deployments that serve a FineTune; runs that start from it;
-    and who waits for it so that it can go itself: a Project for its runs, a FineTune for those who use its adapter."""
+    teams that complete in a Project or with a ModelDeployment; and who waits for it so that it can go itself: a Project
+    for its runs, a FineTune for those who use its adapter."""
     namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
+    for team in store.select(TEAM, namespace):
+        if (obj["kind"], name) in set(_named(team)):
+            yield key_of(team)
     if obj["kind"] == PROJECT.name:
         for finetune in store.select(FINETUNE, namespace):
             if (finetune.get("spec") or {}).get("projectRef", {}).get("name") == name:
@@ -92,3 +99,14 @@ def _start_of(finetune: Obj) -> str:
     """The FineTune whose adapter a run begins with."""
     found: str = (((finetune.get("spec") or {}).get("resumeFrom") or {}).get("fineTuneRef") or {}).get("name", "")
     return found
+
+
+def _named(team: Obj) -> Iterator[tuple[str, str]]:
+    """Kind and name of what a Team refers to."""
+    spec = team.get("spec") or {}
+    projects = spec.get("projects") or []
+    for entry in projects:
+        yield PROJECT.name, (entry.get("projectRef") or {}).get("name", "")
+    for entry in (spec, *projects):
+        reference = (entry.get("completionModel") or {}).get("deploymentRef") or {}
+        yield MODELDEPLOYMENT.name, reference.get("name", "")

@@ -21,6 +21,7 @@ from codetune_operator.cluster.kinds import (
     POLICIES,
     PROJECT,
     SERVICE,
+    TEAM,
     Kind,
 )
 from codetune_operator.handlers.asking import ServingReports
@@ -120,6 +121,6 @@ def _register(registry: kopf.OperatorRegistry, watcher: Callable[[], Watcher], k
     kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=identity)(on_event)
 
 
-WATCHED = (*CHILDREN, CLAIM, NODE, PROJECT, FINETUNE, MODELDEPLOYMENT)
+WATCHED = (*CHILDREN, CLAIM, NODE, PROJECT, FINETUNE, MODELDEPLOYMENT, TEAM)
 """In the order in which they are listed at the start: owners last, so that their status is no older than their
 children, and a child that their status knows of is never taken for missing."""

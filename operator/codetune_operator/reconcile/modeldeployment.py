@@ -22,16 +22,16 @@ from codetune_operator.reconcile.adapters import (
 from codetune_operator.reconcile.adapterstates import is_settled, learn_ranks
 from codetune_operator.reconcile.failures import classify
 from codetune_operator.reconcile.observed import ModelDeploymentView
-from codetune_operator.reconcile.plan import AdapterPush, ChildRef, EventSpec, Follow, Obj, Plan
+from codetune_operator.reconcile.plan import AdapterPush, EventSpec, Follow, Obj, Plan
 from codetune_operator.reconcile.servingpods import base_url, can_answer, is_fetching
 from codetune_operator.reconcile.servingstatus import Serving, build_serving_events, build_serving_status
+from codetune_operator.reconcile.shedding import find_unwanted
 from codetune_operator.reconcile.unbound import explain_unbound
 from codetune_operator.resources.claims import build_missing_claim
 from codetune_operator.resources.models import FETCH_CONTAINER, ModelSource, locate_model
 from codetune_operator.resources.serverpod import rank_of
 from codetune_operator.resources.serving import build_serving, fetch_nonce
 from codetune_operator.resources.servingnames import adapter_token
-from codetune_operator.resources.servingpolicies import POLICY_KINDS
 from codetune_operator.settings import Settings
 
 LOOK_AGAIN_SECONDS = 60.0
@@ -63,7 +63,7 @@ def reconcile(view: ModelDeploymentView, settings: Settings, now: datetime) -> P
     return Plan(
         status=status,
         apply=children,
-        delete=_unwanted(view, children),
+        delete=find_unwanted(view.policies, children),
         follow=_follow(view),
         push=push,
         events=(*_rank_event(view, resolved, rank), *events),
@@ -99,16 +99,6 @@ def _pin(view: ModelDeploymentView, model: ModelSource, resolved: tuple[Resolved
     trained = next((finetune.status.base_model for finetune in served if finetune.status.base_model), None)
     pinned = view.modeldeployment.status.base_model or trained
     return replace(model, origin=replace(model.hub, revision=pinned.commit)) if pinned is not None else model
-
-
-def _unwanted(view: ModelDeploymentView, children: tuple[Obj, ...]) -> tuple[ChildRef, ...]:
-    """Policies that the spec no longer asks for."""
-    wanted = {(child["kind"], child["metadata"]["name"]) for child in children}
-    return tuple(
-        ChildRef(POLICY_KINDS[obj["kind"]], obj["kind"], obj["metadata"]["name"], obj["metadata"].get("uid"))
-        for obj in view.policies
-        if (obj["kind"], obj["metadata"]["name"]) not in wanted and not obj["metadata"].get("deletionTimestamp")
-    )
 
 
 def _refuse_arguments(deployment: ModelDeployment) -> Failure | None:

@@ -7,6 +7,7 @@ from codetune_api.contracts import ServerReport
 from codetune_api.finetune import FineTune
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.project import Project
+from codetune_api.team import Team
 
 from codetune_operator.reconcile.datasets import DatasetUse
 from codetune_operator.reconcile.plan import Obj
@@ -80,6 +81,24 @@ class ModelDeploymentView:
     nodes: tuple[Obj, ...] = ()
     server_reports: Mapping[str, ServerReport | str] = field(default_factory=dict)
     """Pod name → what it last said, or why it could not be asked."""
+
+
+@dataclass(frozen=True)
+class TeamView:
+    """A Team and what belongs to it."""
+
+    team: Team
+    modeldeployments: Mapping[str, ModelDeployment] = field(default_factory=dict)
+    """ModelDeployments of the namespace, by name."""
+    projects: frozenset[str] = frozenset()
+    """Names of the Projects of the namespace."""
+    deployment: Obj | None = None
+    """The gateway's."""
+    service: Obj | None = None
+    policies: tuple[Obj, ...] = ()
+    """Disruption budget and network policy that are there."""
+    pods: tuple[Obj, ...] = ()
+    nodes: tuple[Obj, ...] = ()
 
 
 @dataclass(frozen=True)

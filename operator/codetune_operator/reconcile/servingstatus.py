@@ -15,29 +15,14 @@ from codetune_operator.reconcile.adapters import ResolvedAdapter
 from codetune_operator.reconcile.adapterstates import RANK_RAISED, adapter_states
 from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import EventSpec, Obj
+from codetune_operator.reconcile.rollouts import count, find_endpoint, is_rolled_out, is_stuck
 from codetune_operator.reconcile.servingpods import is_fetching
-from codetune_operator.reconcile.workloads import container_entry
 from codetune_operator.resources.models import hub_repository, pin_model
 from codetune_operator.resources.servingnames import CONTAINER, PORT, pod_selector
 from codetune_operator.settings import Settings
 
 ServingPhase = Literal["Pending", "Starting", "Ready", "Updating", "Stopped", "Failed"]
 
-_HOPELESS = frozenset(
-    {
-        "GatedModel",
-        "ModelNotFound",
-        "RevisionNotFound",
-        "UnsupportedModel",
-        "PickledWeights",
-        "InvalidParameters",
-        "AuthenticationFailed",
-    }
-)
-"""Failures that no further attempt mends."""
-_CRASHES = frozenset({"CrashLoop", "OutOfMemory", "DiskFull", "InternalError"})
-"""Failures that count as lasting once the server has come back a few times in vain."""
-_VAIN_RESTARTS = 3
 _WORDS = 300
 _TOLD = 5
 """How many adapters that are not served a sentence tells of; all of them stand in `status.adapters`."""
@@ -60,17 +45,7 @@ class Serving:
 
     def count(self, field: str) -> int:
         """A number of the Deployment's status."""
-        return int((self.view.deployment or {}).get("status", {}).get(field) or 0)
-
-    @property
-    def is_rolled_out(self) -> bool:
-        """Every replica is of the current template and available, and no other is left."""
-        deployment = self.view.deployment
-        if deployment is None or deployment.get("spec", {}).get("replicas") != self.wanted:
-            return False
-        observed = deployment.get("status", {}).get("observedGeneration", 0)
-        counts = [self.count(field) for field in ("replicas", "updatedReplicas", "availableReplicas")]
-        return observed >= deployment["metadata"].get("generation", 0) and counts == [self.wanted] * 3
+        return count(self.view.deployment, field)
 
     @cached_property
     def reports(self) -> Mapping[str, ServerReport | str]:
@@ -89,18 +64,11 @@ class Serving:
         waiting = {adapter.name for adapter in self.resolved if adapter.is_selected and adapter.desired is None}
         return [state for state in self.adapters if state.name not in waiting]
 
-    @property
-    def is_stuck(self) -> bool:
-        """Whether the failure is one that waiting does not mend."""
-        if self.failure is None:
-            return False
-        restarts = max((container_entry(pod, CONTAINER).get("restartCount", 0) for pod in self.view.pods), default=0)
-        return self.failure.reason in _HOPELESS or (self.failure.reason in _CRASHES and restarts >= _VAIN_RESTARTS)
-
 
 def build_serving_status(serving: Serving, settings: Settings, now: datetime) -> ModelDeploymentStatus:
     """The whole new status."""
     deployment = serving.view.modeldeployment
+    name, namespace = deployment.metadata.name, deployment.metadata.namespace
     phase, wanted = _judge(serving)
     available = serving.count("availableReplicas")
     said = f"{available} of {serving.wanted} replicas answer requests."
@@ -110,7 +78,7 @@ def build_serving_status(serving: Serving, settings: Settings, now: datetime) ->
         phase=phase,
         observed_generation=deployment.metadata.generation,
         conditions=conditions.update(before.conditions, wanted, deployment.metadata.generation, now),
-        endpoint=_endpoint(serving.view, settings),
+        endpoint=find_endpoint(name, namespace, deployment.spec.service.port, serving.view.service, settings),
         replicas=serving.count("replicas"),
         ready_replicas=serving.count("readyReplicas"),
         selector=",".join(f"{key}={value}" for key, value in sorted(pod_selector(deployment).items())),
@@ -153,9 +121,9 @@ def _judge(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
         return "Failed", conditions.stalled(failure.reason, failure.message)
     if serving.wanted == 0 and serving.count("replicas") == 0:
         return "Stopped", conditions.ready("ScaledToZero", "There are to be no replicas: set spec.replicas to serve.")
-    if failure is not None and serving.is_stuck:
+    if failure is not None and is_stuck(failure, serving.view.pods, CONTAINER):
         return "Updating" if available else "Failed", conditions.stalled(failure.reason, failure.message)
-    if not serving.is_rolled_out:
+    if not is_rolled_out(serving.view.deployment, serving.wanted):
         phase: ServingPhase = "Pending" if serving.view.deployment is None else "Updating" if available else "Starting"
         said = f"{available} of {serving.wanted} replicas answer requests; {_say_start(serving)}."
         said = " ".join([said, *_say_raised(serving)])
@@ -226,14 +194,6 @@ def _models(serving: Serving) -> list[str]:
     if not answers or len(answers) < len(serving.reports):
         return []
     return [name for name in answers[0] if all(name in answer for answer in answers)]
-
-
-def _endpoint(view: ModelDeploymentView, settings: Settings) -> str | None:
-    metadata, port = view.modeldeployment.metadata, view.modeldeployment.spec.service.port
-    if settings.endpoint == "DNS":
-        return f"http://{metadata.name}.{metadata.namespace}.svc:{port}"
-    address = (view.service or {}).get("spec", {}).get("clusterIP")
-    return f"http://{address}:{port}" if address and address != "None" else None
 
 
 def _is_serving(pod: Obj) -> bool:

@@ -36,6 +36,7 @@ SCRATCH = "/codetune/scratch"
 CREDENTIALS = "/codetune/credentials"
 VOLUMES = "/codetune/volumes"
 TERMINATION_LOG = "/dev/termination-log"
+_STORE_VOLUME = "store"
 _USER = 65532
 """The images' user; also the group that volumes are made writable for."""
 
@@ -62,7 +63,7 @@ def container(
     env: Mapping[str, str] | None = None,
     more_env: Sequence[Obj] = (),
     mounts: Sequence[Obj] = (),
-    store_read_only: bool = False,
+    store: Literal["ReadWrite", "ReadOnly", "None"] = "ReadWrite",
     reads_buckets: bool = False,
 ) -> Obj:
     """A container with the store and a scratch folder mounted; where the store is a bucket, it can reach that.
@@ -76,11 +77,14 @@ def container(
         env: Variables on top of the standard ones; the same name wins.
         more_env: Entries that are no plain values, e.g. from a Secret.
         mounts: Mounts on top of store and scratch.
-        store_read_only: Whether it may only read the store.
+        store: What it may do in the store.
         reads_buckets: Whether it reaches buckets also where the store is none.
     """
+    has_store = store != "None"
     variables = {**_environment(settings), **(env or {})}
-    reaches = settings.store.bucket is not None or reads_buckets
+    if not has_store:
+        del variables[ENV_STORE]
+    reaches = (has_store and settings.store.bucket is not None) or reads_buckets
     access = bucket_environment(settings) if reaches else []
     return {
         "name": name,
@@ -94,7 +98,8 @@ def container(
         ],
         "resources": resource_requirements(resources),
         "volumeMounts": [
-            {"name": "store", "mountPath": STORE, **({"readOnly": True} if store_read_only else {})},
+            *([{"name": _STORE_VOLUME, "mountPath": STORE}] if store == "ReadWrite" else ()),
+            *([{"name": _STORE_VOLUME, "mountPath": STORE, "readOnly": True}] if store == "ReadOnly" else ()),
             {"name": "scratch", "mountPath": SCRATCH},
             *(bucket_mounts(settings) if reaches else ()),
             *mounts,
@@ -138,7 +143,9 @@ def pod_template(
         pull_secrets: Names of Secrets with registry credentials, besides those of the settings.
         subdomain: The headless Service under which each pod has a name.
     """
-    reaches = speaks_s3([*containers, *init_containers])
+    everything = [*containers, *init_containers]
+    reaches = speaks_s3(everything)
+    has_store = any(mount["name"] == _STORE_VOLUME for entry in everything for mount in entry["volumeMounts"])
     spec: Obj = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -155,7 +162,7 @@ def pod_template(
         },
         "containers": list(containers),
         "volumes": [
-            {"name": "store", **_store_volume(settings)},
+            *([{"name": _STORE_VOLUME, **_store_volume(settings)}] if has_store else ()),
             {"name": "scratch", "emptyDir": {}},
             *(bucket_volumes(settings) if reaches else ()),
             *volumes,

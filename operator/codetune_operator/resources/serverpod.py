@@ -111,7 +111,7 @@ def _build_server(deployment: ModelDeployment, model: ModelSource, settings: Set
         env=_environment(deployment, model),
         mounts=_mounts(deployment, model),
         resources=spec.resources,
-        store_read_only=True,
+        store="ReadOnly",
         # Which adapters it is to hold may change at any time.
         reads_buckets=True,
     )

@@ -6,14 +6,14 @@ from typing import Any
 
 from codetune_api.metadata import LABEL_COMPONENT, LABEL_INSTANCE, LABEL_MODELDEPLOYMENT, labels
 from codetune_api.modeldeployment import ModelDeployment
+from codetune_operator.resources.children import build_child
 from codetune_operator.resources.models import default_model_name
-from codetune_operator.resources.pods import owner_reference
 
 Obj = dict[str, Any]
 
 CONTAINER = "server"
 PORT = 8000
-_COMPONENT = "server"
+COMPONENT = "server"
 
 
 def adapters_name(deployment: ModelDeployment) -> str:
@@ -39,7 +39,7 @@ def adapter_token(operator_key: bytes, deployment: ModelDeployment) -> str:
 def serving_labels(deployment: ModelDeployment) -> dict[str, str]:
     """Labels of everything that serves."""
     name = deployment.metadata.name
-    return labels(_COMPONENT, name, {LABEL_MODELDEPLOYMENT: name})
+    return labels(COMPONENT, name, {LABEL_MODELDEPLOYMENT: name})
 
 
 def pod_selector(deployment: ModelDeployment) -> dict[str, str]:
@@ -55,10 +55,4 @@ def served_name(deployment: ModelDeployment) -> str:
 
 def build_object(deployment: ModelDeployment, api_version: str, kind: str, name: str) -> Obj:
     """An object with nothing but its type and metadata: labelled, and gone with the ModelDeployment."""
-    metadata = {
-        "name": name,
-        "namespace": deployment.metadata.namespace,
-        "labels": serving_labels(deployment),
-        "ownerReferences": [owner_reference(deployment)],
-    }
-    return {"apiVersion": api_version, "kind": kind, "metadata": metadata}
+    return build_child(deployment, serving_labels(deployment), api_version, kind, name)

@@ -7,22 +7,21 @@ from codetune_api.metadata import API_VERSION
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_operator.resources.buckets import bucket_port
 from codetune_operator.resources.models import ModelSource
+from codetune_operator.resources.policies import (
+    NAMESPACE_LABEL,
+    POLICY_KINDS,
+    budget_spec,
+    named_namespaces,
+    names_rule,
+    own_namespace,
+)
 from codetune_operator.resources.servingnames import PORT, build_object, pod_selector
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]
 
-POLICY_KINDS = {
-    "PodDisruptionBudget": "policy/v1",
-    "HorizontalPodAutoscaler": "autoscaling/v2",
-    "NetworkPolicy": "networking.k8s.io/v1",
-}
-"""Kind → API version of what a ModelDeployment may have or not have; each bears its name."""
 _IDENTITIES = ("169.254.169.254/32", "169.254.170.23/32", "fd00:ec2::254/128", "fd00:ec2::23/128")
 """Where AWS gives out the keys of a node's role and of EKS Pod Identity, always on port 80."""
-_DNS_PORTS = (53, 5353)
-"""Of the Service, and of the pods behind it on OpenShift: most network plugins look at the pod's port."""
-_NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
 
 def build_policies(deployment: ModelDeployment, model: ModelSource, settings: Settings) -> tuple[Obj, ...]:
@@ -39,14 +38,7 @@ def build_policies(deployment: ModelDeployment, model: ModelSource, settings: Se
 
 
 def _build_budget(deployment: ModelDeployment) -> Obj:
-    """One replica at a time may be taken away on purpose; one that does not work may go at any time."""
-    built = _start(deployment, "PodDisruptionBudget")
-    built["spec"] = {
-        "maxUnavailable": 1,
-        "selector": {"matchLabels": pod_selector(deployment)},
-        "unhealthyPodEvictionPolicy": "AlwaysAllow",
-    }
-    return built
+    return {**_start(deployment, "PodDisruptionBudget"), "spec": budget_spec(pod_selector(deployment))}
 
 
 def _build_autoscaler(deployment: ModelDeployment) -> Obj:
@@ -82,18 +74,15 @@ def _build_network_policy(deployment: ModelDeployment, model: ModelSource, setti
 def _admitted(deployment: ModelDeployment, settings: Settings) -> list[Obj]:
     """Its own namespace, the operator, and whom the spec names; a Service for the outside admits everybody."""
     operator = {
-        "namespaceSelector": {"matchLabels": {_NAMESPACE_LABEL: settings.namespace}},
+        "namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: settings.namespace}},
         "podSelector": {"matchLabels": {"app.kubernetes.io/name": "codetune"}},
     }
-    names = dict.fromkeys([*deployment.spec.network_policy.allow_namespaces, *settings.monitoring_namespaces])
-    others = [{"namespaceSelector": {"matchLabels": {_NAMESPACE_LABEL: name}}} for name in names]
-    return [{"podSelector": {}}, operator, *others]
+    return [own_namespace(), operator, *named_namespaces(deployment.spec.network_policy, settings)]
 
 
 def _egress(model: ModelSource, settings: Settings) -> list[Obj]:
     """DNS; the model hub, where the init container has to fetch the model; where adapters may come from buckets, these,
     and who gives out keys for them where no Secret has any; and what the settings name. Serving itself calls nobody."""
-    names: Obj = {"ports": [{"port": port, "protocol": name} for port in _DNS_PORTS for name in ("UDP", "TCP")]}
     ports = []
     if model.hub is not None:
         place = urlsplit(settings.hub.endpoint or "https://")
@@ -101,7 +90,7 @@ def _egress(model: ModelSource, settings: Settings) -> list[Obj]:
     if settings.s3 is not None:
         ports.append(bucket_port(settings.s3))
     ports += settings.network_policy.egress_ports
-    rules = [names, *({"ports": [{"port": port, "protocol": "TCP"}]} for port in dict.fromkeys(ports))]
+    rules = [names_rule(), *({"ports": [{"port": port, "protocol": "TCP"}]} for port in dict.fromkeys(ports))]
     if settings.s3 is not None and settings.s3.credentials_secret_name is None:
         peers = [{"ipBlock": {"cidr": block}} for block in _IDENTITIES]
         rules.append({"to": peers, "ports": [{"port": 80, "protocol": "TCP"}]})

@@ -63,7 +63,9 @@ def test_the_operator_has_no_right_that_it_does_not_use(default: Objects) -> Non
     seen = {"get", "list", "watch"}
     assert verbs["configmaps"] == verbs["secrets"] == {"create", "patch", "delete"}
     assert verbs["persistentvolumeclaims"] == {*seen, "create", "patch"}
-    assert verbs["projects"] == verbs["finetunes"] == verbs["modeldeployments"] == {*seen, "patch"}
+    for plural in ("projects", "finetunes", "modeldeployments", "teams"):
+        assert verbs[plural] == {*seen, "patch"}
+        assert (verbs[f"{plural}/status"], verbs[f"{plural}/finalizers"]) == ({"get", "patch"}, {"update"})
     assert verbs["pods"] == verbs["nodes"] == verbs["namespaces"] == seen
     assert verbs["pods/log"] == {"get"}
     assert verbs["events"] == {"create", "patch"}
@@ -176,7 +178,7 @@ def test_all_namespaces_need_no_role_for_their_end(default: Objects) -> None:
 @pytest.mark.parametrize(
     ("count", "values"),
     [
-        pytest.param(3, {}, id="on"),
+        pytest.param(4, {}, id="on"),
         pytest.param(0, {"crds": {"enabled": False}}, id="off"),
     ],
 )

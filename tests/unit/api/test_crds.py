@@ -97,6 +97,8 @@ def test_a_kind_has_its_names_and_subresources(kind: Kind) -> None:
 
 SOURCE = {"name": "a", "git": {"url": "https://example.com/a.git"}}
 FINETUNE = {"projectRef": {"name": "a"}, "baseModel": "hf://a/b", "lora": {}}
+COMPLETES = {"completionModel": {"deploymentRef": {"name": "coder"}}}
+SHOP = {"projectRef": {"name": "shop"}}
 
 
 @pytest.mark.parametrize(
@@ -177,6 +179,23 @@ FINETUNE = {"projectRef": {"name": "a"}, "baseModel": "hf://a/b", "lora": {}}
             id="name-of-the-store-service",
         ),
         pytest.param(None, "Project", "", {"metadata": {"name": "codetune-store"}}, None, id="project-of-that-name"),
+        pytest.param(None, "Team", ".spec", {**COMPLETES, "projects": []}, None, id="team-with-a-default"),
+        pytest.param(None, "Team", ".spec", {**COMPLETES, "projects": [SHOP]}, None, id="project-with-the-default"),
+        pytest.param(None, "Team", ".spec", {"projects": [{**SHOP, **COMPLETES}]}, None, id="team-without-a-default"),
+        pytest.param("give the team a completionModel", "Team", ".spec", {"projects": []}, None, id="team-of-nothing"),
+        pytest.param(
+            "give the team a completionModel",
+            "Team",
+            ".spec",
+            {"projects": [SHOP, {"projectRef": {"name": "app"}, **COMPLETES}]},
+            None,
+            id="project-of-nothing",
+        ),
+        pytest.param(None, "Team", ".spec.projects", [SHOP, {"projectRef": {"name": "app"}}], None, id="two-projects"),
+        pytest.param(
+            "only once", "Team", ".spec.projects", [SHOP, {**SHOP, **COMPLETES}], None, id="the-same-project-twice"
+        ),
+        pytest.param("at most 48", "Team", "", {"metadata": {"name": "a" * 49}}, None, id="long-name-of-a-team"),
     ],
 )
 def test_a_rule_says(sentence: str | None, kind: str, path: str, new: Any, old: Any) -> None:

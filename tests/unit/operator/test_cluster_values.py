@@ -243,7 +243,11 @@ def test_a_full_list_brings_what_was_missed() -> None:
 SERVICE_KEY = "Store codetune-store"
 STORE_LABELS = {"app.kubernetes.io/component": "store-service"}
 WAKING = [
-    pytest.param({"Project a", "FineTune run", SERVICE_KEY}, make("Project"), id="a project and the runs on it"),
+    pytest.param(
+        {"Project a", "FineTune run", "Team shop", SERVICE_KEY},
+        make("Project"),
+        id="a project, the runs on it, its team",
+    ),
     pytest.param(
         {"FineTune run", "ModelDeployment srv", SERVICE_KEY}, make("FineTune", "run"), id="a run and who serves it"
     ),
@@ -252,13 +256,27 @@ WAKING = [
     pytest.param(set(), make("Pod", "codetune-store-1", labels=STORE_LABELS), id="a pod of the store service"),
     pytest.param({"Project a"}, make("Pod", labels={"codetune.dev/project": "a"}), id="a child by its label"),
     pytest.param(set(), make("Pod", labels={"app": "x"}), id="a stranger's pod"),
-    pytest.param({"FineTune run"}, make("Node", "n", namespace=""), id="a node: who found no room"),
+    pytest.param({"FineTune run", "Team web"}, make("Node", "n", namespace=""), id="a node: who found no room"),
+    pytest.param(
+        {"ModelDeployment srv", "Team shop"}, make("ModelDeployment", "srv"), id="a deployment and whose default it is"
+    ),
+    pytest.param(
+        {"ModelDeployment big", "Team shop", "Team web"},
+        make("ModelDeployment", "big"),
+        id="a deployment and in whose projects it completes",
+    ),
+    pytest.param({"Team web"}, make("Team", "web"), id="a team"),
+    pytest.param({"Team web"}, make("Pod", labels={"codetune.dev/team": "web"}), id="a pod of a gateway"),
     pytest.param(
         {"Project a", "FineTune run", "FineTune other", "ModelDeployment srv"},
         make("PersistentVolumeClaim", "codetune-artifacts"),
         id="the store: its namespace",
     ),
 ]
+
+
+def completes(deployment: str) -> Obj:
+    return {"deploymentRef": {"name": deployment}}
 
 
 @pytest.mark.parametrize(("expected", "changed"), WAKING)
@@ -271,6 +289,24 @@ def test_a_change_wakes_whom_it_concerns(expected: set[str], changed: Obj) -> No
         make("FineTune", "other", spec={"projectRef": {"name": "b"}}),
         make("FineTune", "far", spec={"projectRef": {"name": "a"}}, namespace="other"),
         make("ModelDeployment", "srv", spec={"adapters": [{"fineTuneRef": {"name": "run"}}, {"uri": "pvc://x/y"}]}),
+        make(
+            "Team",
+            "shop",
+            spec={
+                "completionModel": completes("srv"),
+                "projects": [
+                    {"projectRef": {"name": "a"}},
+                    {"projectRef": {"name": "b"}, "completionModel": completes("big")},
+                ],
+            },
+        ),
+        make(
+            "Team",
+            "web",
+            spec={"projects": [{"projectRef": {"name": "c"}, "completionModel": completes("big")}]},
+            status=waiting,
+        ),
+        make("Team", "far", spec={"completionModel": completes("srv")}, namespace="other"),
     ):
         store.put(obj)
 

@@ -82,6 +82,20 @@ async def test_a_resource_that_can_not_be_read_says_so_and_is_left(make_world: "
     assert world.writes == [f"PATCH {BASE}/status"]
 
 
+async def test_a_team_that_can_not_be_read_says_so_too(api: "Api", make_world: "MakeWorld") -> None:
+    world = make_world()
+    path = "/apis/codetune.dev/v1alpha1/namespaces/ns/teams/mine/status"
+    api.answers["PATCH", path] = api.answers["PATCH", f"{BASE}/status"]
+    world.live = {**world.live, "kind": "Team", "spec": {"projects": [{}]}}
+    world.store.put(world.live)
+
+    assert await world.reconciler.look(Key("Team", "ns", "mine")) is None
+
+    assert (world.ready()["reason"], world.stalled()) == ("InvalidSpec", True)
+    assert "spec.apiKeysSecretRef" in world.ready()["message"]
+    assert world.writes == [f"PATCH {path}"]
+
+
 async def test_a_resource_that_can_not_be_read_can_still_be_deleted(make_world: "MakeWorld") -> None:
     world = make_world(finalizers=["codetune.dev/artifacts"], deletionTimestamp="2026-11-23T10:00:00Z")
     broken = {**world.live, "spec": {}}

@@ -18,6 +18,7 @@ from codetune_operator.cluster.kinds import (
     POD,
     PROJECT,
     SERVICE,
+    TEAM,
     Kind,
 )
 from codetune_operator.errors import ForbiddenError
@@ -47,6 +48,7 @@ SELECTED: dict[Kind, tuple[list[str], list[str]]] = {
     PROJECT: ([], []),
     FINETUNE: ([], []),
     MODELDEPLOYMENT: ([], []),
+    TEAM: ([], []),
 }
 """Kind → label and field selectors."""
 
