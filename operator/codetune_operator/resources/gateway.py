@@ -28,8 +28,8 @@ Obj = dict[str, Any]
 
 TEAM_KEYS_FOLDER = "/codetune/team-keys"
 SERVER_KEYS_FOLDER = "/codetune/server-keys"
-RESOURCES = Resources(gpus=0, cpu="100m", memory="256Mi")
-"""It passes answers through as they come, and holds no more of them than a piece."""
+RESOURCES = Resources(gpus=0, cpu="100m", memory="512Mi")
+"""Answers pass through in pieces; a request is held whole, 64 MiB at most, and for a moment as text and as JSON too."""
 _GRACE_SECONDS = 120
 """It goes on for 5 s until every proxy has heard of its end, and then lets requests end for up to 100 s."""
 

@@ -116,7 +116,7 @@ BOOM: Obj = {"state": BACKOFF, "started": False, "lastState": {"terminated": {"e
 PULL: Obj = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}, "started": False}
 UNSCHEDULED: Obj = {
     "metadata": {"name": "p1"},
-    "spec": {"containers": [{"name": "gateway", "resources": {"requests": {"memory": "256Mi"}}}]},
+    "spec": {"containers": [{"name": "gateway", "resources": {"requests": {"memory": "512Mi"}}}]},
     "status": {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1"}]},
 }
 SILENT = make_pod(ready=False)
@@ -341,7 +341,7 @@ def test_a_hint_speaks_of_what_a_team_has(last: Obj) -> None:
     failure = status_of(reconcile(rolled(view(make_team(), SERVED), 1, 0, pods=(pod,)), SETTINGS, NOW)).failure
     assert failure is not None
     assert "spec.resources" not in failure.hint
-    assert "256Mi" in failure.hint
+    assert "512Mi" in failure.hint
     assert "spec.replicas" in failure.hint
 
 
