@@ -31,7 +31,7 @@ from codetune_trainer.scan.ledger import (
 )
 from codetune_trainer.scan.likeness import PERMUTATIONS, Signatures, take_fingerprints
 from codetune_trainer.scan.records import HELD_OUT, INCLUDED, REASONS, Found, Judged
-from codetune_trainer.scan.rules import READ_LIMIT_BYTES, Judge, Origin
+from codetune_trainer.scan.rules import READ_LIMIT_BYTES, REDACTED, Judge, Origin
 from codetune_trainer.scan.sources import Readable
 from codetune_trainer.scan.upload_tree import read_content
 from codetune_trainer.scan.volumes import VolumeReader
@@ -269,6 +269,11 @@ def join_details(why: str, detail: str) -> str:
 def strip_chosen(detail: str) -> str:
     """What else is said of a file that is held out by its chance."""
     return detail.removeprefix(CHOSEN).removeprefix("; ")
+
+
+def find_redacted(detail: str) -> str:
+    """What is said of secrets that were redacted; it stands last in what is said of a file by itself."""
+    return detail[at:] if (at := detail.rfind(REDACTED)) >= 0 else ""
 
 
 def _build_row(file: Judged, held_out: bool | None) -> bytes:
