@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from codetune_api.contracts import DatasetFile, DatasetManifest, ReportRow
@@ -113,7 +113,7 @@ def test_types_that_are_asked_for_and_no_file_is_of_have_a_row_without_files(
 
 def test_a_type_whose_last_file_is_gone_is_told_by_the_next_scan_too(workshop: "Workshop") -> None:
     folder = workshop.volume("disk", {"a.py": "a = 1\n", "e.go": "package e\n"})
-    rules = {"files": {"types": ["Go", "Python"]}}
+    rules: dict[str, Any] = {"files": {"types": ["Go", "Python"]}}
     first = workshop.scan(workshop.from_volume("disk"), **rules)
     (folder / "e.go").unlink()
     second = workshop.scan(workshop.from_volume("disk"), **rules)
