@@ -28,6 +28,7 @@ _MOST_EXTENSIONS = 12
 _EXAMPLE_BYTES = 256
 _MOST_EXAMPLES = 3
 _SHOWN_TYPES = 3
+_SHOWN_UNMATCHED = 5
 _ESCAPED = '<>&"\\'
 """Characters that an API server writes as up to six bytes."""
 
@@ -98,6 +99,14 @@ def say_types(types: Sequence[FileType]) -> str:
     shown = [f"{row.type} {row.accepted}" for row in accepted[:_SHOWN_TYPES]]
     more = len(accepted) - len(shown)
     return ", ".join([*shown, *([f"{more} more"] if more else [])])
+
+
+def say_unmatched(types: Sequence[FileType]) -> str:
+    """What `files.types` asks for and no file is of, most likely by a slip, in a sentence; empty when there is none."""
+    lacking = [row.type for row in types if not row.files and row.type != OTHER_TYPES]
+    more = len(lacking) - _SHOWN_UNMATCHED
+    shown = ", ".join([*lacking[:_SHOWN_UNMATCHED], *([f"{more} more"] if more > 0 else [])])
+    return f"No file is of these types in files.types: {shown}." if lacking else ""
 
 
 def clip(text: str, limit: int) -> str:

@@ -9,7 +9,7 @@ from codetune_api.contracts import ScanResult
 from codetune_api.project import Project, ProjectPhase, ProjectStatus
 
 from codetune_operator.reconcile import conditions
-from codetune_operator.reconcile.bounding import bound_result, say_types
+from codetune_operator.reconcile.bounding import bound_result, say_types, say_unmatched
 from codetune_operator.reconcile.datasets import is_current
 from codetune_operator.reconcile.durations import format_time
 from codetune_operator.reconcile.observed import ProjectView
@@ -108,7 +108,8 @@ def say_dataset(status: ProjectStatus) -> str:
     files = status.files
     if files is None:
         return "The dataset is there."
-    return f"{files.accepted} of {files.total} files accepted: {files.trained} to train on, {files.held_out} held out."
+    told = f"{files.accepted} of {files.total} files accepted: {files.trained} to train on, {files.held_out} held out."
+    return f"{told} {say_unmatched(status.file_types)}".strip()
 
 
 def _wanted(project: Project, status: ProjectStatus, decision: ScanDecision) -> conditions.Wanted:

@@ -13,6 +13,7 @@ from codetune_operator.reconcile.bounding import (
     bound_types,
     clip,
     say_types,
+    say_unmatched,
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -127,3 +128,18 @@ def test_people_read_the_main_types_at_a_glance() -> None:
 
     assert say_types(types) == "B 900, D 30, E 7, 2 more"
     assert say_types([]) == ""
+
+
+UNMATCHED = [
+    pytest.param("", ["Python"], [], id="nothing"),
+    pytest.param("No file is of these types in files.types: .pyx.", ["Python"], [".pyx"], id="an extension"),
+    pytest.param("No file is of these types in files.types: A, B, C, D, E, 1 more.", [], list("ABCDEF"), id="many"),
+    pytest.param("", [], [OTHER_TYPES], id="those without room have no name"),
+]
+
+
+@pytest.mark.parametrize(("expected", "there", "lacking"), UNMATCHED)
+def test_people_read_which_types_no_file_is_of(expected: str, there: list[str], lacking: list[str]) -> None:
+    types = [*(FileType(type=name, files=1) for name in there), *(FileType(type=name) for name in lacking)]
+
+    assert say_unmatched(types) == expected

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from codetune_api.contracts import ScanResult
-from codetune_api.project import Project, ProjectStatus
+from codetune_api.project import FileType, Project, ProjectStatus
 from codetune_api.protocol import ResultEvent
 from codetune_operator.reconcile.observed import ProjectView
 from codetune_operator.reconcile.plan import Plan
@@ -58,6 +58,7 @@ RESULT = ScanResult.model_validate(
     }
 )
 READ = RunReport(result=ResultEvent(scan=RESULT))
+SLIPPED = RESULT.model_copy(update={"file_types": [*RESULT.file_types, FileType(type=".pyx")]})
 
 
 def scanned(project: Project = NEW, **more: Any) -> Project:
@@ -178,6 +179,11 @@ LIFE = [
         ("Ready", "Scanned", "8 of 10 files accepted: 7 to train on, 1 held out."),
         view(NEW, jobs=(make_job(condition="Complete"),), report=READ),
         id="result read",
+    ),
+    pytest.param(
+        ("Ready", "Scanned", "1 held out. No file is of these types in files.types: .pyx."),
+        view(NEW, jobs=(make_job(condition="Complete"),), report=RunReport(result=ResultEvent(scan=SLIPPED))),
+        id="result read, with a type that no file is of",
     ),
     pytest.param(
         ("Failed", "InternalError", "log was gone"),

@@ -62,6 +62,17 @@ class Repository:
         self.git("commit", "--quiet", "--allow-empty", "--message", message)
         return self.git("rev-parse", "HEAD")
 
+    def commit_modules(
+        self, links: Mapping[str, tuple[str, str]], files: Mapping[str, str | bytes] | None = None
+    ) -> str:
+        """Commit submodules (path → URL, commit) beside files; returns the commit."""
+        text = "".join(f'[submodule "{path}"]\n\tpath = {path}\n\turl = {url}\n' for path, (url, _) in links.items())
+        self.commit({".gitmodules": text, **(files or {})})
+        for path, (_, commit) in links.items():
+            self.git("update-index", "--add", "--cacheinfo", f"160000,{commit},{path}")
+        self.git("commit", "--quiet", "--message", "modules")
+        return self.git("rev-parse", "HEAD")
+
     def commit_tree(self, *entries: tuple[str, str, bytes]) -> str:
         """Commit a tree that no work tree could hold: entries of (mode, object, name)."""
         lines = b"".join(

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from codetune_api.contracts import DatasetFile, DatasetManifest, ReportRow
@@ -90,6 +90,36 @@ def test_the_file_types_say_what_was_found_and_what_is_selected(scan_one: "Scan"
     assert scanned.result.file_types[0].type == "Python"
 
 
+UNMATCHED = [
+    pytest.param([".pyx"], [".pyx", ".py"], id="an-extension"),
+    pytest.param(["Cython"], ["cython", "python"], id="a-language"),
+    pytest.param([".pyx", "Cython"], ["*.pyx", ".PYX", ".pyx", "CYTHON", ".py"], id="each-once"),
+    pytest.param([], [".PY", "*.json", "GO", "Python"], id="none-in-whatever-case"),
+    pytest.param([], [".d.ts", "Python"], id="several-dots-by-the-last-part"),
+    pytest.param([], ["Makefile", "Markdown", "Python"], id="types-of-files-that-are-left-out"),
+    pytest.param([], [], id="no-wish"),
+]
+
+
+@pytest.mark.parametrize(("expected", "types"), UNMATCHED)
+def test_types_that_are_asked_for_and_no_file_is_of_have_a_row_without_files(
+    scan_one: "Scan", expected: list[str], types: list[str]
+) -> None:
+    files = {"a.py": "a = 1\n", "e.go": "package e\n", "c.json": "{}", "x.ts": "1\n", "Makefile": "", "out/r.md": "# R"}
+    rows = scan_one(files, files={"types": types, "exclude": ["out"]}).result.file_types
+    assert [(row.type, row.extensions) for row in rows if not row.files] == [(name, []) for name in expected]
+    assert all(row.files for row in rows[: len(rows) - len(expected)])
+
+
+def test_a_type_whose_last_file_is_gone_is_told_by_the_next_scan_too(workshop: "Workshop") -> None:
+    folder = workshop.volume("disk", {"a.py": "a = 1\n", "e.go": "package e\n"})
+    rules: dict[str, Any] = {"files": {"types": ["Go", "Python"]}}
+    first = workshop.scan(workshop.from_volume("disk"), **rules)
+    (folder / "e.go").unlink()
+    second = workshop.scan(workshop.from_volume("disk"), **rules)
+    assert [row.type for scanned in (first, second) for row in scanned.result.file_types if not row.files] == ["Go"]
+
+
 def test_rejections_are_counted_with_three_examples(scan_one: "Scan") -> None:
     scanned = scan_one({"a.py": "a = 1\n", "z.bin": b"\0", **{f"e{number}.py": "" for number in range(5)}})
     empty, binary = scanned.result.rejections
@@ -155,6 +185,24 @@ def test_nothing_but_datasets_and_the_cache_is_left_in_the_store(workshop: "Work
             {"a.py": "", "b.py": " \n", "c.bin": b"\0"},
             {},
             id="all-rejected",
+        ),
+        pytest.param(
+            [
+                "None of the 4 files was accepted: NotSelected 3 (such as disk/a.py), Empty 1 (such as disk/b.json).",
+                "No file is of these types in files.types: .pyx, Ruby. There are: JSON 2, Go 1, Python 1.",
+            ],
+            {"a.py": "a = 1\n", "b.json": "", "c.json": "{}", "e.go": "package e\n"},
+            {"files": {"types": ["*.pyx", "ruby"]}},
+            id="types-that-nothing-is-of",
+        ),
+        pytest.param(
+            [
+                "files.types: .a, .b, .c, .d, .e, 1 more. There are: Go 1, JSON 1, JavaScript 1, Python 1, Ruby 1, "
+                "1 more."
+            ],
+            {f"x{ending}": "1\n" for ending in (".py", ".go", ".json", ".js", ".rb", ".ts")},
+            {"files": {"types": [".a", ".b", ".c", ".d", ".e", ".f"]}},
+            id="many-types",
         ),
         pytest.param(
             ["All 2 accepted files are held out"],

@@ -336,6 +336,58 @@ def test_every_rule_that_include_overrides_is_told(
     assert (row["reason"], row["detail"]) == ("Included", f"files.include has {name!r}, {detail}")
 
 
+LONG = "".join(f"def f{place}(a, b):\n    return a * {place} + b\n" for place in range(40))
+NEARLY = LONG.replace("f9(", "other(")
+SECRET = f"key = '{KEY}'\n"
+
+
+@pytest.mark.parametrize(
+    ("detail", "name", "content", "rules"),
+    [
+        pytest.param("files.include has it, against Duplicate: of disk/keep.py", "z.py", LONG, {}, id="a-copy"),
+        pytest.param(
+            "files.include has 'vendor/z.py', against Vendored: below vendor/; Duplicate: of disk/keep.py, but for "
+            "line ends",
+            "vendor/z.py",
+            LONG.replace("\n", "\r\n"),
+            {},
+            id="a-copy-and-a-rule-of-its-own",
+        ),
+        pytest.param(
+            "files.include has 'vendor/z.py', against Vendored: below vendor/; NearDuplicate: 98% like disk/keep.py",
+            "vendor/z.py",
+            NEARLY,
+            {},
+            id="a-near-copy-and-a-rule-of-its-own",
+        ),
+        pytest.param(
+            "files.include has it, against NearDuplicate: 98% like disk/keep.py; redacted: aws-access-key in line 81",
+            "z.py",
+            NEARLY + SECRET,
+            {"secrets": "Redact"},
+            id="a-near-copy-and-redacted",
+        ),
+        pytest.param(
+            "files.include has 'vendor/z.py', against Vendored: below vendor/; redacted: aws-access-key in line 81; "
+            "NearDuplicate: 98% like disk/keep.py",
+            "vendor/z.py",
+            NEARLY + SECRET,
+            {"secrets": "Redact"},
+            id="all-of-it",
+        ),
+    ],
+)
+@pytest.mark.parametrize("held_out", [[], ["keep.py", "z.py"]], ids=["to-train-on", "held-out"])
+def test_of_what_file_one_is_a_copy_is_told_with_the_rules_that_include_overrides(
+    workshop: Any, detail: str, name: str, content: str, rules: dict[str, Any], held_out: list[str]
+) -> None:
+    workshop.volume("disk", {"keep.py": LONG, "more.py": "more = 1\n", name: content})
+    options = {"files": {**rules, "include": [name]}, "holdout": {"fraction": 0, "paths": held_out}}
+    for _ in ("first", "again"):
+        row = workshop.scan(workshop.from_volume("disk"), **options).report[f"disk/{name}"]
+        assert (row["reason"], row["detail"]) == ("Included", detail)
+
+
 def test_a_redacted_file_that_include_brings_back_has_lost_its_secret(scan_one: "Scan") -> None:
     rules = {"secrets": "Redact", "include": ["vendor/"]}
     assert scan_one({"vendor/a.py": f"key = '{KEY}'\n"}, files=rules).files["disk/vendor/a.py"]["text"] == (

@@ -1,6 +1,7 @@
 """Puts a git source together: its own tree, submodules below it, and the content behind Git LFS pointers.
 
-A submodule or an LFS object that can't be had is one file that can't be read, with the reason; the source goes on.
+A submodule or an LFS object that can't be had is one file that can't be read, with the reason; whether the source goes
+on without it is decided elsewhere.
 """
 
 import hashlib
@@ -45,8 +46,10 @@ class Assembly:
     file_root: Path | None
     wants: Callable[[Found], bool]
     """Whether a file of this path and size would be read."""
-    used: list[Path] = field(default_factory=list)
-    """The mirrors that the tree is in."""
+    stands_in: bool = False
+    """Whether it is for the last commit that came with all of its submodules, in place of one that does not."""
+    used: list[tuple[Mirror, str]] = field(default_factory=list)
+    """The mirrors that the tree is in, and the commit of each; the source's own comes first."""
     opened: set[str] = field(default_factory=set)
     """Names of all mirrors that it should be in."""
     attempts: int = 0
@@ -57,6 +60,8 @@ class Assembly:
     """Entries of all trees together."""
     troubles: list[str] = field(default_factory=list)
     """What could not be fetched."""
+    lacking: dict[str, SourceError] = field(default_factory=dict)
+    """Why submodules could not be fetched, by their paths inside the source."""
     away: bool = False
     """Whether any of it may be had at the next attempt."""
 
@@ -69,7 +74,7 @@ class Assembly:
             prefix: Its path inside the source; empty or with `/` at its end.
             depth: How many submodules are around it.
         """
-        self.used.append(mirror.folder)
+        self.used.append((mirror, commit))
         treeish = f"{commit}:{mirror.path}"
         links: list[Entry] = []
         pointers = Lfs(mirror, self._authorization(mirror.remote), prefix, self.wants) if self.git.lfs else None
@@ -94,7 +99,28 @@ class Assembly:
         self.opened.add(folder.stem)
         home = self.home / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
         environment = build_environment(home, _PROTOCOLS[remote.protocol], remote.host, credentials)
-        return Mirror(folder, remote, environment, holder, path, revision)
+        mirror = Mirror(folder, remote, environment, holder, path, revision)
+        return mirror.of_whole if self.stands_in else mirror
+
+    def keep_whole(self) -> None:
+        """Hold on to what was put together until there is something newer with all of its submodules."""
+        for mirror, commit in self.used:
+            mirror.of_whole.sync_commit(commit)
+
+    def sum_up_lacking(self) -> SourceError:
+        """One error for the submodules that could not be fetched, of which there is at least one."""
+        (path, first), *others = self.lacking.items()
+        away = any(isinstance(error, SourceUnavailable) for error in self.lacking.values())
+        kind = SourceUnavailable if away else type(first)  # so that it is tried again by itself
+        said = f"The submodule {path!r} of {self.remote.shown} was not fetched: {first.message.rstrip('.')}."
+        more = (
+            " One more was not either." if len(others) == 1 else f" {len(others)} more were not either." * bool(others)
+        )
+        hint = (
+            "Mend the submodule, or leave git.submodules out and make its repository a source of its own with "
+            "use: HoldOut."
+        )
+        return kind(said + more, hint)
 
     def prune(self) -> None:
         """Remove the mirrors of submodules that are no longer there."""
@@ -154,6 +180,7 @@ class Assembly:
 
     def _tell(self, prefix: str, path: str, error: SourceError) -> str:
         said = error.message.rstrip(".")
+        self.lacking[prefix + path] = error
         self._note(f"The submodule {prefix + path!r} was not fetched: {said}.", [error])
         return said
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from codetune_api.project import GitSource, Source
@@ -52,7 +53,8 @@ def fetch_git(
         known: The commit of the last scan, when that is to be scanned again; what is here of it is not fetched.
 
     Raises:
-        SourceError: It can't be used, and no former commit of this revision and path may stand in for it.
+        SourceError: It can't be used, and no former commit of this revision and path may stand in for it. One that is
+            to be held out can't be used without a submodule of it: what that holds could be trained on.
         DiskFull: Nor may one stand in where the store has no room for more.
     """
     remote = read_url(git.url, places.file_root)
@@ -60,16 +62,29 @@ def fetch_git(
     credentials, refused = _read_credentials(source, places, remote)
     home = places.scratch / "git" / source.name
     modules = modules_folder(cache, git, source.name)
-    assembly = Assembly(git, remote, credentials, home, modules, places.file_root, wants)
-    mirror = assembly.open(remote, cache / f"{mirror_name(git)}.git", source.name, path, git.revision)
+    begin = partial(Assembly, git, remote, credentials, home, modules, places.file_root, wants)
+    assembly = begin()
+    place = (remote, cache / f"{mirror_name(git)}.git", source.name, path, git.revision)
+    mirror = assembly.open(*place)
     commit, warning, reason = _sync(mirror, known, refused)
+    fetched = _assemble(assembly, mirror, commit, warning, reason)
+    if source.use == "HoldOut" and assembly.lacking:
+        other = begin(stands_in=True)
+        return _stand_in(other, other.open(*place), assembly.sum_up_lacking(), warning)
+    if source.use == "HoldOut" and git.submodules:
+        assembly.keep_whole()
+    assembly.prune()
+    return fetched
+
+
+def _assemble(assembly: Assembly, mirror: Mirror, commit: str, warning: str, reason: str) -> FetchedGit:
+    """A commit that is here with its submodules and LFS objects; what is said of it already, and what comes to that."""
     try:
         tree = assembly.build(mirror, commit)
     except Damaged as error:
         mark_damaged(mirror.folder, mirror.here.reading)
-        message = f"What was fetched of {remote.shown} is damaged ({error}). {warning}".strip()
+        message = f"What was fetched of {mirror.remote.shown} is damaged ({error}). {warning}".strip()
         raise SourceUnavailable(message, "Nothing is to be done: it is fetched anew as soon as that works.") from error
-    assembly.prune()
     told = assembly.troubles[:_TOLD]
     more = len(assembly.troubles) - len(told)
     warning = " ".join(
@@ -77,8 +92,31 @@ def fetch_git(
     )
     if assembly.away and not reason:
         reason = SourceUnavailable.reason  # so that it is tried again, as a source is that could not be fetched at all
-    environment = close_off(mirror.environment, *assembly.used[1:])
+    environment = close_off(mirror.environment, *(other.folder for other, _ in assembly.used[1:]))
     return FetchedGit(mirror.folder, commit, tree, environment, warning, reason)
+
+
+def _stand_in(assembly: Assembly, mirror: Mirror, lacking: SourceError, warning: str) -> FetchedGit:
+    """Of a source that is to be held out, the last commit that came with all of its submodules.
+
+    Args:
+        assembly: A new one.
+        mirror: Holds that commit.
+        lacking: What is wrong with the submodules of the commit that should be read.
+        warning: What is said of that commit already.
+
+    Raises:
+        SourceError: There is no such commit, or it is no longer whole: what is wrong with the newer one.
+    """
+    last = mirror.last_commit()
+    if last is None:
+        raise lacking
+    used = f"It could not be fetched with all of its submodules; commit {last[:12]} of an earlier scan is used."
+    said = " ".join(filter(None, [used, lacking.message, lacking.hint, warning]))
+    fetched = _assemble(assembly, mirror, last, said, lacking.reason)
+    if assembly.lacking:
+        raise lacking
+    return fetched
 
 
 def _read_credentials(source: Source, places: Places, remote: Remote) -> tuple[Credentials | None, SourceError | None]:

@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -62,6 +62,11 @@ class Mirror:
     """The folder whose blobs are needed; empty: all of them."""
     revision: str | None = None
     """Branch, tag or commit that `sync` brings; None: the repository's default branch."""
+
+    @property
+    def of_whole(self) -> "Mirror":
+        """The same for a holder of its own, which keeps the last commit that came with all of its submodules."""
+        return replace(self, holder=f"{self.holder}\0whole")
 
     @cached_property
     def here(self) -> Repository:

@@ -1,6 +1,7 @@
 """Tells by what is listed of a file whether it is one that an earlier scan judged. Pure."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,26 +10,40 @@ import numpy.typing as npt
 
 from codetune_trainer.scan.records import UNSETTLED, Found
 from codetune_trainer.scan.sources import Readable
+from codetune_trainer.scan.volumes import Looked, describe
 
 IDENTITY = "S16"
 
 Places = npt.NDArray[np.int64]
 
 
-def identify(source: Readable, files: Sequence[Found]) -> list[bytes]:
+def identify(source: Readable, paths: Sequence[Found | bytes], seen: Sequence[Looked]) -> list[bytes]:
     """Of each file 16 bytes that change when its verdict could; empty when nothing tells that it didn't.
 
     Args:
         source: Where the files are.
-        files: As they were listed.
+        paths: As they were listed.
+        seen: What was seen of each.
     """
     begun = hashlib.blake2b(f"{source.name}\0{source.digest}\0".encode(), digest_size=16)
-    return [b"" if found.stamp == UNSETTLED else _identify(begun.copy(), found) for found in files]
+    return [
+        _identify(begun.copy(), describe(path, one))
+        if isinstance(path, Found) or isinstance(one, Found)
+        else _identify_plain(begun.copy(), path, one)
+        for path, one in zip(paths, seen, strict=True)
+    ]
 
 
 def _identify(digest: "hashlib.blake2b", found: Found) -> bytes:
     path, key, size, obstacle, stamp = found
+    if stamp == UNSETTLED:
+        return b""
     digest.update(f"{path}\0{size}\0{stamp}\0{obstacle}\0".encode() + key)
+    return digest.digest()
+
+
+def _identify_plain(digest: "hashlib.blake2b", path: bytes, seen: os.stat_result) -> bytes:
+    digest.update(b"%b\0%d %d %d %d" % (path, seen.st_size, seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns))
     return digest.digest()
 
 

@@ -31,10 +31,10 @@ from codetune_trainer.scan.ledger import (
 )
 from codetune_trainer.scan.likeness import PERMUTATIONS, Signatures, take_fingerprints
 from codetune_trainer.scan.records import HELD_OUT, INCLUDED, REASONS, Found, Judged
-from codetune_trainer.scan.rules import READ_LIMIT_BYTES, Judge, Origin
+from codetune_trainer.scan.rules import READ_LIMIT_BYTES, REDACTED, Judge, Origin
 from codetune_trainer.scan.sources import Readable
 from codetune_trainer.scan.upload_tree import read_content
-from codetune_trainer.scan.volumes import VolumeReader
+from codetune_trainer.scan.volumes import Looked, VolumeReader, describe
 
 _REASON_NUMBERS = {reason: number for number, reason in enumerate(REASONS)}
 _NO_SIGNATURES: Signatures = np.zeros((0, PERMUTATIONS), np.uint16)
@@ -97,26 +97,26 @@ class Worker:
 
     def run(self, source_index: int, batch: Sequence[Found | bytes]) -> Findings:
         """Judge those of a batch of one source that are not known; what is given by its path is looked at first."""
-        files = self._look_at(source_index, batch)
-        identities = identify(self.task.sources[source_index], files)
-        places = np.full(len(files), -1, np.int64) if self.known is None else self.known.find(identities)
-        pieces = cut_batches(np.flatnonzero(places < 0).tolist(), lambda index: files[index].size)
-        return Findings(places, [self._judge_piece(source_index, files, identities, piece) for piece in pieces])
+        seen = self._look_at(source_index, batch)
+        identities = identify(self.task.sources[source_index], batch, seen)
+        places = np.full(len(batch), -1, np.int64) if self.known is None else self.known.find(identities)
+        new = [(describe(batch[at], seen[at]), identities[at]) for at in np.flatnonzero(places < 0).tolist()]
+        pieces = cut_batches(new, lambda file: file[0].size)
+        return Findings(places, [self._judge_piece(source_index, piece) for piece in pieces])
 
-    def _look_at(self, source_index: int, batch: Sequence[Found | bytes]) -> list[Found]:
+    def _look_at(self, source_index: int, batch: Sequence[Found | bytes]) -> list[Looked]:
         paths = [entry for entry in batch if not isinstance(entry, Found)]
         seen = iter(self._volume(source_index).look_at(paths)) if paths else iter(())
         return [entry if isinstance(entry, Found) else next(seen) for entry in batch]
 
-    def _judge_piece(
-        self, source_index: int, listed: list[Found], named: list[bytes], piece: Sequence[int]
-    ) -> Judgement:
-        files, identities = [listed[index] for index in piece], [named[index] for index in piece]
+    def _judge_piece(self, source_index: int, piece: Sequence[tuple[Found, bytes]]) -> Judgement:
+        """Judge files, each with its identity."""
+        files = [found for found, _ in piece]
         origin = self.task.origins[source_index]
         judged: list[Judged] = []
         texts: list[str] = []
         lasting: list[bytes] = []
-        for found, content, identity in zip(files, self._contents(source_index, files), identities, strict=True):
+        for (found, identity), content in zip(piece, self._contents(source_index, files), strict=True):
             lasting.append(b"" if isinstance(content, str) else identity)
             if isinstance(content, str):
                 found, content = found._replace(obstacle=content), None
@@ -269,6 +269,11 @@ def join_details(why: str, detail: str) -> str:
 def strip_chosen(detail: str) -> str:
     """What else is said of a file that is held out by its chance."""
     return detail.removeprefix(CHOSEN).removeprefix("; ")
+
+
+def find_redacted(detail: str) -> str:
+    """What is said of secrets that were redacted; it stands last in what is said of a file by itself."""
+    return detail[at:] if (at := detail.rfind(REDACTED)) >= 0 else ""
 
 
 def _build_row(file: Judged, held_out: bool | None) -> bytes:

@@ -42,7 +42,8 @@ RECORD = np.dtype(
 WANTED, MUST, SELECTED, LINE_HELD_OUT, ROW_HELD_OUT = 1, 2, 4, 8, 16
 """Flags: named by `files.include`; asked to be held out; of a selected type; what its line and its row say."""
 _MOST_KINDS = 20_000
-_OTHER = "…"
+OTHER = "…"
+"""Stands for the extensions of further kinds."""
 
 Records = npt.NDArray[np.void]
 Kind = tuple[str, str]
@@ -223,5 +224,5 @@ class Bookkeeper:
 
     def _number(self, kind: Kind) -> int:
         if kind not in self._kinds and len(self._kinds) >= _MOST_KINDS:
-            kind = (kind[0], _OTHER)
+            kind = (kind[0], OTHER)
         return self._kinds.setdefault(kind, len(self._kinds))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 from codetune_api.contracts import ScanConfig, ScanResult
-from codetune_api.project import FileCounts, Rejection, SourceStatus
+from codetune_api.project import FileCounts, FileType, Rejection, SourceStatus
 from codetune_api.protocol import ResultEvent
 from codetune_bucket.errors import BucketError
 from codetune_bucket.mirroring import Mirror
@@ -36,6 +36,7 @@ from codetune_trainer.scan.upload_tree import prune_uploads
 from codetune_trainer.scan.writing import DATASET, FILES, MANIFEST, SPILL, publish, work_folder, write_artifacts
 
 _SECONDS_BETWEEN_EVENTS = 2.0
+_SHOWN_TYPES = 5
 
 
 def main() -> int:
@@ -79,14 +80,14 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
             reject_low_quality(ledger.records, copies, low_quality)
             sides = choose_sides(ledger.records, copies, config.holdout.fraction)
             counts, rejections = count_files(ledger, sides), count_rejections(ledger, copies.reasons)
-            _check_not_empty(counts, rejections)
+            file_types = count_types(ledger, sides, config.files.types)
+            _check_not_empty(counts, rejections, file_types)
             reporter.stage("Writing", f"{counts.accepted} of {counts.total} files")
             statuses = _describe_sources(config, sources, failed, ledger, synced_at)
             made = work / DATASET
             artifacts = write_artifacts(made, ledger, copies, sides)
             revision, folder = publish(made, work.parent, artifacts, statuses, counts)
             mirror.push(folder.relative_to(places.store).as_posix(), MANIFEST)
-            file_types = count_types(ledger, sides)
             with _going_on("What is known of the files can't be kept for the next scan"):
                 save_memory(remembered, ledger, sides, folder, artifacts[FILES], rules)
                 keep_memory(config, mirror)
@@ -153,7 +154,7 @@ def _going_on(trouble: str) -> Iterator[None]:
         print(f"{trouble}: {error}", file=sys.stderr, flush=True)
 
 
-def _check_not_empty(counts: FileCounts, rejections: list[Rejection]) -> None:
+def _check_not_empty(counts: FileCounts, rejections: list[Rejection], types: list[FileType]) -> None:
     if counts.trained:
         return
     if counts.accepted:
@@ -166,7 +167,23 @@ def _check_not_empty(counts: FileCounts, rejections: list[Rejection]) -> None:
         raise EmptyDataset("The sources have no file at all.", "Check the sources' revision and path.")
     top = ", ".join(f"{row.reason} {row.files} (such as {row.examples[0]})" for row in rejections[:3])
     hint = "Name their types in files.types, or bring files back with files.include, e.g. `src/**`."
-    raise EmptyDataset(f"None of the {counts.total} files was accepted: {top}.", hint)
+    message = f"None of the {counts.total} files was accepted: {top}. {_say_unmatched(types)}".strip()
+    raise EmptyDataset(message, hint)
+
+
+def _say_unmatched(types: list[FileType]) -> str:
+    """What `files.types` asks for and no file is of, and which types there are; empty when all of it is there."""
+    lacking, there = [row for row in types if not row.files], [row for row in types if row.files]
+    if not lacking:
+        return ""
+    asked = _list_some([row.type for row in lacking])
+    found = _list_some([f"{row.type} {row.files}" for row in there])
+    return f"No file is of these types in files.types: {asked}. There are: {found}."
+
+
+def _list_some(names: list[str]) -> str:
+    more = len(names) - _SHOWN_TYPES
+    return ", ".join([*names[:_SHOWN_TYPES], *([f"{more} more"] if more > 0 else [])])
 
 
 def _describe_sources(

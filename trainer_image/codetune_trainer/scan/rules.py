@@ -29,6 +29,8 @@ from codetune_trainer.scan.shapes import find_digits, find_long_line, find_minif
 
 READ_LIMIT_BYTES = 64 * 2**20
 """No file above this is ever read, not even when `include` names it."""
+REDACTED = "redacted: "
+"""Stands before what is said of secrets that were redacted."""
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 _LFS_POINTER_BYTES = 1024
 
@@ -146,7 +148,7 @@ class Judge:
         if told:
             told[0] = f"files.include has {include!r}, against {told[0]}"
         if self._files.secrets == "Redact" and file.secrets:
-            told.append(f"redacted: {describe(file.secrets)}")
+            told.append(f"{REDACTED}{describe(file.secrets)}")
         return "; ".join(told)
 
     def _reject(

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy.typing as npt
 from codetune_api.project import FileCounts, FileType, Rejection
 
 from codetune_trainer.scan.deciding import Sides
-from codetune_trainer.scan.ledger import SELECTED, Ledger
+from codetune_trainer.scan.languages import extension, known_languages
+from codetune_trainer.scan.ledger import OTHER, SELECTED, Ledger
 from codetune_trainer.scan.records import REASONS
 
 _MOST_EXTENSIONS = 12
@@ -30,8 +32,14 @@ def count_files(ledger: Ledger, sides: Sides) -> FileCounts:
     )
 
 
-def count_types(ledger: Ledger, sides: Sides) -> list[FileType]:
-    """The file type filter, the largest type first."""
+def count_types(ledger: Ledger, sides: Sides, asked: Sequence[str]) -> list[FileType]:
+    """The file type filter, the largest type first; last, without a file, what it asks for and nothing is of.
+
+    Args:
+        ledger: What was found.
+        sides: Where each file went.
+        asked: `files.types`.
+    """
     rows: dict[str, list[int]] = defaultdict(list)
     for number, (language, _) in enumerate(ledger.kinds):
         rows[language].append(number)
@@ -54,7 +62,25 @@ def count_types(ledger: Ledger, sides: Sides) -> list[FileType]:
             selected=bool(selected[numbers].any()),
         )
         types.append(row)
-    return sorted((row for row in types if row.files), key=lambda row: (-row.files, row.type))
+    there = sorted((row for row in types if row.files), key=lambda row: (-row.files, row.type))
+    return [*there, *(FileType(type=name) for name in _find_unmatched(ledger, asked))]
+
+
+def _find_unmatched(ledger: Ledger, asked: Sequence[str]) -> list[str]:
+    """Languages and extensions that are asked for and no file is of, each once.
+
+    Of an extension with several dots (`.d.ts`) only the last part is looked for.
+    """
+    there = [ledger.kinds[number] for number in np.unique(ledger.records["kind"]).tolist()]
+    languages, endings = {language for language, _ in there}, {ending.lower() for _, ending in there}
+    names: dict[str, str] = {}
+    for entry in asked:
+        name = known_languages().get(entry.lower(), entry.lstrip("*"))
+        last = extension(name.lower())
+        is_there = any(ending.endswith((last, OTHER)) for ending in endings) if name[0] == "." else name in languages
+        if not is_there:
+            names.setdefault(name.lower(), name)
+    return list(names.values())
 
 
 def count_rejections(ledger: Ledger, reasons: npt.NDArray[np.uint8]) -> list[Rejection]:

@@ -19,6 +19,9 @@ _RACY_NANOSECONDS = 2 * 10**9
 """A file that was changed so short before it is listed may be changed again without another time stamp."""
 _STEP = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
+Looked = Found | os.stat_result
+"""What was seen of a path: of a plain file that was not changed just now, no more than the system says of it."""
+
 
 def find_root(mount: Path | None, path: str, name: str) -> Path:
     """The folder to scan on a volume.
@@ -59,7 +62,7 @@ def list_folder(root: Path, named: Callable[[str], bool] | None = None) -> Itera
     reader = VolumeReader(root)
     try:
         for entry in walk_folder(root, named):
-            yield entry if isinstance(entry, Found) else reader.look_at([entry])[0]
+            yield entry if isinstance(entry, Found) else describe(entry, reader.look_at([entry])[0])
     finally:
         reader.close()
 
@@ -93,8 +96,8 @@ class VolumeReader:
         self._folder: bytes | None = None
         self._descriptor = -1
 
-    def look_at(self, paths: Iterable[bytes]) -> list[Found]:
-        """What each file is; fastest where those of one folder follow each other."""
+    def look_at(self, paths: Iterable[bytes]) -> list[Looked]:
+        """What each file is, for `describe`; fastest where those of one folder follow each other."""
         settled = time.time_ns() - _RACY_NANOSECONDS
         return [self._look_at(path, settled) for path in paths]
 
@@ -129,14 +132,20 @@ class VolumeReader:
         self._folder = folder
         return ""
 
-    def _look_at(self, path: bytes, settled: int) -> Found:
+    def _look_at(self, path: bytes, settled: int) -> Looked:
         folder, _, name = path.rpartition(b"/")
-        if trouble := self._enter(folder):
+        if folder != self._folder and (trouble := self._enter(folder)):
             return Found(spell_path(path), b"", 0, trouble)
         try:
-            return _describe(os.stat(name, dir_fd=self._descriptor, follow_symlinks=False), path, settled)
+            seen = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except OSError as error:
             return Found(spell_path(path), b"", 0, f"it can't be looked at: {error.strerror}")
+        if stat.S_ISREG(seen.st_mode):
+            is_settled = seen.st_mtime_ns < settled > seen.st_ctime_ns
+            return seen if is_settled else Found(spell_path(path), path, seen.st_size, "", UNSETTLED)
+        if stat.S_ISLNK(seen.st_mode):
+            return Found(spell_path(path), b"", seen.st_size, "a symbolic link; links are not followed")
+        return Found(spell_path(path), b"", 0, "no plain file (a device, pipe or socket)")
 
     def _read(self, name: bytes, limit: int) -> bytes | str:
         try:
@@ -151,6 +160,15 @@ class VolumeReader:
             return f"it can't be read: {error.strerror}"
         finally:
             os.close(descriptor)
+
+
+def describe(path: Found | bytes, seen: Looked) -> Found:
+    """What was found, of what was listed and what was seen of it."""
+    if isinstance(path, Found):
+        return path
+    if isinstance(seen, Found):
+        return seen
+    return Found(spell_path(path), path, seen.st_size, "", f"{seen.st_ino} {seen.st_mtime_ns} {seen.st_ctime_ns}")
 
 
 def read_file(root: Path, path: bytes, limit: int) -> bytes | str:
@@ -241,16 +259,6 @@ def _list_names(folder: int, named: Callable[[str], bool] | None) -> list[bytes]
                 names.append(os.fsencode(entry.name))
     names.sort()
     return names
-
-
-def _describe(found: os.stat_result, path: bytes, settled: int) -> Found:
-    if stat.S_ISREG(found.st_mode):
-        changed = max(found.st_mtime_ns, found.st_ctime_ns)
-        stamp = f"{found.st_ino} {found.st_mtime_ns} {found.st_ctime_ns}" if changed < settled else UNSETTLED
-        return Found(spell_path(path), path, found.st_size, "", stamp)
-    if stat.S_ISLNK(found.st_mode):
-        return Found(spell_path(path), b"", found.st_size, "a symbolic link; links are not followed")
-    return Found(spell_path(path), b"", 0, "no plain file (a device, pipe or socket)")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +21,7 @@ from codetune_api.project import FileCounts, SourceStatus
 
 from codetune_trainer.manifests import sync_folder, write_all
 from codetune_trainer.scan.deciding import Copies, Original, Sides
-from codetune_trainer.scan.judging import CHOSEN, HELD_OUT_SPLIT, TRAIN_SPLIT, join_details, strip_chosen
+from codetune_trainer.scan.judging import CHOSEN, HELD_OUT_SPLIT, TRAIN_SPLIT, find_redacted, join_details, strip_chosen
 from codetune_trainer.scan.ledger import LINE_HELD_OUT, ROW_HELD_OUT, Ledger
 from codetune_trainer.scan.records import HELD_OUT, INCLUDED, REASONS
 from codetune_trainer.scan.summing import path_of
@@ -150,26 +150,38 @@ def _revise(row: bytes, index: int, ledger: Ledger, copies: Copies, sides: Sides
     told = orjson.loads(row)
     told["decision"] = "rejected" if not sides.kept[index] else "holdout" if sides.held_out[index] else "train"
     reason = REASONS[copies.reasons[index]]
-    original, seen = copies.originals.get(index), copies.low_quality.get(index)
-    if told["reason"] != INCLUDED:  # else a rule before these was overridden, and the first one is told
-        if original is not None and reason in {"", original.reason}:
-            told |= _tell(original.reason, _describe(original, index, ledger), kept=not reason)
-        elif seen is not None:
-            told |= _tell("LowQuality", seen, kept=not reason)
-        elif sides.held_out[index] and told["reason"] != HELD_OUT:
-            told |= {
-                "reason": HELD_OUT,
-                "detail": join_details(_tell_decider(index, ledger, copies, sides), told["detail"]),
-            }
-        elif told["reason"] == HELD_OUT and not sides.held_out[index]:
-            told |= {"reason": "", "detail": strip_chosen(told["detail"])}
+    seen = _find_seen(index, ledger, copies)
+    if reason in seen:
+        told |= {"reason": reason, "detail": seen[reason]}
+    elif seen:
+        told |= {"reason": INCLUDED, "detail": _tell_overridden(told["reason"], told["detail"], seen)}
+    elif sides.held_out[index] and told["reason"] not in {HELD_OUT, INCLUDED}:
+        told |= {
+            "reason": HELD_OUT,
+            "detail": join_details(_tell_decider(index, ledger, copies, sides), told["detail"]),
+        }
+    elif told["reason"] == HELD_OUT and not sides.held_out[index]:
+        told |= {"reason": "", "detail": strip_chosen(told["detail"])}
     return orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _tell(reason: str, seen: str, *, kept: bool) -> dict[str, str]:
-    if kept:
-        return {"reason": INCLUDED, "detail": f"files.include has it, against {reason}: {seen}"}
-    return {"reason": reason, "detail": seen}
+def _find_seen(index: int, ledger: Ledger, copies: Copies) -> dict[str, str]:
+    """The rules over all files that hold of a file, and what each saw."""
+    seen: dict[str, str] = {}
+    if index in copies.originals:
+        original = copies.originals[index]
+        seen[original.reason] = _describe(original, index, ledger)
+    if index in copies.low_quality:
+        seen["LowQuality"] = copies.low_quality[index]
+    return seen
+
+
+def _tell_overridden(reason: str, detail: str, seen: Mapping[str, str]) -> str:
+    """Every rule that `files.include` overrode: those of the file's own first, which its row tells already."""
+    rules = "; ".join(f"{rule}: {what}" for rule, what in seen.items())
+    if reason == INCLUDED:
+        return f"{detail}; {rules}"
+    return join_details(f"files.include has it, against {rules}", find_redacted(detail))
 
 
 def _tell_decider(index: int, ledger: Ledger, copies: Copies, sides: Sides) -> str:

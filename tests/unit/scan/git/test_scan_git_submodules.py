@@ -1,6 +1,6 @@
 """Submodules: which repository each one comes from, what it may not do, and what becomes of one that can't be had."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,27 +18,15 @@ Secret = Callable[..., None]
 LOGIN = ("robot", "correct-horse")
 
 
-def commit_modules(
-    repository: "Repository", links: Mapping[str, tuple[str, str]], files: Mapping[str, str] | None = None
-) -> str:
-    """Commit submodules (path → URL, commit) beside files."""
-    text = "".join(f'[submodule "{path}"]\n\tpath = {path}\n\turl = {url}\n' for path, (url, _) in links.items())
-    repository.commit({".gitmodules": text, **(files or {})})
-    for path, (_, commit) in links.items():
-        repository.git("update-index", "--add", "--cacheinfo", f"160000,{commit},{path}")
-    repository.git("commit", "--quiet", "--message", "modules")
-    return repository.git("rev-parse", "HEAD")
-
-
 @pytest.fixture
 def family(workshop: "Workshop") -> "Repository":
     """A repository with a submodule that has a submodule."""
     leaf = workshop.repository("team/leaf").commit({"l.py": workshop.code("l")})
     lib = workshop.repository("team/lib")
-    inner = commit_modules(lib, {"leaf": ("../leaf", leaf)}, {"b.py": workshop.code("b"), "z.py": workshop.code("z")})
+    inner = lib.commit_modules({"leaf": ("../leaf", leaf)}, {"b.py": workshop.code("b"), "z.py": workshop.code("z")})
     app = workshop.repository("team/app")
     files = {name: workshop.code(f"f{number}") for number, name in enumerate(("app.py", "lib-x.py", "lib0.py"))}
-    commit_modules(app, {"lib": ("../lib", inner)}, files)
+    app.commit_modules({"lib": ("../lib", inner)}, files)
     return app
 
 
@@ -59,7 +47,7 @@ def test_submodules_and_those_in_them_are_files_below_their_paths(workshop: "Wor
 def test_several_processes_read_the_same(workshop: "Workshop", site: "GitSite", family: "Repository") -> None:
     leaf = type(family)(workshop.root / "files" / "team" / "leaf").git("rev-parse", "HEAD")
     pointer = {"large.py": site.put(b"from_lfs = 1\n")}
-    commit_modules(family, {"near": (f"{site.url}/team/leaf/.git", leaf)}, pointer)
+    family.commit_modules({"near": (f"{site.url}/team/leaf/.git", leaf)}, pointer)
     source = site.source("team/app/.git", name="app", submodules=True, lfs=True)
     alone, several = (workshop.scan(source, workers=workers) for workers in (1, 3))
     assert {"app/large.py", "app/near/l.py"} < set(several.files)
@@ -72,7 +60,7 @@ def test_a_submodule_that_is_away_keeps_what_was_fetched(workshop: "Workshop", f
     mirrors = set((workshop.places.store / "team/projects/code/sources").glob("git-*.modules/app/git-*.git"))
     lib = workshop.root / "files" / "team" / "lib"
     newer = type(family)(lib).commit({"n.py": workshop.code("n")})
-    commit_modules(family, {"lib": ("../lib", newer)})
+    family.commit_modules({"lib": ("../lib", newer)})
     (lib / ".git").rename(lib / "away")
     assert workshop.scan(source).verdicts()["lib"] == "Unreadable"
     assert [mirror for mirror in mirrors if mirror.exists()]
@@ -110,7 +98,7 @@ def test_a_submodule_that_moves_on_is_followed_and_one_that_goes_is_forgotten(
     assert len(list(cache.glob("git-*.modules/app/git-*.git"))) == 2
     leaf = workshop.root / "files" / "team" / "leaf"
     newer = type(family)(leaf).commit({"n.py": workshop.code("n")})
-    commit_modules(family, {"lib": ("../leaf", newer)})
+    family.commit_modules({"lib": ("../leaf", newer)})
     scanned = workshop.scan(source)
     assert [path for path in scanned.files if "/lib/" in path] == ["app/lib/l.py", "app/lib/n.py"]
     assert len(list(cache.glob("git-*.modules/app/git-*.git"))) == 1
@@ -119,7 +107,7 @@ def test_a_submodule_that_moves_on_is_followed_and_one_that_goes_is_forgotten(
 def test_a_commit_that_is_here_is_not_asked_for_again(workshop: "Workshop", site: "GitSite") -> None:
     lib = workshop.repository("lib").commit({"b.py": workshop.code("b")})
     app = workshop.repository("app")
-    commit_modules(app, {"lib": (f"{site.url}/lib/.git", lib)}, {"a.py": workshop.code("a")})
+    app.commit_modules({"lib": (f"{site.url}/lib/.git", lib)}, {"a.py": workshop.code("a")})
     source = site.source("app/.git", name="app", submodules=True)
     workshop.scan(source)
     site.asked.clear()
@@ -131,7 +119,7 @@ def test_submodules_below_a_path_only_are_fetched(workshop: "Workshop", site: "G
     lib = workshop.repository("lib").commit({"b.py": workshop.code("b")})
     app = workshop.repository("app")
     links = {"shop/lib": (f"{site.url}/lib/.git", lib), "bank/lib": (f"{site.url}/nowhere/.git", lib)}
-    commit_modules(app, links, {"shop/a.py": workshop.code("a")})
+    app.commit_modules(links, {"shop/a.py": workshop.code("a")})
     scanned = workshop.scan(site.source("app/.git", name="app", submodules=True, path="shop"))
     assert list(scanned.files) == ["app/a.py", "app/lib/b.py"]
     assert not [asked.path for asked in site.asked if "nowhere" in asked.path]
@@ -145,7 +133,7 @@ def test_the_secret_opens_submodules_of_its_own_host_only(
     far = workshop.repository("far").commit({"f.py": workshop.code("f")})
     app = workshop.repository("app")
     links = {"near": ("../../near/.git", near), "far": (f"{other_site.url}/far/.git", far)}
-    commit_modules(app, links, {"a.py": workshop.code("a")})
+    app.commit_modules(links, {"a.py": workshop.code("a")})
     write_secret("app", username=LOGIN[0], password=LOGIN[1])
     scanned = workshop.scan(site.source("app/.git", name="app", secret=True, submodules=True))
     assert list(scanned.files) == ["app/a.py", "app/far/f.py", "app/near/n.py"]
@@ -158,7 +146,7 @@ def test_a_submodule_of_another_host_that_wants_a_login_gets_none(
     site.login = other_site.login = LOGIN
     far = workshop.repository("far").commit({"f.py": workshop.code("f")})
     app = workshop.repository("app")
-    commit_modules(app, {"far": (f"{other_site.url}/far/.git", far)}, {"a.py": workshop.code("a")})
+    app.commit_modules({"far": (f"{other_site.url}/far/.git", far)}, {"a.py": workshop.code("a")})
     write_secret("app", username=LOGIN[0], password=LOGIN[1])
     scanned = workshop.scan(site.source("app/.git", name="app", secret=True, submodules=True))
     assert scanned.verdicts()["far"] == "Unreadable"
@@ -201,7 +189,7 @@ def test_a_submodule_that_can_not_be_had_is_one_file_that_can_not_be_read(
     workshop.repository("empty").commit({"x": "x"})
     app = workshop.repository("app")
     address = url.replace("SITE", site.url).replace("PROOF", str(proof))
-    commit_modules(app, {"sub": (address, "ab" * 20)}, {"a.py": workshop.code("a")})
+    app.commit_modules({"sub": (address, "ab" * 20)}, {"a.py": workshop.code("a")})
     monkeypatch.setattr(type(workshop), "places", replace(workshop.places, file_root=None))
     scanned = workshop.scan(site.source("app/.git", name="app", submodules=True))
     assert scanned.verdicts() == {".gitmodules": "NotSelected", "a.py": "train", "sub": "Unreadable"}
@@ -214,7 +202,7 @@ def test_a_submodule_that_can_not_be_had_is_one_file_that_can_not_be_read(
 def test_a_repository_from_afar_has_no_submodules_on_this_machine(workshop: "Workshop", site: "GitSite") -> None:
     private = workshop.repository("private").commit({"p.py": workshop.code("p")})
     app = workshop.repository("app")
-    commit_modules(app, {"sub": ("file:///private", private)}, {"a.py": workshop.code("a")})
+    app.commit_modules({"sub": ("file:///private", private)}, {"a.py": workshop.code("a")})
     scanned = workshop.scan(site.source("app/.git", name="app", submodules=True))
     assert scanned.verdicts()["sub"] == "Unreadable"
     assert "is on this machine" in scanned.report["app/sub"]["detail"]
@@ -269,7 +257,7 @@ def test_submodules_in_a_circle_end(workshop: "Workshop", site: "GitSite", monke
     app = workshop.repository("app")
     commit = app.commit({"a.py": workshop.code("a")})
     for _ in range(8):
-        commit = commit_modules(app, {"me": (f"{site.url}/app/.git", commit)})
+        commit = app.commit_modules({"me": (f"{site.url}/app/.git", commit)})
     scanned = workshop.scan(site.source("app/.git", name="app", submodules=True), files={"duplicates": "Allow"})
     deepest = "me/" * git_assembling.DEEPEST_MODULE
     assert scanned.verdicts()[f"{deepest}a.py"] == "train"
@@ -283,7 +271,7 @@ def test_there_is_an_end_to_the_number_of_submodules(
     lib = workshop.repository("lib").commit({"b.py": workshop.code("b")})
     app = workshop.repository("app")
     links = dict.fromkeys(("x", "y", "z"), (f"{site.url}/lib/.git", lib))
-    commit_modules(app, links, {"a.py": workshop.code("a")})
+    app.commit_modules(links, {"a.py": workshop.code("a")})
     scanned = workshop.scan(site.source("app/.git", name="app", submodules=True), files={"duplicates": "Allow"})
     assert scanned.verdicts()["y/b.py"] == "train"
     assert scanned.verdicts()["z"] == "Unreadable"
@@ -296,7 +284,7 @@ def test_submodules_that_fail_count_for_the_end_too(
     monkeypatch.setattr(git_assembling, "MOST_MODULES", 2)
     app = workshop.repository("app")
     links = {name: (f"{site.url}/{name}/.git", "ab" * 20) for name in ("x", "y", "z")}
-    commit_modules(app, links, {"a.py": workshop.code("a")})
+    app.commit_modules(links, {"a.py": workshop.code("a")})
     scanned = workshop.scan(site.source("app/.git", name="app", submodules=True))
     assert "more than 2 submodules" in scanned.report["app/z"]["detail"]
     assert not [asked.path for asked in site.asked if asked.path.startswith("/z")]
@@ -310,7 +298,7 @@ def test_a_host_that_can_not_be_reached_is_tried_once_and_gives_what_is_here(
     app = workshop.repository("app")
     away = {f"away{number}": (f"http://127.0.0.1:1/x{number}", "ab" * 20) for number in range(9)}
     links = {**away, "here": (f"{site.url}/lib/.git", lib)}
-    commit_modules(app, links, {"a.py": workshop.code("a")})
+    app.commit_modules(links, {"a.py": workshop.code("a")})
     scanned = workshop.scan(site.source("app/.git", name="app", submodules=True))
     assert "here/b.py" in scanned.verdicts()
     assert "can't be fetched" in scanned.report["app/away0"]["detail"]

@@ -73,6 +73,12 @@ def test_include_brings_a_file_back_and_says_from_what(run: "Run", limits: tuple
     assert scanned.report["disk/dense.py"]["detail"].startswith("files.include has it, against LowQuality: loss ")
 
 
+def test_include_says_it_with_the_rules_of_the_files_own(run: "Run", limits: tuple[float, float, float]) -> None:
+    scanned = run(limits[2], {"vendor/dense.py": DENSE, "short.py": CODE["short.py"]}, include=["vendor/"])
+    detail = scanned.report["disk/vendor/dense.py"]["detail"]
+    assert detail.startswith("files.include has 'vendor/', against Vendored: below vendor/; LowQuality: loss ")
+
+
 def test_exclude_and_every_other_rule_come_first(run: "Run", limits: tuple[float, float, float]) -> None:
     files = {**CODE, "copy.py": DENSE, "vendor/plain.py": f"{PLAIN}\n"}
     verdicts = run(limits[2], files, exclude=["plain.py", "!vendor/plain.py"]).verdicts()
