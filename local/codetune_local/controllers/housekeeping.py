@@ -1,5 +1,5 @@
-"""Small standing duties: every namespace has its `default` ServiceAccount, pods that no node ever had can go, and Events
-go after an hour."""
+"""Small standing duties: every namespace has its `default` ServiceAccount, pods that no node had can go, and Events go
+after an hour."""
 
 import asyncio
 import logging
