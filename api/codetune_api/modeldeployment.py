@@ -19,7 +19,7 @@ from codetune_api.common import (
 )
 from codetune_api.engine import EngineArgument, argument_rules
 from codetune_api.metadata import STORE_SERVICE
-from codetune_api.model import ApiModel, Digest, Name, Quantity, list_map, rules
+from codetune_api.model import FORM, ApiModel, Digest, Name, Quantity, list_map, rules
 
 SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=128)]
@@ -56,7 +56,16 @@ class AdapterSpec(ApiModel):
     min_improvement: MinImprovement | None = None
     """Serve only when `status.evaluation.improvement` of the FineTune is at least this; 0.05 is 5 %."""
     uri: (
-        Annotated[str, Field(pattern=r"^((pvc|s3)://[a-z0-9]([-a-z0-9.]*[a-z0-9])?|file://)/.+$", max_length=1024)]
+        Annotated[
+            str,
+            Field(
+                pattern=r"^((pvc|s3)://[a-z0-9]([-a-z0-9.]*[a-z0-9])?|file://)/.+$",
+                max_length=1024,
+                json_schema_extra={
+                    FORM: "write pvc://codetune-artifacts/PATH, s3://BUCKET/PATH or, on a local cluster, file:///PATH"
+                },
+            ),
+        ]
         | None
     ) = None
     """A PEFT adapter folder: `pvc://codetune-artifacts/path` in a store that is a claim, `s3://bucket/path`, or on a

@@ -5,7 +5,13 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from codetune_api.common import NAME_RULE, Conditions, Failure, ModelUri, Resource, Resources, SecretRef
-from codetune_api.model import ApiModel, Digest, Name, Timestamp, list_map, rules
+from codetune_api.model import FORM, ApiModel, Digest, Name, Timestamp, list_map, rules
+
+_NO_CREDENTIALS = (
+    "!self.matches('^https?://[^/?#]*@|^ssh://[^/?#@]*:[^/?#]*@')",
+    "a URL must not hold credentials, which everybody could read who may read the Project: put them into a Secret and "
+    "name it in credentialsSecretRef",
+)
 
 
 class GitSource(ApiModel):
@@ -16,6 +22,10 @@ class GitSource(ApiModel):
         Field(
             max_length=2048,
             pattern=r"^(https?://[^\s]+|ssh://[^\s]+|file:///[^\s]+|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^\s]+)$",
+            json_schema_extra={
+                FORM: "write https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH or, on a local cluster, file:///PATH",
+                **rules(_NO_CREDENTIALS),
+            },
         ),
     ]
     """`https://`, `ssh://`, `user@host:path` or, on a local cluster, `file:///`. No credentials in it: use
@@ -36,10 +46,27 @@ class GitSource(ApiModel):
 class ArchiveSource(ApiModel):
     """A zip or tar archive behind a direct link."""
 
-    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s]+$")]
+    url: Annotated[
+        str,
+        Field(
+            max_length=2048,
+            pattern=r"^https?://[^\s]+$",
+            json_schema_extra={FORM: "write https://HOST/PATH, a direct link to the archive", **rules(_NO_CREDENTIALS)},
+        ),
+    ]
     """Direct link to a zip, tar, tar.gz, tar.bz2, tar.xz or tar.zst; what it is shows its content, not its name. No
     credentials in it: use `credentialsSecretRef`."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sha256: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^[0-9a-f]{64}$",
+                max_length=128,
+                json_schema_extra={FORM: "write the 64 hex digits that `sha256sum` prints, with nothing before them"},
+            ),
+        ]
+        | None
+    ) = None
     """Expected digest of the archive, in hex: any other archive is refused, and one that is here is not asked for
     again. Empty: whatever the link gives."""
 
