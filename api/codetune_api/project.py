@@ -79,6 +79,7 @@ class VolumeSource(ApiModel):
     """Files on a claim that exists already; mounted read-only."""
 
     claim_name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+    """The PersistentVolumeClaim, in the Project's namespace."""
     path: Annotated[str, Field(max_length=1024)] = ""
     """Folder inside the volume; empty: all of it."""
 
@@ -107,6 +108,7 @@ class Source(ApiModel):
     )
 
     name: Name
+    """Of the source: the first part of its files' paths in the dataset."""
     git: GitSource | None = None
     archive: ArchiveSource | None = None
     upload: UploadSource | None = None
@@ -247,6 +249,7 @@ class ProjectSpec(ApiModel):
     )
 
     sources: Annotated[list[Source], Field(min_length=1, max_length=64, json_schema_extra=list_map("name"))]
+    """Where the code comes from; each entry has exactly one of git, archive, upload and volume."""
     files: FileRules = FileRules()
     holdout: Holdout = Holdout()
     schedule: Cron | None = None
@@ -316,6 +319,7 @@ class ProjectStatus(ApiModel):
     """What the last scan found."""
 
     phase: ProjectPhase | None = None
+    """Where it stands, in one word; the condition `Ready` says more."""
     observed_generation: int | None = None
     conditions: Conditions = []
     revision: Digest | None = None
@@ -327,9 +331,12 @@ class ProjectStatus(ApiModel):
     types: str | None = None
     """The types with the most accepted files, for people: `Python 812, Go 40, 3 more`."""
     sources: Annotated[list[SourceStatus], Field(json_schema_extra=list_map("name"))] = []
+    """What came from each source, and what is wrong with it."""
     file_types: Annotated[list[FileType], Field(json_schema_extra=list_map("type"))] = []
+    """The files of each type, and whether `files.types` lets it through."""
     files: FileCounts | None = None
     rejections: Annotated[list[Rejection], Field(json_schema_extra=list_map("reason"))] = []
+    """How many files each rule rejected, with examples; `kubectl codetune files` lists all."""
     job_name: str | None = None
     config_digest: str | None = None
     """What the last finished scan was made from: sources, rules, rescan annotation, scheduled time and retries."""

@@ -47,6 +47,14 @@ def test_a_schema_is_structural(name: str) -> None:
                 assert key in schema["items"]["required"], path
 
 
+@pytest.mark.parametrize("name", ["Project", "FineTune", "ModelDeployment"])
+def test_kubectl_explain_has_something_to_say_of_what_a_user_writes(name: str) -> None:
+    for path, schema in walk(SCHEMAS[name]["properties"]["spec"]):
+        as_in_a_pod = re.search(r"^\.scheduling\.|^\.env\[\]|^\.adapterSelector\.match", path)
+        tells_itself = not path or path.endswith(("[]", "Ref.name", "Secrets[].name"))
+        assert "description" in schema or as_in_a_pod or tells_itself, path
+
+
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_a_default_says_no_more_than_the_defaults_of_its_fields_leave_open_and_has_no_null(name: str) -> None:
     for path, schema in walk(SCHEMAS[name]):
