@@ -327,7 +327,7 @@ class ProjectStatus(ApiModel):
     short_revision: str | None = None
     """The first 12 digits of `revision`, for people."""
     uri: str | None = None
-    """Where the dataset is, below the namespace's artifact store."""
+    """Where the dataset is in the namespace's artifact store."""
     types: str | None = None
     """The types with the most accepted files, for people: `Python 812, Go 40, 3 more`."""
     sources: Annotated[list[SourceStatus], Field(json_schema_extra=list_map("name"))] = []
