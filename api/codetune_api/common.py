@@ -5,21 +5,26 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from codetune_api.model import ApiModel, Name, Quantity, Timestamp, immutable, list_map, rules
+from codetune_api.model import FORM, ApiModel, Name, Quantity, Timestamp, immutable, list_map, rules
 
 MODEL_URI_PATTERN = (
     r"^(hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._/-]*)?"
     r"|pvc://[a-z0-9]([-a-z0-9]*[a-z0-9])?/.+|s3://[a-z0-9][-a-z0-9.]*[a-z0-9]/.+|file:///.+)$"
 )
 
-ModelUri = Annotated[str, Field(pattern=MODEL_URI_PATTERN, max_length=512)]
+_MODEL_URI_FORM = {
+    FORM: "write hf://ORG/NAME or hf://ORG/NAME@REVISION for a model of the hub, else pvc://CLAIM/PATH, "
+    "s3://BUCKET/PATH or, on a local cluster, file:///PATH"
+}
+
+ModelUri = Annotated[str, Field(pattern=MODEL_URI_PATTERN, max_length=512, json_schema_extra=_MODEL_URI_FORM)]
 
 BaseModelUri = Annotated[
     str,
     Field(
         pattern=MODEL_URI_PATTERN,
         max_length=512,
-        json_schema_extra=immutable("baseModel", "make a new resource for another base model"),
+        json_schema_extra={**_MODEL_URI_FORM, **immutable("baseModel", "make a new resource for another base model")},
     ),
 ]
 

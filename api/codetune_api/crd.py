@@ -16,6 +16,7 @@ import yaml
 from codetune_api.common import Resource
 from codetune_api.finetune import FineTune
 from codetune_api.metadata import CATEGORY, GROUP, VERSION
+from codetune_api.model import FORM, INT_OR_STRING
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.project import Project
 from codetune_api.team import Team
@@ -183,6 +184,10 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
             result[f"exclusive{bound}"] = True
     if result.get("default", 0) is None:
         del result["default"]
+    if FORM in schema:
+        _say_form(result, schema[FORM])
+    if INT_OR_STRING in schema:
+        del result["type"]  # as apiextensions wants it
     if schema.get("x-kubernetes-preserve-unknown-fields"):
         return result
     if "properties" in schema:
@@ -200,6 +205,13 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     return result
 
 
+def _say_form(schema: Schema, sentence: str) -> None:
+    """A rule with a sentence in the place of a pattern, which tells a user little."""
+    pattern = schema.pop("pattern").replace("\\", "\\\\")
+    rule = {"rule": f"self.matches('{pattern}')", "message": sentence}
+    schema["x-kubernetes-validations"] = [rule, *schema.get("x-kubernetes-validations", [])]
+
+
 def _shorten(default: Any, schema: Schema) -> Any:
     """A default without what the defaults of its own fields say anyway, and without nulls: no field here takes one."""
     if not isinstance(default, dict) or "properties" not in schema:
@@ -215,6 +227,7 @@ _COPIED = (
     "type", "description", "default", "enum", "format", "pattern", "minLength", "maxLength", "minimum", "maximum",
     "minItems", "maxItems", "minProperties", "maxProperties", "x-kubernetes-validations", "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys", "x-kubernetes-map-type", "x-kubernetes-preserve-unknown-fields",
+    INT_OR_STRING,
 )  # fmt: skip
 
 

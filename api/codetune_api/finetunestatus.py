@@ -22,6 +22,7 @@ class Progress(ApiModel):
     step: int = 0
     total_steps: int = 0
     percent: Annotated[float, Field(ge=0, le=100)] = 0
+    """Of the steps; it falls only when the run goes back to a checkpoint."""
     epoch: float = 0
     loss: Loss | None = None
     """Training loss of the last steps, in nats per token."""
@@ -32,6 +33,7 @@ class Progress(ApiModel):
     """Tokens trained on so far."""
     tokens_per_second: float | None = None
     updated_at: Timestamp | None = None
+    """When the run last told of itself."""
     stage: str = ""
     """What the run is doing now, e.g. LoadingModel, Tokenizing, Training, Evaluating."""
     message: str = ""
@@ -169,6 +171,7 @@ class FineTuneStatus(ApiModel):
     """Everything about the run."""
 
     phase: FineTunePhase | None = None
+    """Where it stands, in one word; the condition `Ready` says more."""
     observed_generation: int | None = None
     conditions: Conditions = []
     progress: Progress | None = None
@@ -177,8 +180,11 @@ class FineTuneStatus(ApiModel):
     remaining: str | None = None
     """Time left, for people: `12m`."""
     checkpoints: Annotated[list[CheckpointStatus], Field(json_schema_extra=list_map("name"))] = []
+    """Those that are in the store: the newest `checkpoints.keep`, and the best."""
     best_checkpoint: str | None = None
+    """The one with the lowest held-out loss: what is evaluated and served."""
     latest_checkpoint: str | None = None
+    """The newest one: where a run that is interrupted goes on."""
     loss_history: Annotated[list[LossPoint], Field(max_length=100)] = []
     """The whole run in at most 100 points: the loss chart."""
     evaluation: Evaluation | None = None
@@ -191,6 +197,7 @@ class FineTuneStatus(ApiModel):
     merged: MergedStatus | None = None
     job_name: str | None = None
     restarts: int | None = None
+    """How many attempts died and were followed by another, as `retries` allows."""
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
     failure: Failure | None = None

@@ -2,14 +2,31 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)]
 """A DNS label."""
 
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$", max_length=32)]
-"""A Kubernetes quantity, e.g. `2`, `500m`, `8Gi`."""
+FORM = "x-codetune-form"
+"""In a model's schema: the sentence that a user reads when a text has not the form of its `pattern`."""
+INT_OR_STRING = "x-kubernetes-int-or-string"
+
+
+def _write_number(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Quantity = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$",
+        max_length=32,
+        json_schema_extra={INT_OR_STRING: True, "minimum": 0},
+    ),
+    BeforeValidator(_write_number),
+]
+"""A Kubernetes quantity, e.g. `2`, `500m`, `8Gi`; a whole number needs no quotes, as in a pod."""
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """RFC 3339 in UTC, e.g. `2026-11-23T09:47:00Z`."""

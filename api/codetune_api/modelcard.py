@@ -10,6 +10,7 @@ from codetune_api.finetune import CheckpointStatus, Evaluation, EvaluationScores
 
 CARD = "README.md"
 """Under this name the hub and its tools look for a card."""
+_MAKER = ", made with Codetune."
 _HUB = "hf://"
 _SCORES = {
     "Loss (nats per token)": "loss",
@@ -65,6 +66,11 @@ def _front_matter(finetune: FineTune, *, merged: bool) -> list[str]:
     ]
 
 
+def is_card(text: str) -> bool:
+    """Whether a text is a card as `render_card` makes them."""
+    return text.startswith("---\n") and _MAKER in text
+
+
 def hub_name(uri: str) -> str:
     """`org/name` of `hf://org/name@revision`."""
     return uri.removeprefix(_HUB).partition("@")[0]
@@ -80,7 +86,7 @@ def _head(finetune: FineTune, checkpoint: CheckpointStatus, *, merged: bool) -> 
         "Adapter digest": checkpoint.digest,
         "Started from": f"{resumed.checkpoint} of {resumed.fine_tune}" if resumed else "",
     }
-    return ["", f"# {finetune.metadata.name}", "", f"{what}, made with Codetune.", "", *_table("", "", rows.items())]
+    return ["", f"# {finetune.metadata.name}", "", f"{what}{_MAKER}", "", *_table("", "", rows.items())]
 
 
 def _data(finetune: FineTune) -> list[str]:

@@ -19,7 +19,7 @@ from codetune_api.common import (
 )
 from codetune_api.engine import EngineArgument, argument_rules
 from codetune_api.metadata import STORE_SERVICE
-from codetune_api.model import ApiModel, Digest, Name, Quantity, list_map, rules
+from codetune_api.model import FORM, ApiModel, Digest, Name, Quantity, list_map, rules
 
 SET: dict[str, Any] = {"x-kubernetes-list-type": "set"}
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=128)]
@@ -56,7 +56,16 @@ class AdapterSpec(ApiModel):
     min_improvement: MinImprovement | None = None
     """Serve only when `status.evaluation.improvement` of the FineTune is at least this; 0.05 is 5 %."""
     uri: (
-        Annotated[str, Field(pattern=r"^((pvc|s3)://[a-z0-9]([-a-z0-9.]*[a-z0-9])?|file://)/.+$", max_length=1024)]
+        Annotated[
+            str,
+            Field(
+                pattern=r"^((pvc|s3)://[a-z0-9]([-a-z0-9.]*[a-z0-9])?|file://)/.+$",
+                max_length=1024,
+                json_schema_extra={
+                    FORM: "write pvc://codetune-artifacts/PATH, s3://BUCKET/PATH or, on a local cluster, file:///PATH"
+                },
+            ),
+        ]
         | None
     ) = None
     """A PEFT adapter folder: `pvc://codetune-artifacts/path` in a store that is a claim, `s3://bucket/path`, or on a
@@ -109,7 +118,9 @@ class Engine(ApiModel):
     max_model_len: Annotated[int, Field(ge=64, le=10_000_000)] | None = None
     """Longest sequence, in tokens; unset: the model's own limit."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Number format of the weights; auto: the model's own."""
     quantization: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$", max_length=64)] | None = None
+    """vLLM's name of a quantization, e.g. `fp8`; unset: what the model's configuration says."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the GPU's memory that vLLM may take."""
     max_loras: Annotated[int, Field(ge=1, le=256)] = 4
@@ -124,7 +135,9 @@ class ServiceSpec(ApiModel):
     """How the server is reached."""
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    """NodePort and LoadBalancer are reached from outside of the cluster, by everybody."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    """Port of the Service."""
 
 
 class KeyRef(ApiModel):
@@ -179,7 +192,9 @@ class Autoscaling(ApiModel):
     )
 
     min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Fewest replicas."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)]
+    """Most replicas."""
     target: Annotated[int, Field(ge=1, le=100_000)] = 4
     """Value of the metric for each replica that is aimed at, e.g. requests that wait in its queue."""
     metric: Annotated[str, Field(pattern=r"^[A-Za-z_:][A-Za-z0-9_:]*$", max_length=256)] = "vllm_num_requests_waiting"
@@ -218,6 +233,7 @@ class ModelDeploymentSpec(ApiModel):
     served_model_name: ModelName | None = None
     """Model name of the base model itself; unset: the last part of `baseModel`."""
     adapters: Annotated[list[AdapterSpec], Field(max_length=256, json_schema_extra=list_map("name"))] = []
+    """Adapters that are served under their names beside the base model; they are swapped without a restart."""
     adapter_selector: AdapterSelector | None = None
     """Serves matching FineTunes besides `adapters`; an entry there wins over a FineTune of the same name."""
     adapter_cache_size: Quantity = "20Gi"
@@ -267,6 +283,7 @@ class ModelDeploymentStatus(ApiModel):
     """What is served."""
 
     phase: Literal["Pending", "Starting", "Ready", "Updating", "Stopped", "Failed"] | None = None
+    """Where it stands, in one word; the condition `Ready` says more."""
     observed_generation: int | None = None
     conditions: Conditions = []
     endpoint: str | None = None
@@ -274,11 +291,13 @@ class ModelDeploymentStatus(ApiModel):
     replicas: int = 0
     ready_replicas: int = 0
     selector: str = ""
+    """Label selector of the pods, for autoscalers."""
     base_model: ModelPin | None = None
     """A base model of the hub as the pods have it; replicas that come later get the same commit."""
     models: list[str] = []
     """Model names that answer now."""
     adapters: Annotated[list[AdapterState], Field(json_schema_extra=list_map("name"))] = []
+    """What became of each adapter that was asked for."""
     failure: Failure | None = None
 
 

@@ -5,7 +5,13 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from codetune_api.common import NAME_RULE, Conditions, Failure, ModelUri, Resource, Resources, SecretRef
-from codetune_api.model import ApiModel, Digest, Name, Timestamp, list_map, rules
+from codetune_api.model import FORM, ApiModel, Digest, Name, Timestamp, list_map, rules
+
+_NO_CREDENTIALS = (
+    "!self.matches('^https?://[^/?#]*@|^ssh://[^/?#@]*:[^/?#]*@')",
+    "a URL must not hold credentials, which everybody could read who may read the Project: put them into a Secret and "
+    "name it in credentialsSecretRef",
+)
 
 
 class GitSource(ApiModel):
@@ -16,6 +22,10 @@ class GitSource(ApiModel):
         Field(
             max_length=2048,
             pattern=r"^(https?://[^\s]+|ssh://[^\s]+|file:///[^\s]+|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^\s]+)$",
+            json_schema_extra={
+                FORM: "write https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH or, on a local cluster, file:///PATH",
+                **rules(_NO_CREDENTIALS),
+            },
         ),
     ]
     """`https://`, `ssh://`, `user@host:path` or, on a local cluster, `file:///`. No credentials in it: use
@@ -36,10 +46,27 @@ class GitSource(ApiModel):
 class ArchiveSource(ApiModel):
     """A zip or tar archive behind a direct link."""
 
-    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s]+$")]
+    url: Annotated[
+        str,
+        Field(
+            max_length=2048,
+            pattern=r"^https?://[^\s]+$",
+            json_schema_extra={FORM: "write https://HOST/PATH, a direct link to the archive", **rules(_NO_CREDENTIALS)},
+        ),
+    ]
     """Direct link to a zip, tar, tar.gz, tar.bz2, tar.xz or tar.zst; what it is shows its content, not its name. No
     credentials in it: use `credentialsSecretRef`."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sha256: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^[0-9a-f]{64}$",
+                max_length=128,
+                json_schema_extra={FORM: "write the 64 hex digits that `sha256sum` prints, with nothing before them"},
+            ),
+        ]
+        | None
+    ) = None
     """Expected digest of the archive, in hex: any other archive is refused, and one that is here is not asked for
     again. Empty: whatever the link gives."""
 
@@ -52,6 +79,7 @@ class VolumeSource(ApiModel):
     """Files on a claim that exists already; mounted read-only."""
 
     claim_name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+    """The PersistentVolumeClaim, in the Project's namespace."""
     path: Annotated[str, Field(max_length=1024)] = ""
     """Folder inside the volume; empty: all of it."""
 
@@ -80,6 +108,7 @@ class Source(ApiModel):
     )
 
     name: Name
+    """Of the source: the first part of its files' paths in the dataset."""
     git: GitSource | None = None
     archive: ArchiveSource | None = None
     upload: UploadSource | None = None
@@ -220,6 +249,7 @@ class ProjectSpec(ApiModel):
     )
 
     sources: Annotated[list[Source], Field(min_length=1, max_length=64, json_schema_extra=list_map("name"))]
+    """Where the code comes from; each entry has exactly one of git, archive, upload and volume."""
     files: FileRules = FileRules()
     holdout: Holdout = Holdout()
     schedule: Cron | None = None
@@ -289,6 +319,7 @@ class ProjectStatus(ApiModel):
     """What the last scan found."""
 
     phase: ProjectPhase | None = None
+    """Where it stands, in one word; the condition `Ready` says more."""
     observed_generation: int | None = None
     conditions: Conditions = []
     revision: Digest | None = None
@@ -296,13 +327,16 @@ class ProjectStatus(ApiModel):
     short_revision: str | None = None
     """The first 12 digits of `revision`, for people."""
     uri: str | None = None
-    """Where the dataset is, below the namespace's artifact store."""
+    """Where the dataset is in the namespace's artifact store."""
     types: str | None = None
     """The types with the most accepted files, for people: `Python 812, Go 40, 3 more`."""
     sources: Annotated[list[SourceStatus], Field(json_schema_extra=list_map("name"))] = []
+    """What came from each source, and what is wrong with it."""
     file_types: Annotated[list[FileType], Field(json_schema_extra=list_map("type"))] = []
+    """The files of each type, and whether `files.types` lets it through."""
     files: FileCounts | None = None
     rejections: Annotated[list[Rejection], Field(json_schema_extra=list_map("reason"))] = []
+    """How many files each rule rejected, with examples; `kubectl codetune files` lists all."""
     job_name: str | None = None
     config_digest: str | None = None
     """What the last finished scan was made from: sources, rules, rescan annotation, scheduled time and retries."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from codetune_api.crd import KINDS, REPOSITORY, Kind, Schema, build_schema, write_or_check
 from codetune_api.metadata import API_VERSION
+from codetune_api.model import INT_OR_STRING
 
 PATH = REPOSITORY / "docs" / "api-reference.md"
 _INTRODUCTION = f"""# API reference
@@ -32,7 +33,7 @@ def _render_kind(kind: Kind) -> str:
         lines += [f"### {kind.model.__name__} {part}", "", "| field | type | meaning |", "|---|---|---|"]
         lines += [_render_row(path, found) for path, found in _walk(schema["properties"][part], "")]
         lines += [""]
-    rules = [rule["message"] for rule in _rules(schema)]
+    rules = list(dict.fromkeys(rule["message"] for rule in _rules(schema) if not _is_form(rule)))
     if rules:
         lines += ["Rules that the API server checks:", "", *(f"- {message}" for message in rules), ""]
     return "\n".join(lines)
@@ -55,14 +56,21 @@ def _rules(schema: Schema) -> Iterator[dict[str, Any]]:
             yield from _rules(schema[key])
 
 
+def _is_form(rule: dict[str, Any]) -> bool:
+    """Whether a rule says what a single text looks like, as its row does then."""
+    return str(rule["rule"]).startswith("self.matches(")
+
+
 def _render_row(path: str, schema: Schema) -> str:
-    kind = schema.get("type", "any")
+    kind = "whole number or string" if INT_OR_STRING in schema else schema.get("type", "any")
     if kind == "array":
         kind = f"list of {schema['items'].get('type', 'any')}"
     parts = [schema.get("description", "")]
     if "enum" in schema:
         parts.append("One of " + ", ".join(f"`{value}`" for value in schema["enum"]) + ".")
     parts += [text.format(schema[key]) + "." for key, text in _BOUNDS.items() if key in schema]
+    forms = (rule["message"] for rule in schema.get("x-kubernetes-validations") or [] if _is_form(rule))
+    parts += [f"{form[0].upper()}{form[1:]}." for form in forms]
     if "default" in schema and schema["default"] not in ({}, []):
         parts.append(f"Default `{schema['default']}`.")
     return f"| `{path}` | {kind} | {' '.join(filter(None, parts)).replace('|', chr(92) + '|')} |"

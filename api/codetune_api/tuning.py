@@ -37,6 +37,7 @@ class LoraOverrides(ApiModel):
     alpha: Annotated[float, Field(gt=0, le=4096)] | None = None
     """The update is scaled by alpha / rank; unset: twice the rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the adapter's inputs that a step leaves out; unset: 0.01."""
     target_modules: (
         Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=64)] | None
     ) = None
@@ -75,16 +76,21 @@ class TrainingOverrides(ApiModel):
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     """Peak learning rate."""
     scheduler: Literal["Constant", "Linear", "Cosine"] | None = None
+    """How the learning rate falls after the warm-up; unset: Cosine, to a tenth at the end. Linear falls to zero."""
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Optimizer steps in which the learning rate rises; unset: 20, at most a tenth of the run."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
+    """AdamW's weight decay; unset: 0.1."""
     fim_rate: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of documents turned into fill-in-the-middle examples, where the model has the tokens for it; unset: 0.9."""
     precision: Literal["Auto", "BFloat16", "Float16", "Float32"] | None = None
     """Auto: bf16 where the hardware has it."""
     gradient_checkpointing: Literal["Auto", "On", "Off"] | None = None
+    """Whether activations are computed twice, to save memory; Auto: where not even one sequence fits otherwise."""
     sharding: Literal["Auto", "On", "Off"] | None = None
     """Whether several processes share the weights of the base model (FSDP); Auto: when they do not fit one GPU."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """Of everything that is random in the run; unset: 0."""
     early_stopping: EarlyStopping | None = None
 
 

@@ -1,10 +1,12 @@
 """`kubectl codetune files PROJECT [PATH-GLOB]`: what a scan did with each file."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from codetune_api.contracts import ReportRow
+from codetune_api.project import ProjectStatus
 from pydantic import ValidationError
 
 from codetune_cli.connecting import Connection
@@ -13,6 +15,8 @@ from codetune_cli.reaching import reach_store
 from codetune_cli.resources import find_project
 from codetune_cli.showing import Screen, printable
 
+_ACCEPTED = ("HeldOut", "Included")
+"""Reasons of accepted files."""
 _HEADER = f"{'DECISION':<9} {'REASON':<16} {'TYPE':<16} {'LINES':>7} {'BYTES':>9}  PATH"
 
 
@@ -48,7 +52,16 @@ def show_files(asked: Question, connection: Connection, screen: Screen) -> None:
         shown += 1
         screen.result(_render(line, asked.output))
     if not shown:
-        screen.say("No file matches.")
+        screen.say(" ".join(["No file matches.", *_tell_choices(asked, project.status)]))
+
+
+def _tell_choices(asked: Question, status: ProjectStatus) -> Iterator[str]:
+    """What may be asked for, where a reason or a type is none of the scan's: it may be misspelt."""
+    reasons = [*(entry.reason for entry in status.rejections), *_ACCEPTED]
+    types = [entry.type for entry in status.file_types]
+    for option, wanted, known in (("--reason", asked.reason, reasons), ("--type", asked.type, types)):
+        if wanted and wanted.lower() not in (name.lower() for name in known):
+            yield f"{option} can be: {', '.join(known)}."
 
 
 def _render(line: bytes, output: str) -> str:

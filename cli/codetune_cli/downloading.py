@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from codetune_api.artifacts import ADAPTER_FILES, MANIFEST, checkpoint_folder, c
 from codetune_api.contracts import CheckpointManifest
 from codetune_api.digests import FileEntry
 from codetune_api.finetune import CheckpointStatus, FineTune
-from codetune_api.modelcard import CARD, render_card
+from codetune_api.modelcard import CARD, is_card, render_card
 from pydantic import ValidationError
 
 from codetune_cli.connecting import Connection, read_all
@@ -45,7 +46,7 @@ def download(asked: Wish, connection: Connection, screen: Screen) -> None:
     store = reach_store(connection, finetune, asked.wait_seconds, screen)
     root = f"{find_run(checkpoint)}/{checkpoint_folder('', checkpoint.name).lstrip('/')}"
     manifest = _fetch_manifest(store, root, checkpoint, screen)
-    make_folder(folder)
+    make_folder(folder, manifest.adapter)
     with screen.progress("Downloading", sum(entry.bytes for entry in manifest.adapter.values())) as meter:
         for name, entry in manifest.adapter.items():
             fetch_file(Place(store, f"{root}/{name}", folder / name, entry), meter, screen)
@@ -141,12 +142,30 @@ def find_run(checkpoint: CheckpointStatus) -> str:
     return f"/v1/finetunes/{match[1]}/{match[2]}/files"
 
 
-def make_folder(folder: Path) -> None:
-    """Raises: CliError."""
+def make_folder(folder: Path, files: Mapping[str, FileEntry]) -> None:
+    """The folder that a download goes into: a new one, one without these names, or that of a download before.
+
+    Raises:
+        CliError: It can't be made, or something of the caller's own would be replaced.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        foreign = _find_foreign(folder, files)
     except OSError as error:
-        raise CliError(f"The folder {folder} can't be made: {error.strerror}.") from error
+        raise CliError(f"The folder {folder} can't be used: {error.strerror}.") from error
+    if foreign:
+        cure = "choose another folder with -o DIR, or move it away"
+        raise CliError(f"{folder / foreign} is there already and is not of a download, so it is left alone: {cure}.")
+
+
+def _find_foreign(folder: Path, files: Mapping[str, FileEntry]) -> str:
+    """What a download would replace that none has brought; empty where there is no such file."""
+    card = folder / CARD
+    if card.exists():
+        return "" if is_card(card.read_text(encoding="utf-8", errors="replace")) else CARD
+    # A download that was cut has no card yet, and what it has brought stays as it is.
+    there = ((name, folder / name, entry) for name, entry in files.items())
+    return next((name for name, path, entry in there if path.exists() and _digest(path) != entry.sha256), "")
 
 
 def _digest(path: Path) -> str:

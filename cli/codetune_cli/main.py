@@ -66,7 +66,10 @@ def _run(options: argparse.Namespace, connection: Connection, screen: Screen) ->
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kubectl codetune", description="Code in, completion model out.")
+    parser = argparse.ArgumentParser(
+        prog="kubectl codetune", description="Code in, completion model out.", parents=[_build_common()]
+    )
+    parser.set_defaults(namespace=None, kubeconfig=None, context=None, timeout=_WAIT_SECONDS)
     parser.add_argument("--version", action="version", version=f"kubectl-codetune {_version()}")
     commands = parser.add_subparsers(dest="command", required=True)
     common = _build_common()
@@ -104,15 +107,27 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _build_common() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    """Options that may stand before the command or behind it: what is not given there leaves alone what was given."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("-n", "--namespace", metavar="NS", help="default: that of the kubeconfig's context")
     common.add_argument("--kubeconfig", type=Path, metavar="FILE")
     common.add_argument("--context", metavar="NAME", help="context of the kubeconfig")
     common.add_argument(
-        "--timeout", type=float, default=_WAIT_SECONDS, metavar="SECONDS",
+        "--timeout", type=_read_seconds, metavar="SECONDS",
         help=f"how long to wait for the store service ({_WAIT_SECONDS:.0f})",
     )  # fmt: skip
     return common
+
+
+def _read_seconds(text: str) -> float:
+    """Raises: argparse.ArgumentTypeError."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not seconds >= 0:  # nan, too
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, such as {_WAIT_SECONDS:.0f}")
+    return seconds
 
 
 def _version() -> str:

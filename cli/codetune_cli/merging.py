@@ -39,7 +39,7 @@ def download_merged(asked: Wish, connection: Connection, screen: Screen) -> None
     store = reach_store(connection, finetune, asked.wait_seconds, screen)
     root = merged_folder(find_run(checkpoint), checkpoint.name)
     manifest = _fetch_manifest(store, root, checkpoint, screen)
-    make_folder(folder)
+    make_folder(folder, manifest.files)
     size = sum(entry.bytes for entry in manifest.files.values())
     with screen.progress("Downloading", size) as meter:
         for name, entry in manifest.files.items():

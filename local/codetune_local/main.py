@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     up = _add(commands, "up", "start the cluster in the background", _up)
     up.add_argument("--gpus", type=_count, default=0, metavar="N", help="how many nvidia.com/gpu the node has (0)")
-    up.add_argument("--port", type=_count, default=0, help="port of the API on 127.0.0.1 (0: any; kept from then on)")
+    up.add_argument("--port", type=_port, default=0, help="port of the API on 127.0.0.1 (0: any; kept from then on)")
     up.add_argument("--foreground", action="store_true", help="stay, and stop everything on Ctrl-C")
     up.add_argument(
         "--job-backoff",
@@ -76,6 +76,12 @@ def _add(commands, name: str, text: str, run) -> argparse.ArgumentParser:  # typ
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**16:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
     return int(text)
 
 

@@ -23,7 +23,7 @@ class RowFilter:
     """`train`, `holdout`, `rejected`, or `accepted` for the first two."""
     reason: str = ""
     type: str = ""
-    """Compared without regard to case."""
+    """Both in lower case, and compared without regard to case."""
     path: PathPattern | None = None
     """Matched against the path inside the source, and against it with the source's name before it."""
 
@@ -40,7 +40,7 @@ class RowFilter:
             path = PathPattern(query["path"]) if query.get("path") else None
         except ValueError as error:
             raise InvalidRequest(f"path: {error}.") from error
-        return cls(decision, query.get("reason", ""), query.get("type", "").lower(), path)
+        return cls(decision, query.get("reason", "").lower(), query.get("type", "").lower(), path)
 
     def lets_through(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is wanted."""
@@ -49,7 +49,7 @@ class RowFilter:
                 return False
         elif self.decision and row["decision"] != self.decision:
             return False
-        if self.reason and row["reason"] != self.reason:
+        if self.reason and row["reason"].lower() != self.reason:
             return False
         if self.type and str(row["type"]).lower() != self.type:
             return False

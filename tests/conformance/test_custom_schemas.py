@@ -58,6 +58,12 @@ def test_built_in_kinds_are_strict_when_asked_to(api: "Api", namespace: str) -> 
 
 # -- validation
 
+
+def test_what_may_be_a_number_or_a_string_stays_what_it_is(store: "Widgets") -> None:
+    assert store.create("one", {"model": "a", "room": 2})["spec"]["room"] == 2
+    assert store.create("two", {"model": "a", "room": "2Gi"})["spec"]["room"] == "2Gi"
+
+
 WRONG: dict[str, tuple[Obj, list[tuple[str, str]], str]] = {
     "a required field is missing": (
         *({"size": 1}, [("spec.model", "FieldValueRequired")]),
@@ -70,6 +76,14 @@ WRONG: dict[str, tuple[Obj, list[tuple[str, str]], str]] = {
     "a number for a string": (
         *({"model": 5}, [("spec.model", "FieldValueTypeInvalid")]),
         'spec.model: Invalid value: "integer": spec.model in body must be of type string: "integer"',
+    ),
+    "a quantity of another form": (
+        *({"model": "a", "room": "2GB"}, [("spec.room", "FieldValueInvalid")]),
+        'spec.room: Invalid value: "2GB": spec.room in body should match',
+    ),
+    "a quantity below nothing": (
+        *({"model": "a", "room": -1}, [("spec.room", "FieldValueInvalid")]),
+        "spec.room in body should be greater than or equal to 0",
     ),
     "a fraction for an integer": (
         {"model": "a", "size": 1.5},

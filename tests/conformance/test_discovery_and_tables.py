@@ -81,7 +81,7 @@ def test_schemas_are_published_with_their_descriptions_and_operations(api: "Api"
 
 
 def test_a_table_has_the_declared_columns(store: "Widgets", api: "Api") -> None:
-    store.create("w")
+    store.create("w", {"model": "a", "tags": ["x", "y"]})
     store.patch(
         "w", {"status": {"phase": "Busy", "conditions": [{"type": "Ready", "status": "True"}]}}, subresource="status"
     )
@@ -94,11 +94,13 @@ def test_a_table_has_the_declared_columns(store: "Widgets", api: "Api") -> None:
         ("Replicas", "integer", 0),
         ("Ready", "string", 0),
         ("Model", "string", 1),
+        ("Tags", "string", 1),
+        ("Since", "date", 1),
         ("Age", "date", 0),
     ]
     cells = table["rows"][0]["cells"]
-    assert cells[:5] == ["w", "Busy", 1, "True", "a"]
-    assert cells[5].endswith("s")
+    assert cells[:7] == ["w", "Busy", 1, "True", "a", '["x","y"]', None]
+    assert cells[7].endswith("s")
 
 
 @pytest.mark.parametrize(

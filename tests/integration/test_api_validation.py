@@ -78,9 +78,20 @@ SOURCE = PROJECT["spec"]["sources"][0]
             ["spec.preset", 'Unsupported value: "Huge"', '"Smaller"'], change(FINETUNE, preset="Huge"), id="enum"
         ),
         pytest.param(["spec.lora.rank", "-1"], change(FINETUNE, lora={"rank": -1}), id="negative-rank"),
+        pytest.param(["spec.resources.memory", "24GB"], change(FINETUNE, resources={"memory": "24GB"}), id="quantity"),
+        pytest.param(["spec.resources.cpu"], change(FINETUNE, resources={"cpu": -1}), id="negative-quantity"),
+        pytest.param(
+            ["spec.sources[0].git.url", "must not hold credentials", "credentialsSecretRef"],
+            change(PROJECT, sources=[{"name": "a", "git": {"url": "https://me:secret@git.example.com/a.git"}}]),
+            id="password-in-a-url",
+        ),
         pytest.param(["spec.retries", "integer"], change(FINETUNE, retries="three"), id="wrong-type"),
         pytest.param(["spec.projectRef", "Required value"], change(FINETUNE, projectRef=None), id="missing-field"),
-        pytest.param(["spec.baseModel", "should match"], change(FINETUNE, baseModel="gpt2"), id="model-without-scheme"),
+        pytest.param(
+            ["spec.baseModel", '"gpt2"', "write hf://ORG/NAME"],
+            change(FINETUNE, baseModel="gpt2"),
+            id="model-without-scheme",
+        ),
         pytest.param(
             ["spec.sources[0]", "exactly one of git, archive, upload and volume"],
             change(PROJECT, sources=[{**SOURCE, "upload": {}}]),
@@ -121,7 +132,7 @@ SOURCE = PROJECT["spec"]["sources"][0]
             id="half-precision-without-a-gpu",
         ),
         pytest.param(
-            ["spec.files.quality.baseModel", "should match"],
+            ["spec.files.quality.baseModel", "write hf://ORG/NAME"],
             change(PROJECT, files={"quality": {"baseModel": "gpt2"}}),
             id="quality-model-without-scheme",
         ),

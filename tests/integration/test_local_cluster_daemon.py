@@ -173,6 +173,7 @@ def test_path_tells_the_folder_behind_a_claim(tmp_path: Path) -> None:
         pytest.param("no cluster was started there", ["logs"], id="logs of nothing"),
         pytest.param("is not NAMESPACE/CLAIM", ["path", "data"], id="path without a namespace"),
         pytest.param("no cluster was started in", ["path", "default/data"], id="path of nothing"),
+        pytest.param("'80000' is not a port", ["up", "--port=80000"], id="a port that there is not"),
         pytest.param("'-1' is not a whole number", ["up", "--gpus=-1"], id="a negative number of GPUs"),
     ],
 )

@@ -170,6 +170,14 @@ def test_an_exit_code_of_the_failure_policy_ends_the_job_at_once(here: Namespace
     assert (ended["exitCode"], ended["message"]) == (64, '{"reason": "x"}')
 
 
+def test_a_namespace_goes_with_jobs_whose_pods_no_node_takes(here: Namespace) -> None:
+    waits = job("waits", "true", podReplacementPolicy="Failed")
+    waits["spec"]["template"]["spec"]["containers"][0]["resources"] = {"requests": {"memory": "900Ti"}}
+    here.apply(waits)
+    here.cluster.wait_for(lambda: here.pods("job-name=waits"), "the pod")
+    here.kubectl("delete", "namespace", here.name, "--timeout=30s")
+
+
 def test_an_indexed_job_runs_every_index_once(here: Namespace) -> None:
     here.apply(job("idx", "echo index $JOB_COMPLETION_INDEX", completionMode="Indexed", completions=3, parallelism=3))
     here.wait_for_condition("job/idx", "Complete")

@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on_from_the_bucket_and_is_removed_from_it(
     assert team.names("persistentvolumeclaims") == []
     project = team.status("cproj", "shop")
     digits = project["revision"].removeprefix("sha256:")
-    assert status["dataset"]["uri"] == f"{STORE}/{team.name}/projects/shop/{digits}"
+    assert status["dataset"]["uri"] == project["uri"] == f"{STORE}/{team.name}/projects/shop/{digits}"
     for entry in status["checkpoints"]:
         assert f"{entry['uri'].removeprefix(f'{STORE}/')}/MANIFEST.json" in paths(bucket, team.name)
     everything = team.kubectl("get", "codetune,configmaps,jobs,pods,events", "-o", "yaml")

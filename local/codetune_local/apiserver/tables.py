@@ -1,5 +1,6 @@
 """Tables: what `kubectl get` prints. Columns of built-in kinds here, of custom kinds from their definition. Pure."""
 
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -79,9 +80,9 @@ def _custom_cell(column: Obj) -> Cell:
             else:
                 return None
         if column["type"] == "date":
-            return _since(found)
+            return None if found is None else _since(found)
         if isinstance(found, dict | list):
-            return str(found)
+            return json.dumps(found, separators=(",", ":"))
         return str(found).lower() if isinstance(found, bool) and column["type"] == "string" else found
 
     return cell

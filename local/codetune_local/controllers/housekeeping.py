@@ -1,12 +1,13 @@
-"""Small standing duties: every namespace has its `default` ServiceAccount, and Events go after an hour."""
+"""Small standing duties: every namespace has its `default` ServiceAccount, pods that no node had can go, and Events go
+after an hour."""
 
 import asyncio
 import logging
 from datetime import datetime, timedelta
 
 from codetune_local.machinery.client import ApiError, Client
-from codetune_local.machinery.executing import delete_if_same, is_namespace_terminating
-from codetune_local.machinery.looping import Controller
+from codetune_local.machinery.executing import delete_if_same, is_namespace_terminating, write_status
+from codetune_local.machinery.looping import Controller, itself
 from codetune_local.machinery.objects import Key, Obj, is_being_deleted, name_of, namespace_of, uid_of
 from codetune_local.machinery.reading import get_or_none
 from codetune_local.machinery.times import Clock, parse_time, utc_now
@@ -15,6 +16,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_ACCOUNT = "default"
 EVENT_LIFETIME = timedelta(hours=1)
 _EVENT_CHECK_SECONDS = 60.0
+_FAILED: Obj = {"phase": "Failed"}
 
 
 def serviceaccount_controller(client: Client) -> Controller:
@@ -40,6 +42,25 @@ def serviceaccount_controller(client: Client) -> Controller:
         "serviceaccounts": lambda account: [("", namespace_of(account))],
     }
     return Controller("serviceaccount", triggers, reconcile)
+
+
+def pod_collector(client: Client) -> Controller:
+    """Calls pods failed that were deleted before a node had them: no kubelet ever says how they ended, and the Job that
+    holds them by a finalizer waits for that."""
+
+    async def reconcile(key: Key) -> float | None:
+        pod = await get_or_none(client, "pods", key[1], key[0])
+        if pod is not None and never_ran(pod):
+            await write_status(client, "pods", *key, uid_of(pod), lambda now: {**now.get("status", {}), **_FAILED})
+        return None
+
+    return Controller("podgc", {"pods": itself}, reconcile)
+
+
+def never_ran(pod: Obj) -> bool:
+    """Whether a pod is going that no node has taken, and nobody has said yet how it ended."""
+    is_over = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    return is_being_deleted(pod) and not is_over and not pod["spec"].get("nodeName")
 
 
 async def expire_events(client: Client, clock: Clock = utc_now) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from codetune_local.controllers.claims import ClaimKeeper
 from codetune_local.controllers.garbage import GarbageCollector
-from codetune_local.controllers.housekeeping import expire_events, serviceaccount_controller
+from codetune_local.controllers.housekeeping import expire_events, pod_collector, serviceaccount_controller
 from codetune_local.controllers.job_controller import job_controller
 from codetune_local.controllers.job_retrying import RetryDelay
 from codetune_local.controllers.namespaces import namespace_controller
@@ -37,6 +37,7 @@ async def run_controllers(client: Client, state: Path, settings: ControllerSetti
     await claims.ensure_class()
     loops = [
         serviceaccount_controller(client),
+        pod_collector(client),
         namespace_controller(client),
         job_controller(client, settings.job_retry),
         replicaset_controller(client),

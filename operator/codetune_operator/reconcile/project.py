@@ -73,7 +73,7 @@ def reconcile(view: ProjectView, settings: Settings, now: datetime) -> Plan:
         decision = _look_ahead(project, _decide(view, schedule, settings, now), schedule, now)
     except InvalidSchedule as error:
         decision = _refuse(project, str(error))
-    status = build_scan_status(view, decision, now)
+    status = build_scan_status(view, decision, settings.store.uri, now)
     claim = build_missing_claim(view.claim, project.metadata.namespace, settings)
     return Plan(
         status=status,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from codetune_api.artifacts import store_uri
 from codetune_api.common import Failure
 from codetune_api.contracts import ScanResult
 from codetune_api.project import Project, ProjectPhase, ProjectStatus
@@ -49,8 +50,15 @@ class ScanDecision:
     requeue_after: float | None = None
 
 
-def build_scan_status(view: ProjectView, decision: ScanDecision, now: datetime) -> ProjectStatus:
-    """The whole new status; what an earlier scan found stays until a later one ends well."""
+def build_scan_status(view: ProjectView, decision: ScanDecision, store: str, now: datetime) -> ProjectStatus:
+    """The whole new status; what an earlier scan found stays until a later one ends well.
+
+    Args:
+        view: What there is.
+        decision: What was found out.
+        store: The URI of the artifact store.
+        now: The time.
+    """
     project, before = view.project, view.project.status
     changes: dict[str, Any] = {
         "phase": decision.phase,
@@ -60,7 +68,7 @@ def build_scan_status(view: ProjectView, decision: ScanDecision, now: datetime) 
         "next_scan_at": format_time(decision.next_scan_at) if decision.next_scan_at else None,
     }
     if decision.result is not None:
-        changes |= _tell_result(decision.result, project, now)
+        changes |= _tell_result(decision.result, project, store, now)
     elif decision.finished:
         changes |= {"config_digest": scan_digest(project), "sources": blame(project, decision.failure)}
     elif decision.forget:
@@ -127,12 +135,12 @@ def _wanted(project: Project, status: ProjectStatus, decision: ScanDecision) -> 
     return conditions.reconciling(decision.reason, message)
 
 
-def _tell_result(result: ScanResult, project: Project, now: datetime) -> dict[str, Any]:
+def _tell_result(result: ScanResult, project: Project, store: str, now: datetime) -> dict[str, Any]:
     bounded = bound_result(result, [source.name for source in project.spec.sources])
     return {
         "revision": bounded.revision,
         "short_revision": bounded.revision.removeprefix("sha256:")[:_SHORT_DIGITS],
-        "uri": bounded.uri,
+        "uri": store_uri(bounded.uri, store),
         "sources": bounded.sources,
         "types": say_types(bounded.file_types),
         "file_types": bounded.file_types,

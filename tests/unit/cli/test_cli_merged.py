@@ -1,6 +1,7 @@
 """`kubectl codetune download --merged`: asks, waits for what the operator says, and fetches a whole verified model."""
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,3 +188,37 @@ def test_a_cut_goes_on_where_it_was(operator: Operator, run: Any, tmp_path: Path
     assert "Going on in" in said
     weights = "model-00001-of-00002.safetensors"
     assert (tmp_path / "out" / weights).read_bytes() == FILES[weights]
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json"])
+def test_a_file_that_no_download_has_brought_is_left_alone(
+    name: str, operator: Operator, run: Any, tmp_path: Path
+) -> None:
+    write_merged(operator.desk.root)
+    operator.say("Ready", request="x")()
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    code, _, said = run()
+    assert (code, f"{name} is there already and is not of a download" in said) == (1, True), said
+    assert (mine.read_text(), len(list(mine.parent.iterdir()))) == ("mine", 1)
+
+
+def test_a_download_takes_the_place_of_the_one_before(operator: Operator, run: Any, tmp_path: Path) -> None:
+    folder = write_merged(operator.desk.root)
+    operator.say("Ready", request="x")()
+    assert run()[0] == 0
+    shutil.rmtree(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FILES, "config.json", b'{"newer": true}')
+        write_merged(operator.desk.root)
+    assert run()[0] == 0
+    assert (tmp_path / "out" / "config.json").read_bytes() == b'{"newer": true}'
+
+
+def test_files_of_a_download_that_was_cut_are_kept(operator: Operator, run: Any, tmp_path: Path) -> None:
+    write_merged(operator.desk.root)
+    operator.say("Ready", request="x")()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.json").write_bytes(FILES["config.json"])
+    assert run()[0] == 0

@@ -326,6 +326,7 @@ def test_the_result_becomes_the_status() -> None:
     status = read_status(reconcile(view(NEW, jobs=(make_job(condition="Complete"),), report=READ), SETTINGS, NOW))
 
     assert status.revision == REVISION
+    assert status.uri == "pvc://codetune-artifacts/ns/projects/mine/aa"
     assert status.sources == RESULT.sources
     assert status.file_types == RESULT.file_types
     assert status.rejections == RESULT.rejections

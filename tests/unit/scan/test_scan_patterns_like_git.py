@@ -123,4 +123,6 @@ def test_what_is_no_pattern_is_said_before_anything_is_read(words: str, line: st
     with pytest.raises(InvalidParameters, match=words) as failure:
         Patterns(["a", line], "files.exclude")
     assert repr(line) in failure.value.message
+    assert "(?" not in failure.value.message, "what the pattern becomes is nobody's business"
     assert failure.value.hint
+    assert ("[[:" in line) == ("POSIX" in failure.value.hint)

@@ -32,6 +32,7 @@ FILTERS: dict[str, tuple[list[str], str]] = {
     "what is held out": (["app/src/b.py"], "decision=holdout"),
     "what is held out, by its reason": (["app/src/b.py"], "reason=HeldOut"),
     "by reason": (["app/logo.png"], "reason=Binary"),
+    "by reason, in whatever case": (["app/logo.png"], "reason=binary"),
     "by type, whatever its case": (["app/logo.png"], "type=unknown"),
     "by name": (["app/src/a.py", "lib/a.py"], "path=a.py"),
     "by folder": (["app/src/deep/c.py"], "path=src/deep/"),

@@ -17,6 +17,7 @@ _MOST_FOLDERS = 4096
 """Folders whose pattern is remembered."""
 _MOST_MEMORY_BYTES = 64 * 2**20
 _HINT = "Patterns are written as in a .gitignore file, e.g. `vendor/`, `*.min.js`, `!keep.py`."
+_POSIX_HINT = "POSIX classes such as [[:alpha:]] are not known: write [a-zA-Z]."
 _ANY_FOLDER = "(?P<ps_d>/)"
 """How pathspec writes `*/`."""
 _WITH_SOURCE = re.compile(r"(!?)([a-z0-9-]+)/([^/].*)")
@@ -80,7 +81,9 @@ class Patterns:
                 self._set.Add(_match_alone(regex))
                 self._taking.append((line, takes))
         except (GitIgnorePatternError, re2.error) as error:
-            raise InvalidParameters(f"{self._field} has {line!r}, which is no pattern: {error}.", _HINT) from error
+            # Both libraries quote the expression that a pattern becomes, and nobody has written that.
+            hint = _POSIX_HINT if "[:" in line else _HINT
+            raise InvalidParameters(f"{self._field} has {line!r}, which is no pattern.", hint) from error
 
     def _find_folder(self, folder: str) -> str | None:
         """The pattern that takes a folder, and with it everything below: what is taken back there stays taken."""

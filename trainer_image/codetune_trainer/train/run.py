@@ -232,7 +232,7 @@ def _resolve(
             facts = replace(facts, sequences=count_pieces(sizes, length, encoder.begin))
         return resolve(config.preset, config.lora, config.training, config.checkpoints, facts)
     except InvalidParametersError as error:
-        raise InvalidParameters(str(error), "Make a new FineTune with other parameters.") from error
+        raise InvalidParameters(f"{error}.", "Make a new FineTune with other parameters.") from error
 
 
 def _announce(
