@@ -1,4 +1,4 @@
-"""On a CPU, vLLM's own LoRA operations give a token without an adapter what the last slot's adapter computes: mended."""
+"""On a CPU, vLLM's own LoRA operations give a token without an adapter the update of the last slot: that is mended."""
 
 import importlib.util
 from pathlib import Path
