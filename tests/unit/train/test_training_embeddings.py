@@ -25,6 +25,7 @@ from codetune_trainer.train.kernels.installing import speed_up_adapter
 from codetune_trainer.train.losses import sum_loss
 from codetune_trainer.train.modelling import trainable_weights
 from codetune_trainer.train.packing import IGNORED, Packed, pack
+from codetune_trainer.train.stepping import autocast
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch.nn import functional
@@ -241,6 +242,22 @@ def test_loss_and_gradients_are_those_of_plain_peft(model: Path, monkeypatch: py
     assert measured.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+def test_in_half_precision_they_are_about_those_in_full(model: Path) -> None:
+    batch, stock, ours = _batch(), _adapted(model), _adapted(model, dtype=torch.bfloat16)
+    speed_up_adapter(ours)
+    expected = _stock_loss(stock, batch)
+    expected.backward()
+    with autocast("BFloat16", torch.device("cpu")):
+        found = sum_loss(ours, batch)
+    found.backward()
+    assert found.item() == pytest.approx(expected.item(), rel=0.01)
+    for mine, other in zip(trainable_weights(ours), trainable_weights(stock), strict=True):
+        assert mine.grad is not None
+        assert other.grad is not None
+        assert mine.dtype == torch.float32
+        assert functional.cosine_similarity(mine.grad.flatten(), other.grad.flatten(), dim=0) > 0.98
+
+
 def test_with_the_adapter_off_the_loss_is_the_base_models(model: Path) -> None:
     ours, batch = _adapted(model), _batch()
     speed_up_adapter(ours)
@@ -324,6 +341,15 @@ def test_wherever_it_is_stopped_a_run_goes_on_as_if_nothing_had_happened(store: 
     parts = load_file(_last(store) / "adapter_model.safetensors")
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.timeout(300)
+def test_processes_that_share_the_base_models_weights_have_the_same_losses(store: "Store", model: Path) -> None:
+    store.model = model
+    store.train(store.config("alone", lora=WITH))
+    process = store.start(store.config("spread", lora=WITH, gpus=2, training={"sharding": "On"}))
+    assert process.end() == 0, process.output
+    assert store.losses("spread") == pytest.approx(store.losses("alone"), abs=1e-5)
 
 
 def test_a_checkpoint_without_them_is_of_another_shape(store: "Store") -> None:
