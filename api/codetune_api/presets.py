@@ -105,8 +105,6 @@ def resolve(
 
     Raises: InvalidParametersError.
     """
-    if lora.dora:  # for whoever comes past the CRD
-        raise InvalidParametersError(NO_DORA)
     notes = list(facts.notes)
     chosen = choose_preset(facts.dataset_tokens) if preset == "Auto" else preset
     shape = SHAPES[chosen]
@@ -208,7 +206,12 @@ def _targets(asked: list[str] | None, found: Sequence[str]) -> list[str]:
 
 
 def _train_embeddings(lora: LoraOverrides, shape: Shape, facts: Facts, notes: list[str]) -> bool:
-    """Whether the adapter goes on them: as asked for, or as the preset has it where the layers are not chosen."""
+    """Whether the adapter goes on them: as asked for, or as the preset has it where the layers are not chosen.
+
+    Raises: InvalidParametersError.
+    """
+    if lora.dora:  # for whoever comes past the CRD
+        raise InvalidParametersError(NO_DORA)
     asked = lora.train_embeddings
     wanted = shape.train_embeddings and not lora.target_modules if asked is None else asked
     if not wanted or facts.embeddings:

@@ -7,6 +7,7 @@ import ast
 import json
 import re
 import shutil
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,8 +103,8 @@ def test_the_preset_has_them_unless_lora_says_otherwise(store: "Store", expected
 
 
 def _other(store: "Store", folder: Path, make_tokenizer: Any) -> None:
-    small = {"vocab_size": 264, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}
+    small: dict[str, Any] = {"vocab_size": 264, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    heads: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}
     AutoModelForCausalLM.from_config(Qwen2Config(**small, **heads)).save_pretrained(str(folder))
     make_tokenizer().save_pretrained(str(folder))
     store.model = folder
@@ -272,11 +273,12 @@ def test_the_head_drops_as_its_own_layer_does(model: Path) -> None:
     wanted = batch.labels != IGNORED
     head = ours.get_base_model().get_output_embeddings()
     hidden = torch.randn(int(wanted.sum()), 32)
-    results = []
-    for loss_of in (
+    ways: list[Callable[[torch.Tensor], torch.Tensor]] = [
         lambda x: losses._sum_by_head(head, x, batch.labels[wanted]),
         lambda x: functional.cross_entropy(head(x), batch.labels[wanted], reduction="sum"),
-    ):
+    ]
+    results = []
+    for loss_of in ways:
         x = hidden.clone().requires_grad_()
         torch.manual_seed(3)
         loss = loss_of(x)
