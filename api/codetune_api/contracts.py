@@ -218,6 +218,8 @@ class FetchConfig(RunConfig):
     """File below the store that keeps the commit which the first attempt found; later ones take the same."""
     training: bool = False
     """The model is to be trained: one that can't be is refused before its weights are fetched."""
+    train_embeddings: bool = False
+    """Its embeddings too: likewise."""
 
 
 class FetchedModel(Contract):

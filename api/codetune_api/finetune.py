@@ -34,7 +34,6 @@ from codetune_api.finetunestatus import (
 from codetune_api.model import ApiModel, immutable, rules
 from codetune_api.tuning import (
     NO_DORA,
-    NO_EMBEDDINGS,
     NO_QUANTIZATION_ON_CPU,
     NO_QUANTIZED_SHARDING,
     EarlyStopping,
@@ -46,7 +45,6 @@ from codetune_api.tuning import (
 
 __all__ = [
     "NO_DORA",
-    "NO_EMBEDDINGS",
     "NO_QUANTIZATION_ON_CPU",
     "NO_QUANTIZED_SHARDING",
     "AdapterStatus",

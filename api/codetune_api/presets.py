@@ -12,7 +12,6 @@ from typing import Literal
 
 from codetune_api.finetune import (
     NO_DORA,
-    NO_EMBEDDINGS,
     NO_QUANTIZATION_ON_CPU,
     NO_QUANTIZED_SHARDING,
     Checkpoints,
@@ -72,6 +71,10 @@ class Facts:
     """Longest sequence that the model takes, in tokens."""
     linear_modules: Sequence[str]
     """Names of the linear layers that an adapter can go on, the output head left out."""
+    embeddings: Sequence[str] = ()
+    """Names of token embeddings and output head where an adapter can go on them."""
+    no_embeddings: str = ""
+    """Why it can't, where it can't."""
     fim_format: str = ""
     """Family whose fill-in-the-middle tokens the tokenizer has."""
     notes: Sequence[str] = ()
@@ -118,13 +121,14 @@ def resolve(
     sharded = quantization == "None" and _sharded(training.sharding, precision, facts, notes)
     rank = lora.rank or shape.rank
     every_steps = min(checkpoints.every_steps or max(1, math.ceil(steps / 10)), steps)
+    embeddings = list(facts.embeddings) if _train_embeddings(lora, shape, facts, notes) else []
     return Parameters(
         preset=chosen,
         rank=rank,
         alpha=lora.alpha or _alpha(rank, rs_lora=bool(lora.rs_lora)),
         dropout=0.01 if lora.dropout is None else lora.dropout,
-        target_modules=_targets(lora.target_modules, facts.linear_modules),
-        train_embeddings=_train_embeddings(lora, shape, notes),
+        target_modules=sorted(_targets(lora.target_modules, facts.linear_modules) + embeddings),
+        train_embeddings=bool(embeddings),
         rs_lora=bool(lora.rs_lora),
         quantization=quantization,
         max_steps=steps,
@@ -191,28 +195,36 @@ def _early_stopping(steps: int, every_steps: int) -> EarlyStopping:
 
 def _targets(asked: list[str] | None, found: Sequence[str]) -> list[str]:
     if not asked:
-        return sorted(found)
+        return list(found)
     missing = sorted(set(asked) - set(found))
     if missing:
         raise InvalidParametersError(
             f"lora.targetModules names {', '.join(missing)}, on which the base model takes no adapter, or which it "
             f"does not have: choose from {', '.join(sorted(found))}"
         )
-    return sorted(set(asked))
+    return list(set(asked))
 
 
-def _train_embeddings(lora: LoraOverrides, shape: Shape, notes: list[str]) -> bool:
-    """Never, and no DoRA either: the CRD refuses both, and this is for whoever comes past it."""
-    if lora.train_embeddings:
-        raise InvalidParametersError(NO_EMBEDDINGS)
-    if lora.dora:
+def _train_embeddings(lora: LoraOverrides, shape: Shape, facts: Facts, notes: list[str]) -> bool:
+    """Whether the adapter goes on them: as asked for, or as the preset has it where the layers are not chosen.
+
+    Raises: InvalidParametersError.
+    """
+    if lora.dora:  # for whoever comes past the CRD
         raise InvalidParametersError(NO_DORA)
-    if lora.train_embeddings is None and shape.train_embeddings:
-        notes.append(
-            "Embeddings are not trained: vLLM serves no adapter that brings its own, and LoRA on them in some model "
-            "families only."
-        )
+    asked = lora.train_embeddings
+    wanted = shape.train_embeddings and not lora.target_modules if asked is None else asked
+    if not wanted or facts.embeddings:
+        return wanted
+    if asked:
+        raise InvalidParametersError(refuse_embeddings(facts.no_embeddings))
+    notes.append(f"Embeddings are not trained: {facts.no_embeddings}.")
     return False
+
+
+def refuse_embeddings(why: str) -> str:
+    """What is said to who asks for trained embeddings where a model can't have them."""
+    return f"lora.trainEmbeddings is true, but {why}: remove it, or take a base model of another family"
 
 
 def _quantization(

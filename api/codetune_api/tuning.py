@@ -8,12 +8,6 @@ from codetune_api.model import ApiModel, rules
 
 Preset = Literal["Auto", "Smaller", "Standard", "Embeddings"]
 
-# vLLM 0.32 refuses `modules_to_save` of language models. LoRA on embeddings and head it takes where a model's class
-# lists them (`embedding_modules`): Llama, Mixtral, Qwen3, Granite …, but not Qwen2 (Qwen2.5-Coder), Gemma or Mistral.
-NO_EMBEDDINGS = (
-    "lora.trainEmbeddings is true, but vLLM serves no adapter that brings embeddings of its own, and LoRA on them in "
-    "some model families only: remove it"
-)
 NO_DORA = "lora.dora is true, but vLLM serves no DoRA adapter: remove it, or set lora.rsLora"
 NO_QUANTIZATION_ON_CPU = "lora.quantization is Nf4, which needs a GPU: set resources.gpus, or remove it"
 NO_QUANTIZED_SHARDING = (
@@ -25,12 +19,7 @@ NO_QUANTIZED_SHARDING = (
 class LoraOverrides(ApiModel):
     """The adapter's shape; what is not set comes from the preset."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            ("!has(self.trainEmbeddings) || !self.trainEmbeddings", NO_EMBEDDINGS),
-            ("!has(self.dora) || !self.dora", NO_DORA),
-        )
-    )
+    model_config = ConfigDict(json_schema_extra=rules(("!has(self.dora) || !self.dora", NO_DORA)))
 
     rank: Annotated[int, Field(ge=1, le=512)] | None = None
     """Rank r of the update BA (arXiv:2106.09685)."""
@@ -41,9 +30,11 @@ class LoraOverrides(ApiModel):
     target_modules: (
         Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=64)] | None
     ) = None
-    """Names of linear layers, e.g. `q_proj`; empty or unset: all linear layers but the output head."""
+    """Names of linear layers, e.g. `q_proj`; empty or unset: all linear layers but the output head, which
+    `trainEmbeddings` is about."""
     train_embeddings: bool | None = None
-    """Train token embeddings and output head too; refused, because vLLM serves no such adapter."""
+    """The adapter goes on token embeddings and output head too; in families where vLLM serves that, such as Llama and
+    Qwen3. Unset: with the preset `Embeddings`, where `targetModules` is not set either."""
     rs_lora: bool | None = None
     """Rank-stabilized LoRA (arXiv:2312.03732): the update is scaled by alpha / sqrt(rank)."""
     dora: bool | None = None
@@ -102,7 +93,9 @@ class Parameters(ApiModel):
     alpha: float
     dropout: float
     target_modules: list[str]
+    """All modules that the adapter goes on."""
     train_embeddings: bool
+    """Whether token embeddings and output head are among them."""
     max_steps: int
     epochs: float
     sequence_length: int

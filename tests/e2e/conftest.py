@@ -34,7 +34,9 @@ class TinyModel:
 
     folder: Path
 
-    def make_adapter(self, folder: Path, *, seed: int, rank: int = 8, base_model: str | None = None) -> Path:
+    def make_adapter(
+        self, folder: Path, *, seed: int, rank: int = 8, base_model: str | None = None, embeddings: bool = False
+    ) -> Path:
         """Write a random LoRA adapter that changes what the model says; returns its folder."""
         import torch
         from peft import LoraConfig, get_peft_model
@@ -42,11 +44,12 @@ class TinyModel:
 
         torch.manual_seed(seed)
         targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        targets += ["embed_tokens", "lm_head"] if embeddings else []
         config = LoraConfig(
             r=rank, lora_alpha=4 * rank, target_modules=targets, init_lora_weights=False, task_type="CAUSAL_LM"
         )
         model = get_peft_model(AutoModelForCausalLM.from_pretrained(self.folder), config)
-        model.save_pretrained(str(folder))
+        model.save_pretrained(str(folder), save_embedding_layers=False)
         if base_model:
             path = folder / "adapter_config.json"
             path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": base_model}))
@@ -98,10 +101,20 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     """A random Llama with a byte-level tokenizer, in the normal layout of a model folder."""
+    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def tied_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """Another one, whose output head has the weights of its embeddings."""
+    return make_tiny_model(tmp_path_factory.mktemp("model") / "tied-llama", tied=True)
+
+
+def make_tiny_model(folder: Path, *, tied: bool = False) -> TinyModel:
+    """Write a model folder."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    folder = tmp_path_factory.mktemp("model") / "tiny-llama"
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -112,6 +125,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
         num_key_value_heads=1,
         max_position_embeddings=512,
         initializer_range=0.3,
+        tie_word_embeddings=tied,
         bos_token_id=256,
         eos_token_id=257,
         pad_token_id=257,

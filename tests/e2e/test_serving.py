@@ -9,6 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,6 +171,22 @@ def test_a_replaced_adapter_answers_anew_under_the_same_name(serving: Serving) -
         expected_tokens, expected_logprobs = oracle(serving.model.folder, serving.store / folder)
         assert tokens == expected_tokens
         assert logprobs == pytest.approx(expected_logprobs, abs=2e-3)
+
+
+def test_adapters_on_embeddings_and_head_say_what_peft_says_and_leave_the_base_alone(serving: Serving) -> None:
+    """All at once, so that one batch has tokens of each, and both slots are taken."""
+    folders = {"wide": serving.store / "wide", "wider": serving.store / "wider", "base": None}
+    for seed, folder in enumerate(filter(None, folders.values()), start=31):
+        serving.model.make_adapter(folder, seed=seed, base_model=BASE_URI, embeddings=True)
+    report = serving.put(serving.adapter("wide", "wide"), serving.adapter("wider", "wider"))
+    assert [a.phase for a in report.adapters] == ["Ready", "Ready"]
+    with ThreadPoolExecutor(12) as at_once:
+        answers = list(at_once.map(serving.say, list(folders) * 4))
+    for name, (tokens, logprobs) in zip(list(folders) * 4, answers, strict=True):
+        expected_tokens, expected_logprobs = oracle(serving.model.folder, folders[name])
+        assert tokens == expected_tokens, name
+        assert logprobs == pytest.approx(expected_logprobs, abs=2e-3), name
+    serving.put(serving.adapter("tuned", "two"), serving.adapter("other", "three"))
 
 
 def test_openais_client_finds_its_way(serving: Serving) -> None:

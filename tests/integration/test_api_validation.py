@@ -118,14 +118,7 @@ SOURCE = PROJECT["spec"]["sources"][0]
             )
             for name, path in (("absolute", "/etc"), ("above", "../other"), ("above-inside", "a/../../other"))
         ),
-        pytest.param(
-            ["spec.lora", "vLLM serves no adapter that brings embeddings of its own"],
-            change(FINETUNE, lora={"trainEmbeddings": True}),
-            id="embeddings-that-vllm-does-not-serve",
-        ),
-        pytest.param(
-            ["spec.lora", "vLLM serves no DoRA adapter"], change(FINETUNE, lora={"dora": True}), id="dora-neither"
-        ),
+        pytest.param(["spec.lora", "vLLM serves no DoRA adapter"], change(FINETUNE, lora={"dora": True}), id="no-dora"),
         pytest.param(
             ["Float16, which needs a GPU"],
             change(FINETUNE, training={"precision": "Float16"}, resources={"gpus": 0}),

@@ -4,11 +4,32 @@ import json
 from pathlib import Path
 from typing import Any
 
+from codetune_api.presets import refuse_embeddings
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
-from codetune_trainer.errors import ModelNotFound, NotCausalModel, PickledWeights, RemoteCodeModel, UnsupportedModel
+from codetune_trainer.errors import (
+    InvalidParameters,
+    ModelNotFound,
+    NotCausalModel,
+    PickledWeights,
+    RemoteCodeModel,
+    UnsupportedModel,
+)
+
+EMBEDDINGS = ("embed_tokens", "lm_head")
+"""Names of token embeddings and output head in all models of the table below."""
+# Model types on whose embeddings and head vLLM (0.32) serves LoRA: those whose class in vLLM's registry.py lists both
+# of these names in `embedding_modules`. Multimodal models (Llama 4, Qwen3.5) are served by other classes than that of
+# the part of them that is trained; and in nemotron_h the embeddings have another name.
+WITH_EMBEDDINGS = frozenset({
+    "apertus", "ernie4_5", "exaone4", "exaone_moe", "falcon_h1", "granite", "granite_swa", "granitemoe",
+    "granitemoe_swa", "granitemoehybrid", "granitemoeshared", "hyperclovax", "jamba", "lfm2", "lfm2_moe", "llama",
+    "minicpm3", "mixtral", "nemotron", "phi3", "qwen3", "qwen3_moe",
+})  # fmt: skip
+_MOST_TOKENS = 258_048
+"""Largest vocabulary with LoRA on the head (vLLM's lora/layers/logits_processor.py)."""
 
 
 def load_model_config(folder: Path, uri: str) -> Any:
@@ -35,6 +56,26 @@ def read_model_config(folder: Path, uri: str) -> Any:
         raise NotCausalModel(text, "Choose a causal language model, such as Qwen2.5-Coder or StarCoder2.")
     _refuse_quantized(config, uri)
     return config
+
+
+def explain_no_embeddings(config: Any, uri: str) -> str:
+    """Why vLLM serves no adapter on the embeddings and the head of a model; nothing where it does."""
+    tokens = config.get_text_config().vocab_size
+    if config.model_type not in WITH_EMBEDDINGS:
+        return (
+            f"{uri} is a {config.model_type} model, and vLLM serves LoRA on embeddings and output head in some "
+            "families only, such as Llama and Qwen3"
+        )
+    if tokens > _MOST_TOKENS:
+        return f"{uri} has {tokens} tokens, and vLLM serves LoRA on an output head of at most {_MOST_TOKENS}"
+    return ""
+
+
+def check_embeddings(config: Any, uri: str, *, asked: bool) -> None:
+    """Refuse trained embeddings that nobody could serve. Raises: InvalidParameters."""
+    why = explain_no_embeddings(config, uri) if asked else ""
+    if why:
+        raise InvalidParameters(f"{refuse_embeddings(why)}.", "Make a new FineTune with other parameters.")
 
 
 def _refuse_quantized(config: Any, uri: str) -> None:

@@ -193,12 +193,12 @@ def _take_kept(repository: str, commit: str, places: Places) -> bool:
 def _check(config: FetchConfig, folder: Path, uri: str) -> None:
     """Refuse what can't be trained by its configuration. A server knows by itself what it serves.
 
-    Raises: UnsupportedModel.
+    Raises: UnsupportedModel, InvalidParameters.
     """
     if config.training:
-        from codetune_trainer.architectures import read_model_config
+        from codetune_trainer.architectures import check_embeddings, read_model_config
 
-        read_model_config(folder, uri)
+        check_embeddings(read_model_config(folder, uri), uri, asked=config.train_embeddings)
 
 
 def _download(config: FetchConfig, commit: str, files: list[HubFile], folder: Path, reporter: Reporter) -> None:

@@ -4,6 +4,7 @@ PEFT does the merging, in the precision in which the base model's weights are st
 folder that has one is whole. A run keeps one merged model at a time: it is as large as its base.
 """
 
+import json
 import re
 import shutil
 import tempfile
@@ -112,8 +113,8 @@ def _write(model: Path, adapter: Path, uri: str, target: Path) -> None:
     from peft import PeftModel
     from transformers import GenerationConfig
 
-    from codetune_trainer.architectures import load_model_config
-    from codetune_trainer.train.modelling import load_base
+    from codetune_trainer.architectures import EMBEDDINGS, load_model_config
+    from codetune_trainer.train.modelling import load_base, untie_head
 
     load_model_config(model, uri)
     with tempfile.TemporaryDirectory() as alone:
@@ -122,6 +123,8 @@ def _write(model: Path, adapter: Path, uri: str, target: Path) -> None:
             shutil.copyfile(adapter / name, Path(alone) / name)
         try:
             base = load_base(model, uri, "Auto", torch.device("cpu"))
+            if set(EMBEDDINGS) & set(json.loads((adapter / "adapter_config.json").read_bytes())["target_modules"]):
+                untie_head(base)  # each of the two has an update of its own
             merged = PeftModel.from_pretrained(base, alone).merge_and_unload()
         except (MemoryError, torch.OutOfMemoryError) as error:
             text = "The pod ran out of memory: it holds the whole base model."

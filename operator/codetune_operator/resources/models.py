@@ -145,19 +145,16 @@ def build_fetch_config(
     name: str,
     pin: str | None = None,
     training: bool = False,
+    train_embeddings: bool = False,
 ) -> FetchConfig:
     """What the init container `fetch` gets as its configuration."""
-    if isinstance(model, BucketModel):
-        return FetchConfig(nonce=nonce, namespace=namespace, name=name, uri=model.uri, training=training)
-    return FetchConfig(
-        nonce=nonce,
-        namespace=namespace,
-        name=name,
-        repository=model.repository,
-        revision=model.revision,
-        pin=pin,
-        training=training,
+    source: dict[str, str | None] = (
+        {"uri": model.uri}
+        if isinstance(model, BucketModel)
+        else {"repository": model.repository, "revision": model.revision, "pin": pin}
     )
+    told = {"training": training, "trainEmbeddings": train_embeddings}
+    return FetchConfig.from_wire({"nonce": nonce, "namespace": namespace, "name": name, **source, **told})
 
 
 def pin_model(repository: str, commit: str) -> ModelPin:

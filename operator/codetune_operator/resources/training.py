@@ -133,6 +133,7 @@ def build_training(
             name=finetune.metadata.name,
             pin=model_pin(config.output),
             training=True,
+            train_embeddings=bool(finetune.spec.lora.train_embeddings),
         )
         data[FETCH_CONFIG_KEY] = fetch.model_dump_json(by_alias=True, exclude_none=True, indent=2)
     metadata: Obj = {

@@ -14,7 +14,10 @@ GPU = Facts(
     has_bf16=True,
     max_positions=8192,
     linear_modules=("q_proj", "down_proj"),
+    no_embeddings="it is a foo",
 )
+SERVED = replace(GPU, embeddings=("embed", "head"), no_embeddings="")
+"""With a model on whose embeddings an adapter can go."""
 CPU = replace(GPU, dataset_tokens=160_000, has_fim=False, device="cpu", max_positions=2048)
 
 
@@ -91,6 +94,27 @@ def test_auto_goes_by_the_size_of_the_dataset(expected: str, tokens: int) -> Non
             id="patience-that-was-asked-for",
         ),
         pytest.param("train_embeddings", False, get(GPU, "Embeddings"), id="no-embeddings-that-vllm-can't-serve"),
+        pytest.param("train_embeddings", True, get(SERVED, "Embeddings"), id="embeddings-of-the-preset"),
+        pytest.param(
+            "target_modules",
+            ["down_proj", "embed", "head", "q_proj"],
+            get(SERVED, "Embeddings"),
+            id="embeddings-are-among-the-layers",
+        ),
+        pytest.param("train_embeddings", False, get(SERVED), id="no-embeddings-in-other-presets"),
+        pytest.param("train_embeddings", True, get(SERVED, lora={"train_embeddings": True}), id="embeddings-asked-for"),
+        pytest.param(
+            "train_embeddings",
+            False,
+            get(SERVED, "Embeddings", lora={"train_embeddings": False}),
+            id="embeddings-not-wanted",
+        ),
+        pytest.param(
+            "target_modules",
+            ["q_proj"],
+            get(SERVED, "Embeddings", lora={"target_modules": ["q_proj"]}),
+            id="layers-that-were-chosen-are-all",
+        ),
     ],
 )
 def test_a_parameter_is(field: str, expected: Any, found: Parameters) -> None:
@@ -103,7 +127,12 @@ def test_a_parameter_is(field: str, expected: Any, found: Parameters) -> None:
         pytest.param("takes at most 2048", CPU, {"training": {"sequence_length": 4096}}, id="too-long"),
         pytest.param("does not have", GPU, {"lora": {"target_modules": ["nope"]}}, id="unknown-module"),
         pytest.param("needs a GPU", CPU, {"training": {"precision": "Float16"}}, id="fp16-on-a-cpu"),
-        pytest.param("vLLM serves no adapter", GPU, {"lora": {"train_embeddings": True}}, id="embeddings"),
+        pytest.param(
+            "lora.trainEmbeddings is true, but it is a foo: remove it",
+            GPU,
+            {"lora": {"train_embeddings": True}},
+            id="embeddings",
+        ),
         pytest.param("vLLM serves no DoRA", GPU, {"lora": {"dora": True}}, id="dora"),
         pytest.param("choose from down_proj, q_proj", GPU, {"lora": {"target_modules": ["nope"]}}, id="what-there-is"),
     ],
@@ -115,7 +144,7 @@ def test_what_can_not_be_trained_is_refused(sentence: str, facts: Facts, options
 
 def test_what_was_adapted_is_said() -> None:
     assert "fimRate 0.5 became 0" in get(CPU, training={"fim_rate": 0.5}).notes[0]
-    assert "Embeddings are not trained" in get(GPU, "Embeddings").notes[0]
+    assert "Embeddings are not trained: it is a foo." in get(GPU, "Embeddings").notes[0]
     assert "experts" in get(replace(GPU, notes=("The experts stay.",))).notes[0]
 
 

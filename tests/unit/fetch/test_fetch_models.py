@@ -1,5 +1,6 @@
 """A base model comes from the hub into the store once, whole and proven, or says why it can't."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from codetune_trainer.errors import (
     AuthenticationFailed,
     DiskFull,
     GatedModel,
+    InvalidParameters,
     ModelNotFound,
     ModelUnavailable,
     NotCausalModel,
@@ -147,6 +149,16 @@ def test_what_can_not_be_trained_is_refused_before_its_weights_are_fetched(
     assert type(failure.value) is error
     assert failure.value.hint
     assert hub.downloads == ["config.json"]
+
+
+@pytest.mark.parametrize(("refused", "kind"), [(True, b"qwen2"), (False, b"llama")])
+def test_embeddings_that_nobody_could_serve_are_refused_before_weights_are_fetched(
+    hub: Hub, run: "Fetcher", refused: bool, kind: bytes
+) -> None:
+    hub.files["config.json"] = b'{"model_type": "%s"}' % kind
+    with pytest.raises(InvalidParameters, match="trainEmbeddings is true, but hf://") if refused else nullcontext():
+        run(training=True, train_embeddings=True)
+    assert ("model.safetensors" in hub.downloads) is not refused
 
 
 def test_a_server_judges_by_itself_what_it_can_serve(hub: Hub, run: "Fetcher") -> None:

@@ -152,6 +152,13 @@ def test_only_the_fetching_init_container_has_the_hub_token() -> None:
     assert config.nonce == json.loads(config_map["data"]["config.json"])["nonce"]
 
 
+@pytest.mark.parametrize("asked", [True, False, None])
+def test_embeddings_that_are_asked_for_are_checked_before_weights_are_fetched(asked: bool | None) -> None:
+    config_map, _ = build(make_finetune(baseModel="hf://org/name", lora={"trainEmbeddings": asked}), Settings())
+    config = FetchConfig.model_validate_json(config_map["data"]["fetch.json"])
+    assert (config.training, config.train_embeddings) == (True, bool(asked))
+
+
 def test_a_model_on_a_claim_is_mounted_read_only() -> None:
     _, job = build(make_finetune())
     (train,) = pod_spec(job)["containers"]

@@ -287,6 +287,12 @@ def make_tokenizer() -> Callable[..., Any]:
     return build_tokenizer
 
 
+@pytest.fixture(scope="session", name="make_model")
+def _make_model() -> Callable[..., Path]:
+    """`make_model`, for tests."""
+    return make_model
+
+
 @pytest.fixture
 def infilling(store: "Store", tmp_path: Path) -> "Store":
     """A store with a model that has fill-in-the-middle tokens."""

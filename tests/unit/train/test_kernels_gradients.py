@@ -95,9 +95,9 @@ def test_lora_drops_each_element_with_the_same_probability_and_by_itself(dropout
 def test_lora_drops_by_a_mask_what_is_rare_too(monkeypatch: pytest.MonkeyPatch, dropout: float) -> None:
     monkeypatch.setattr(lora, "RARE", 0.0)  # as on a GPU
     ones = torch.ones(20_000, 8, dtype=torch.float64)
-    choice = lora._choose(ones, dropout)
+    choice = lora.choose_dropped(ones, dropout)
     assert (choice.dtype, choice.shape) == (torch.bool, ones.shape)
-    found = lora._drop(ones, choice, dropout)
+    found = lora.drop(ones, choice, dropout)
     assert torch.equal(found != 0, choice)
     assert torch.allclose(found[choice], torch.tensor(1 / (1 - dropout)).double())
     assert found.mean().item() == pytest.approx(1, abs=0.005)  # the mean stays

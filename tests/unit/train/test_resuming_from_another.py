@@ -111,6 +111,7 @@ def test_a_shape_that_agrees_is_accepted(first: "Store", lora: LoraOverrides) ->
         pytest.param(
             r"targetModules q_proj\+v_proj instead of k_proj", LoraOverrides(target_modules=["k_proj"]), id="layers"
         ),
+        pytest.param("trainEmbeddings False instead of True", LoraOverrides(train_embeddings=True), id="embeddings"),
     ],
 )
 def test_another_shape_is_refused(first: "Store", said: str, lora: LoraOverrides) -> None:
@@ -118,6 +119,17 @@ def test_another_shape_is_refused(first: "Store", said: str, lora: LoraOverrides
     with pytest.raises(IncompatibleCheckpoint, match=said) as failure:
         first.train(config)
     assert "leaves out" in failure.value.hint
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_trained_embeddings_are_taken_over_whatever_the_preset_says(store: "Store", embeddings: bool) -> None:
+    lora = LoraOverrides(rank=2, target_modules=["q_proj"], train_embeddings=embeddings)
+    store.train(store.config(FIRST, lora=lora, training={"max_steps": 2}))
+    targets = store.result.parameters.target_modules
+    store.train(second(store, start_from(store), preset="Smaller" if embeddings else "Embeddings", training=STILL))
+    told = store.result.parameters
+    assert (told.train_embeddings, told.target_modules) == (embeddings, targets)
+    assert len(targets) == (3 if embeddings else 1)
 
 
 def test_a_later_attempt_needs_the_other_run_no_more(first: "Store") -> None:

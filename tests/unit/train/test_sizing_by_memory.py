@@ -7,6 +7,7 @@ import pytest
 import torch
 from codetune_api.finetune import Checkpoints, LoraOverrides, Parameters, TrainingOverrides
 from codetune_api.presets import Facts, resolve
+from codetune_trainer.architectures import EMBEDDINGS
 from codetune_trainer.train import losses, machine, modelling, run, sizing
 from codetune_trainer.train.footprint import Footprint, Kept, measure
 from codetune_trainer.train.group import ALONE
@@ -125,7 +126,7 @@ def test_a_gpu_with_little_free_memory_gets_small_passes(model: Any, monkeypatch
     assert rows == [8, 2, 1]
 
 
-def _build(family: str, rank: int, precision: str) -> Any:
+def _build(family: str, rank: int, precision: str, *, embeddings: bool = False) -> Any:
     """A model that is wide enough for an adapter of 64 columns to be small in it."""
     shape: dict[str, Any] = {"vocab_size": 300, "hidden_size": 192, "intermediate_size": 384, "num_hidden_layers": 3}
     shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0, "max_position_embeddings": 512}
@@ -133,8 +134,9 @@ def _build(family: str, rank: int, precision: str) -> Any:
     how = modelling.choose_attention(config)
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_config(config, attn_implementation=how).to(modelling.DTYPES[precision])
-    facts = Facts(10_000, False, "cpu", True, 512, modelling.linear_modules(config, "x"))
-    lora, training = LoraOverrides(rank=rank), TrainingOverrides(sequence_length=512, batch_tokens=512)
+    facts = Facts(10_000, False, "cpu", True, 512, modelling.linear_modules(config, "x"), EMBEDDINGS)
+    lora = LoraOverrides(rank=rank, train_embeddings=embeddings)
+    training = TrainingOverrides(sequence_length=512, batch_tokens=512)
     parameters = resolve("Smaller", lora, training, Checkpoints(), facts)
     model = modelling.add_adapter(base.requires_grad_(False), parameters, "x")
     for weight in modelling.trainable_weights(model):  # as PEFT makes them for a base that is loaded, not built
@@ -169,6 +171,13 @@ def _count_kept(model: Any, precision: str, rows: int, length: int) -> int:
 )
 def test_what_is_foreseen_is_what_autograd_keeps(family: str, precision: str, rank: int) -> None:
     model = _build(family, rank, precision)
+    found = measure(model, precision, 512, shared=True).whole
+    assert found.constant + 3 * found.row == pytest.approx(_count_kept(model, precision, 3, 512), rel=0.03)
+
+
+@pytest.mark.parametrize("precision", ["BFloat16", "Float32"])
+def test_an_adapter_on_embeddings_and_head_is_foreseen_too(precision: str) -> None:
+    model = _build("llama", 64, precision, embeddings=True)
     found = measure(model, precision, 512, shared=True).whole
     assert found.constant + 3 * found.row == pytest.approx(_count_kept(model, precision, 3, 512), rel=0.03)
 

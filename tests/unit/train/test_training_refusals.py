@@ -162,7 +162,6 @@ def test_a_dataset_that_teaches_nothing_or_cheats_is_refused(
     [
         pytest.param({"training": {"sequence_length": 512}}, "training.sequenceLength is 512", id="too long"),
         pytest.param({"lora": LoraOverrides(target_modules=["nowhere"])}, "nowhere", id="a layer that is not there"),
-        pytest.param({"lora": LoraOverrides(train_embeddings=True)}, "trainEmbeddings", id="what vLLM can't serve"),
         pytest.param({"training": {"precision": "Float16"}}, "Float16", id="half precision on a CPU"),
     ],
 )

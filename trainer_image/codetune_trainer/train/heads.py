@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from codetune_trainer.train.kernels.lora import FusedLinear
+
 _ANSWER = "codetune_has_plain_logits"
 """The attribute of a model that keeps what was found out."""
 _TOKENS = 16
@@ -22,7 +24,7 @@ def has_plain_logits(causal: Any) -> bool:
     """Whether logits can be taken from the last hidden states by the head's weights; found out once for each model."""
     found: bool | None = getattr(causal, _ANSWER, None)
     if found is None:
-        found = type(causal.get_output_embeddings()) is nn.Linear and _comes_through(causal)
+        found = type(causal.get_output_embeddings()) in (nn.Linear, FusedLinear) and _comes_through(causal)
         setattr(causal, _ANSWER, found)
     return found
 

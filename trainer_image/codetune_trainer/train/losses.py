@@ -1,7 +1,7 @@
 """Next-token cross-entropy without ever holding the logits of a whole batch.
 
-With a frozen output head the gradient of the hidden states can be taken chunk by chunk in the forward pass, so nothing
-is recomputed and at most `CHUNK` rows of logits are held.
+With a frozen output head, or one with an adapter of few columns, all gradients can be taken chunk by chunk in the
+forward pass, so nothing is recomputed and at most `CHUNK` rows of logits are held.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from codetune_trainer.train.heads import has_plain_logits
 from codetune_trainer.train.kernels import attention
+from codetune_trainer.train.kernels.lora import FusedLinear, choose_dropped, drop
 from codetune_trainer.train.packing import IGNORED, Packed
 
 CHUNK = 256
@@ -48,6 +49,58 @@ class FrozenHeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream[0].to(gradient.dtype), None, None, None
+
+
+class AdaptedHeadLoss(torch.autograd.Function):
+    """The same with a LoRA on the head: logits = hidden @ weight.T + bias + s · drop(hidden) @ down.T @ up.T.
+
+    down: [r, d]; up: [v, r]; gradients with respect to `hidden`, `down` and `up`. With g = softmax(logits) -
+    onehot(label) and e = s · g @ up: of hidden g @ weight + drop(e @ down), of down e.T @ drop(hidden), and of up
+    s · g.T @ (drop(hidden) @ down.T).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        down: torch.Tensor,
+        up: torch.Tensor,
+        scaling: float,
+        dropout: float,
+        labels: torch.Tensor,
+    ) -> torch.Tensor:
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        takes_gradient = any(ctx.needs_input_grad)
+        x, small, wide = hidden.to(weight.dtype), down.to(weight.dtype), up.to(weight.dtype)
+        choice = choose_dropped(x, dropout) if dropout else None
+        dropped = drop(x, choice, dropout)
+        narrow = dropped @ small.t()
+        of_hidden, of_narrow, of_up = torch.empty_like(x), torch.empty_like(narrow), torch.zeros_like(up)
+        for start in range(0, len(x), CHUNK):
+            part = slice(start, start + CHUNK)
+            wanted = labels[part, None]
+            logits = functional.linear(x[part], weight, bias).addmm_(narrow[part], wide.t(), alpha=scaling).float()
+            chances = torch.softmax(logits, dim=1)
+            total += _sum_of_surprises(logits, chances, wanted)
+            if not takes_gradient:  # only measuring
+                continue
+            chances.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=torch.float32))
+            given = chances.to(weight.dtype)
+            of_hidden[part] = given @ weight
+            of_narrow[part] = (given @ wide) * scaling
+            of_up += (given.t() @ narrow[part]) * scaling
+        if takes_gradient:
+            of_hidden += drop(of_narrow @ small, choice, dropout)
+            of_down = (dropped.t() @ of_narrow).t().to(down.dtype)
+            ctx.save_for_backward(of_hidden.to(hidden.dtype), of_down, of_up)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        of_hidden, of_down, of_up = (found * upstream[0].to(found.dtype) for found in ctx.saved_tensors)
+        return of_hidden, None, None, of_down, of_up, None, None, None
 
 
 def _sum_of_surprises(logits: torch.Tensor, chances: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -112,8 +165,21 @@ def sum_loss(model: Any, batch: Packed) -> torch.Tensor:
         )
     hidden = causal.base_model(**inputs).last_hidden_state
     wanted = batch.labels != IGNORED
-    head = causal.get_output_embeddings()
-    loss: torch.Tensor = FrozenHeadLoss.apply(  # type: ignore[no-untyped-call]
-        hidden[wanted], head.weight, getattr(head, "bias", None), batch.labels[wanted]
-    )
+    return _sum_by_head(causal.get_output_embeddings(), hidden[wanted], batch.labels[wanted])
+
+
+def _sum_by_head(head: Any, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """hidden: [n, d]; labels: [n], none of them IGNORED."""
+    bias = getattr(head, "bias", None)
+    name = head.sole_adapter() if isinstance(head, FusedLinear) else None
+    loss: torch.Tensor
+    if name is None:
+        loss = FrozenHeadLoss.apply(hidden, head.weight, bias, labels)  # type: ignore[no-untyped-call]
+    else:
+        down, up, dropout = head.lora_A[name].weight, head.lora_B[name].weight, head.dropout_of(name)
+        if not torch.is_grad_enabled():  # which the function itself can't tell
+            down, up = down.detach(), up.detach()
+        loss = AdaptedHeadLoss.apply(  # type: ignore[no-untyped-call]
+            hidden, head.weight, bias, down, up, head.scaling[name], dropout, labels
+        )
     return loss

@@ -2,6 +2,7 @@
 
 import importlib.util
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +153,23 @@ def add_adapter(base: Model, parameters: Parameters, uri: str) -> Model:
         use_rslora=parameters.rs_lora,
         task_type="CAUSAL_LM",
     )
-    model = get_peft_model(base, config)
+    with warnings.catch_warnings():
+        # Of tied weights: the two adapters are apart, as in vLLM, and merging unties them.
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        model = get_peft_model(base, config)
     model.peft_config["default"].base_model_name_or_path = uri
     installing.speed_up_adapter(model)
     if parameters.gradient_checkpointing:
         enable_checkpointing(model)
     return model
+
+
+def untie_head(base: Model) -> None:
+    """Give the output head weights of its own, where it shares those of the token embeddings."""
+    head = base.get_output_embeddings()
+    if head.weight is base.get_input_embeddings().weight:
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+    base.config.tie_word_embeddings = base.config.get_text_config().tie_word_embeddings = False
 
 
 def silence_dropout(base: Model) -> None:

@@ -15,7 +15,7 @@ from codetune_api.protocol import DatasetEvent, ParametersEvent, ResultEvent
 from codetune_bucket.mirroring import Mirror
 from transformers.utils import logging as transformers_logging
 
-from codetune_trainer.architectures import load_model_config
+from codetune_trainer.architectures import EMBEDDINGS, check_embeddings, explain_no_embeddings, load_model_config
 from codetune_trainer.config import inside, load_places
 from codetune_trainer.errors import EXIT_STOPPED, InvalidParameters, ModelNotFound
 from codetune_trainer.reporting import Reporter, Silence
@@ -117,6 +117,7 @@ def set_up(
     torch.set_num_threads(max(1, machine.count_threads() // group.local_size))
     model_config = load_model_config(model_folder, config.base_model)
     config = starting.take_over(config, folder)
+    check_embeddings(model_config, config.base_model, asked=bool(config.lora.train_embeddings))
     encoder = build_encoder(modelling.load_tokenizer(model_folder, config.base_model))
     reporter.stage("Tokenizing")
     before = heritage.find(config, folder)
@@ -210,6 +211,7 @@ def _resolve(
     provenance: str,
 ) -> Parameters:
     """The parameters of a run on documents of so many tokens. Raises: InvalidParameters."""
+    no_embeddings = explain_no_embeddings(model, config.base_model)
     fim, targets = find_fim_tokens(encoder.tokenizer), choose_targets(model, config.base_model)
     free = machine.free_memory(device) if device.type == "cuda" and group.size > 1 else None
     facts = Facts(
@@ -220,6 +222,8 @@ def _resolve(
         has_bf16=machine.has_fast_bf16(device),
         max_positions=getattr(model.get_text_config(), "max_position_embeddings", None) or 2**31,
         linear_modules=targets.modules,
+        embeddings=() if no_embeddings else EMBEDDINGS,
+        no_embeddings=no_embeddings,
         experts=count_experts(model),
         notes=[*targets.notes, *starting.describe_start(config), *filter(None, [provenance])],
         processes=group.size,

@@ -15,6 +15,7 @@ from codetune_api.contracts import CheckpointManifest, StartAdapter, TrainConfig
 from codetune_api.finetune import LoraOverrides
 from pydantic import ValidationError
 
+from codetune_trainer.architectures import EMBEDDINGS
 from codetune_trainer.config import inside
 from codetune_trainer.errors import IncompatibleCheckpoint
 from codetune_trainer.manifests import is_intact, sync_folder
@@ -75,17 +76,20 @@ def take_over(config: TrainConfig, folder: Path) -> TrainConfig:
     ]
     if wrong:
         text = f"{_name(start)} was made with {', '.join(wrong)}, which lora asks for."
-        hint = "Make a new FineTune whose lora leaves out rank, alpha, targetModules and rsLora: they are taken over."
+        names = "rank, alpha, targetModules, trainEmbeddings and rsLora"
+        hint = f"Make a new FineTune whose lora leaves out {names}: they are taken over."
         raise IncompatibleCheckpoint(text, hint)
     return config.model_copy(update={"lora": config.lora.model_copy(update=shape)})
 
 
 def read_shape(adapter: dict[str, Any]) -> dict[str, Any]:
     """The fields of `lora` that an adapter in PEFT's format stands for."""
+    modules = set(adapter["target_modules"])
     return {
         "rank": adapter["r"],
         "alpha": float(adapter["lora_alpha"]),
-        "target_modules": sorted(adapter["target_modules"]),
+        "target_modules": sorted(modules - set(EMBEDDINGS)),
+        "train_embeddings": modules >= set(EMBEDDINGS),
         "rs_lora": bool(adapter.get("use_rslora")),
     }
 

@@ -34,9 +34,9 @@ class LoraProduct(torch.autograd.Function):
         scaling: float,
         dropout: float,
     ) -> torch.Tensor:
-        choice = _choose(x, dropout) if dropout else None
+        choice = choose_dropped(x, dropout) if dropout else None
         down, up = down.to(x.dtype), up.to(x.dtype)
-        narrow = _drop(x, choice, dropout) @ down.t()
+        narrow = drop(x, choice, dropout) @ down.t()
         result = functional.linear(x, weight, bias)
         result.addmm_(narrow, up.t(), alpha=scaling)
         ctx.save_for_backward(x, weight, down, up, narrow, choice)
@@ -50,7 +50,7 @@ class LoraProduct(torch.autograd.Function):
         gradient = upstream[0]
         narrow_gradient = (gradient @ up).mul_(ctx.scaling)
         # Its transpose: a product with few columns is faster than one with few rows.
-        of_down = (_drop(x, choice, ctx.dropout).t() @ narrow_gradient).t()
+        of_down = (drop(x, choice, ctx.dropout).t() @ narrow_gradient).t()
         of_up = (gradient.t() @ narrow).mul_(ctx.scaling)
         of_x = None
         if ctx.needs_input_grad[0]:
@@ -58,11 +58,11 @@ class LoraProduct(torch.autograd.Function):
             if choice is None:
                 of_x.addmm_(narrow_gradient, down)
             else:
-                of_x.add_(_drop(narrow_gradient @ down, choice, ctx.dropout))
+                of_x.add_(drop(narrow_gradient @ down, choice, ctx.dropout))
         return of_x, None, None, of_down, of_up, None, None
 
 
-def _choose(x: torch.Tensor, dropout: float) -> torch.Tensor:
+def choose_dropped(x: torch.Tensor, dropout: float) -> torch.Tensor:
     """Where to drop, each element with the same probability: a mask of what is kept, or places in the flattened `x`.
 
     A CPU draws random numbers one by one. So it draws how far it is from one dropped element to the next, which is
@@ -76,7 +76,7 @@ def _choose(x: torch.Tensor, dropout: float) -> torch.Tensor:
     return places[: int(torch.searchsorted(places, x.numel()))]
 
 
-def _drop(x: torch.Tensor, choice: torch.Tensor | None, dropout: float) -> torch.Tensor:
+def drop(x: torch.Tensor, choice: torch.Tensor | None, dropout: float) -> torch.Tensor:
     """Zero what was chosen; the rest is scaled so that the mean stays."""
     if choice is None:
         return x
@@ -92,7 +92,7 @@ class FusedLinear(lora.Linear):
 
     def forward(self, x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
         """The layer's result, of the shape of `x` but for the last dimension."""
-        name = self._sole_adapter()
+        name = self.sole_adapter()
         if name is None or arguments or options:
             stock: torch.Tensor = super().forward(x, *arguments, **options)
             return stock
@@ -104,16 +104,21 @@ class FusedLinear(lora.Linear):
             self.lora_A[name].weight,
             self.lora_B[name].weight,
             self.scaling[name],
-            getattr(self.lora_dropout[name], "p", 0.0) if self.training else 0.0,
+            self.dropout_of(name),
         )
         return result.view(*x.shape[:-1], result.shape[-1])
 
-    def _sole_adapter(self) -> str | None:
+    def sole_adapter(self) -> str | None:
         """The adapter in use, when it is one plain LoRA that is neither off nor merged."""
         active: list[str] = [name for name in self.active_adapters if name in self.lora_A]
         if self.disable_adapters or self.merged or len(active) != 1 or active[0] in self.lora_variant:
             return None
         return active[0]
+
+    def dropout_of(self, name: str) -> float:
+        """Share of what goes into an adapter that is dropped now."""
+        dropout: float = getattr(self.lora_dropout[name], "p", 0.0) if self.training else 0.0
+        return dropout
 
 
 def fuse_lora(model: nn.Module) -> int:
