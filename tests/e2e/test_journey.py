@@ -162,7 +162,7 @@ def test_base_and_tuned_model_answer_and_a_wrong_adapter_is_named(laptop: Laptop
         "servedModelName": "base",
         "adapters": adapters[:1],
         "engine": {"maxModelLen": 512},
-        "resources": {"gpus": 0, "cpu": "2"},
+        "resources": {"gpus": 0, "cpu": "1500m"},  # of two cores; the gateway needs some too
     }
     apply(laptop, other, resource("ModelDeployment", "coder", spec))
     laptop.kubectl("wait", "--for=condition=Ready", "--timeout=600s", "modeldeployment/coder")
