@@ -47,7 +47,7 @@ def test_a_schema_is_structural(name: str) -> None:
                 assert key in schema["items"]["required"], path
 
 
-@pytest.mark.parametrize("name", ["Project", "FineTune", "ModelDeployment"])
+@pytest.mark.parametrize("name", SCHEMAS)
 def test_kubectl_explain_has_something_to_say_of_what_a_user_writes(name: str) -> None:
     for path, schema in walk(SCHEMAS[name]["properties"]["spec"]):
         as_in_a_pod = re.search(r"^\.scheduling\.|^\.env\[\]|^\.adapterSelector\.match", path)
