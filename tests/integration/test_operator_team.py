@@ -115,15 +115,19 @@ def test_what_is_missing_is_waited_for_and_moves_on_when_it_comes(team: "Team") 
 
     team.wait_until(lambda: models(team)[""]["reason"] == "ModelNotServed", "the Team has seen the ModelDeployment")
     assert models(team)[""]["model"] == "tiny"
-    address = team.get("service", "coder")["spec"]["clusterIP"]
-    team.wait_until(
-        lambda: (config(team)["default"] or {}).get("url") == f"http://{address}:8000", "the gateway is told where"
-    )
+    team.wait_until(lambda: (config(team)["default"] or {}).get("url"), "the gateway is told where")
+    assert config(team)["default"]["url"] == f"http://{team.get('service', 'coder')['spec']['clusterIP']}:8000"
     assert config(team)["default"]["model"] == "tiny"
     assert config(team)["projects"]["shop"]["model"] == "mine"
 
     team.kubectl("delete", "mdep", "coder", "--timeout=60s")
     team.wait_until(lambda: models(team)[""]["reason"] == "DeploymentNotFound", "the Team has seen it go")
+
+
+def secrets(team: "Team") -> set[str]:
+    """Names of the Secrets that the gateway's pods mount."""
+    pod = team.get("deployment", "web-gateway")["spec"]["template"]["spec"]
+    return {volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
 
 
 def test_a_change_of_routes_is_a_change_of_configuration_and_of_pods(team: "Team") -> None:
@@ -139,8 +143,7 @@ def test_a_change_of_routes_is_a_change_of_configuration_and_of_pods(team: "Team
     assert config(team)["requestsPerMinute"] == 120
     team.kubectl("patch", "mdep", "coder", "--type=merge", "-p", '{"spec": {"apiKeysSecretRef": {"name": "inner"}}}')
     team.wait_until(lambda: config(team)["default"].get("keys") == "inner", "the gateway is told whose keys")
-    pod = team.get("deployment", "web-gateway")["spec"]["template"]["spec"]
-    assert "inner" in {volume.get("secret", {}).get("secretName") for volume in pod["volumes"]}
+    team.wait_until(lambda: "inner" in secrets(team), "the pods have these keys")
 
 
 def test_policies_are_there_only_when_asked_for(team: "Team") -> None:
