@@ -2,14 +2,12 @@
 
 import asyncio
 import io
-import itertools
 import json
 import logging
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 import pytest
@@ -19,29 +17,13 @@ from codetune_gateway.app import build_app
 from codetune_gateway.ending import Traffic
 from codetune_gateway.listening import listen, set_up
 from codetune_gateway.settings import GatewaySettings, Timing
+from mounted_secret import mount
 from yarl import URL
 
 KEY, OTHER = "sk-team-first", "sk-team-second"
 SERVER_KEY = "sk-server-first"
 SECRETS = (KEY, OTHER, SERVER_KEY)
 EVENTS = [f'data: {{"choices": [{{"text": "{n}"}}]}}\n\n'.encode() for n in range(3)] + [b"data: [DONE]\n\n"]
-
-_numbers = itertools.count(1)
-
-
-def mount(folder: Path, data: Mapping[str, str]) -> None:
-    """Write a Secret's files as the kubelet does: a dated folder behind one link that is swapped."""
-    folder.mkdir(parents=True, exist_ok=True)
-    fresh = folder / f"..{next(_numbers)}"
-    fresh.mkdir()
-    for name, text in data.items():
-        (fresh / name).write_text(text)
-        if not (folder / name).is_symlink():
-            (folder / name).symlink_to(f"..data/{name}")
-    (folder / "..data_tmp").symlink_to(fresh.name)
-    os.replace(folder / "..data_tmp", folder / "..data")
-    for gone in {path.name for path in folder.iterdir() if not path.name.startswith("..")} - set(data):
-        (folder / gone).unlink()
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -170,18 +152,6 @@ class Gateway:
     async def complete(self, content: Any, path: str = "/v1/completions", **headers: str) -> Reply:
         """Ask for a completion."""
         return await self.call("POST", path, json.dumps(content).encode(), **headers)
-
-
-class Mount(Protocol):
-    """Writes a Secret's files."""
-
-    def __call__(self, folder: Path, data: Mapping[str, str]) -> None: ...
-
-
-@pytest.fixture(name="mount")
-def mount_fixture() -> Mount:
-    """`mount`, for tests."""
-    return mount
 
 
 class Clock:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from codetune_api.gateway import GatewayConfig
 from codetune_gateway.settings import GatewaySettings
+from mounted_secret import mount
 
 if TYPE_CHECKING:
-    from unit.gateway.conftest import FakeServer, Gateway, Mount
+    from unit.gateway.conftest import FakeServer, Gateway
 
 SERVER_KEY = "sk-server-first"
 DEFAULT, SHOP, SITE = ("base", "starcoder"), ("tuned", "shop-adapter"), ("base", "site-adapter")
@@ -130,9 +131,7 @@ async def test_a_server_gets_the_key_that_it_asks_for(gateway: "Gateway", server
     assert servers["tuned"].seen[0].headers["Authorization"] == f"Bearer {SERVER_KEY}"
 
 
-async def test_a_new_key_of_a_server_counts_at_once(
-    gateway: "Gateway", servers: "dict[str, FakeServer]", mount: "Mount"
-) -> None:
+async def test_a_new_key_of_a_server_counts_at_once(gateway: "Gateway", servers: "dict[str, FakeServer]") -> None:
     assert gateway.settings.server_keys
     for key in ("sk-server-first", "sk-server-third"):
         mount(gateway.settings.server_keys / "tuned-keys", {"a": key})
@@ -143,7 +142,7 @@ async def test_a_new_key_of_a_server_counts_at_once(
 
 @pytest.mark.parametrize("data", [{}, {"a": "\n"}, {"a": "sk-with-a-\x07bell"}, {"a": "sk-ключ"}])
 async def test_without_a_key_of_the_server_the_answer_names_its_secret(
-    data: dict[str, str], gateway: "Gateway", servers: "dict[str, FakeServer]", mount: "Mount"
+    data: dict[str, str], gateway: "Gateway", servers: "dict[str, FakeServer]"
 ) -> None:
     assert gateway.settings.server_keys
     mount(gateway.settings.server_keys / "tuned-keys", {"a": "", "b": "", **data})

@@ -5,9 +5,10 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from mounted_secret import mount
 
 if TYPE_CHECKING:
-    from unit.gateway.conftest import FakeServer, Gateway, Mount
+    from unit.gateway.conftest import FakeServer, Gateway
 
 KEY, OTHER, SERVER_KEY = "sk-team-first", "sk-team-second", "sk-server-first"
 
@@ -98,7 +99,7 @@ async def ask_raw(gateway: "Gateway", request: bytes) -> bytes:
     return said
 
 
-async def test_keys_are_renewed_without_a_restart(gateway: "Gateway", mount: "Mount") -> None:
+async def test_keys_are_renewed_without_a_restart(gateway: "Gateway") -> None:
     assert (await gateway.call("GET", "/v1/models")).status == 200
     mount(gateway.settings.team_keys, {"keys": OTHER})
     assert (await gateway.call("GET", "/v1/models")).status == 401
@@ -106,9 +107,7 @@ async def test_keys_are_renewed_without_a_restart(gateway: "Gateway", mount: "Mo
 
 
 @pytest.mark.parametrize("how", ["no Secret", "no key in it"])
-async def test_without_a_valid_key_the_gateway_lives_but_is_not_ready(
-    how: str, gateway: "Gateway", mount: "Mount"
-) -> None:
+async def test_without_a_valid_key_the_gateway_lives_but_is_not_ready(how: str, gateway: "Gateway") -> None:
     folder = gateway.settings.team_keys
     if how == "no Secret":
         os.rename(folder, folder.with_name("away"))

@@ -12,6 +12,7 @@ import pytest
 from codetune_api.contracts import DesiredAdapter
 from codetune_server.authenticating import ApiKeys
 from codetune_server.settings import ServerSettings
+from mounted_secret import mount
 
 if TYPE_CHECKING:
     from unit.server.conftest import Pod
@@ -27,19 +28,6 @@ def settings(settings: ServerSettings, tmp_path: Path) -> ServerSettings:
     """A pod whose Secret holds two keys."""
     mount(tmp_path / "keys", {"team": f"{KEY}\n{OTHER}\n"})
     return replace(settings, api_keys=tmp_path / "keys")
-
-
-def mount(folder: Path, data: dict[str, str]) -> None:
-    """Write a Secret's files as the kubelet does: a dated folder behind one link that is swapped."""
-    folder.mkdir(exist_ok=True)
-    fresh = folder / f"..{len(list(folder.iterdir()))}"
-    fresh.mkdir()
-    for name, text in data.items():
-        (fresh / name).write_text(text)
-        if not (folder / name).is_symlink():
-            (folder / name).symlink_to(f"..data/{name}")
-    (folder / "..data_tmp").symlink_to(fresh.name)
-    os.replace(folder / "..data_tmp", folder / "..data")
 
 
 def bearer(key: str) -> dict[str, str]:
