@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from codetune_api.common import Failure
 
-from codetune_operator.reconcile.plan import Obj
+from codetune_operator.reconcile import conditions
+from codetune_operator.reconcile.plan import EventSpec, Obj
 from codetune_operator.reconcile.workloads import container_entry
 from codetune_operator.settings import Settings
 
@@ -43,6 +44,24 @@ def is_stuck(failure: Failure, pods: Iterable[Obj], container: str) -> bool:
     """Whether a failure of these pods is one that waiting does not mend."""
     restarts = max((container_entry(pod, container).get("restartCount", 0) for pod in pods), default=0)
     return failure.reason in _HOPELESS or (failure.reason in _CRASHES and restarts >= _VAIN_RESTARTS)
+
+
+def say_available(available: int, wanted: int) -> conditions.Wanted:
+    """The condition that tells whether anything answers."""
+    said = f"{available} of {wanted} replicas answer requests."
+    return {"Available": ("True" if available else "False", "Serving" if available else "NoReplica", said)}
+
+
+def say_stopped() -> conditions.Wanted:
+    """As asked for, nothing answers."""
+    return conditions.ready("ScaledToZero", "There are to be no replicas: set spec.replicas to serve.")
+
+
+def build_failure_events(before: Failure | None, after: Failure | None) -> list[EventSpec]:
+    """What is told of a failure when it is another one than before."""
+    if after is None or (before is not None and before.reason == after.reason):
+        return []
+    return [EventSpec("Warning", after.reason, f"{after.message} {after.hint}".strip())]
 
 
 def find_endpoint(name: str, namespace: str, port: int, service: Obj | None, settings: Settings) -> str | None:

@@ -15,7 +15,15 @@ from codetune_operator.reconcile.adapters import ResolvedAdapter
 from codetune_operator.reconcile.adapterstates import RANK_RAISED, adapter_states
 from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import EventSpec, Obj
-from codetune_operator.reconcile.rollouts import count, find_endpoint, is_rolled_out, is_stuck
+from codetune_operator.reconcile.rollouts import (
+    build_failure_events,
+    count,
+    find_endpoint,
+    is_rolled_out,
+    is_stuck,
+    say_available,
+    say_stopped,
+)
 from codetune_operator.reconcile.servingpods import is_fetching
 from codetune_operator.resources.models import hub_repository, pin_model
 from codetune_operator.resources.servingnames import CONTAINER, PORT, pod_selector
@@ -71,8 +79,7 @@ def build_serving_status(serving: Serving, settings: Settings, now: datetime) ->
     name, namespace = deployment.metadata.name, deployment.metadata.namespace
     phase, wanted = _judge(serving)
     available = serving.count("availableReplicas")
-    said = f"{available} of {serving.wanted} replicas answer requests."
-    wanted = {**wanted, "Available": ("True" if available else "False", "Serving" if available else "NoReplica", said)}
+    wanted = {**wanted, **say_available(available, serving.wanted)}
     before = deployment.status
     return ModelDeploymentStatus(
         phase=phase,
@@ -91,10 +98,7 @@ def build_serving_status(serving: Serving, settings: Settings, now: datetime) ->
 
 def build_serving_events(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> tuple[EventSpec, ...]:
     """What a person would want to see of the change; nothing when the picture is the same."""
-    events = []
-    failure = after.failure
-    if failure is not None and (before.failure is None or before.failure.reason != failure.reason):
-        events.append(EventSpec("Warning", failure.reason, f"{failure.message} {failure.hint}".strip()))
+    events = build_failure_events(before.failure, after.failure)
     former = {state.name: state for state in before.adapters}
     for state in after.adapters:
         old = former.get(state.name)
@@ -120,7 +124,7 @@ def _judge(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
     if failure is not None and (serving.is_refused or failure.reason == "UnsupportedModel"):
         return "Failed", conditions.stalled(failure.reason, failure.message)
     if serving.wanted == 0 and serving.count("replicas") == 0:
-        return "Stopped", conditions.ready("ScaledToZero", "There are to be no replicas: set spec.replicas to serve.")
+        return "Stopped", say_stopped()
     if failure is not None and is_stuck(failure, serving.view.pods, CONTAINER):
         return "Updating" if available else "Failed", conditions.stalled(failure.reason, failure.message)
     if not is_rolled_out(serving.view.deployment, serving.wanted):

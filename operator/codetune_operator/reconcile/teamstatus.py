@@ -12,7 +12,15 @@ from codetune_operator.reconcile import conditions
 from codetune_operator.reconcile.durations import seconds_until
 from codetune_operator.reconcile.observed import TeamView
 from codetune_operator.reconcile.plan import EventSpec, Obj
-from codetune_operator.reconcile.rollouts import count, find_endpoint, is_rolled_out, is_stuck
+from codetune_operator.reconcile.rollouts import (
+    build_failure_events,
+    count,
+    find_endpoint,
+    is_rolled_out,
+    is_stuck,
+    say_available,
+    say_stopped,
+)
 from codetune_operator.reconcile.teammodels import JudgedModel
 from codetune_operator.reconcile.workloads import container_entry
 from codetune_operator.resources.gateway import digest_of
@@ -66,8 +74,7 @@ def build_team_status(gateway: Gateway, settings: Settings, now: datetime) -> Te
     view, team = gateway.view, gateway.view.team
     phase, wanted = _judge(gateway, now)
     available = gateway.available
-    said = f"{available} of {gateway.wanted} replicas answer requests."
-    wanted = {**wanted, "Available": ("True" if available else "False", "Serving" if available else "NoReplica", said)}
+    wanted = {**wanted, **say_available(available, gateway.wanted)}
     name, namespace, generation = gateway_name(team), team.metadata.namespace, team.metadata.generation
     return TeamStatus(
         phase=phase,
@@ -83,10 +90,7 @@ def build_team_status(gateway: Gateway, settings: Settings, now: datetime) -> Te
 
 def build_team_events(before: TeamStatus, after: TeamStatus) -> tuple[EventSpec, ...]:
     """What a person would want to see of the change; nothing when the picture is the same."""
-    events = []
-    failure = after.failure
-    if failure is not None and (before.failure is None or before.failure.reason != failure.reason):
-        events.append(EventSpec("Warning", failure.reason, f"{failure.message} {failure.hint}".strip()))
+    events = build_failure_events(before.failure, after.failure)
     old, new = (conditions.find(status.conditions, "Ready") for status in (before, after))
     if new is not None and new.reason == NO_KEYS and (old is None or old.reason != NO_KEYS):
         events.append(EventSpec("Warning", NO_KEYS, new.message))
@@ -113,7 +117,7 @@ def _judge(gateway: Gateway, now: datetime) -> tuple[TeamPhase, conditions.Wante
     """Phase and conditions, the most pressing matter first."""
     failure, available, deployment = gateway.failure, gateway.available, gateway.view.deployment
     if gateway.wanted == 0 and count(deployment, "replicas") == 0:
-        return "Stopped", conditions.ready("ScaledToZero", "There are to be no replicas: set spec.replicas to serve.")
+        return "Stopped", say_stopped()
     if failure is not None and is_stuck(failure, gateway.view.pods, CONTAINER):
         return "Updating" if available else "Failed", conditions.stalled(failure.reason, failure.message)
     if gateway.seconds_without_keys(now) == 0:

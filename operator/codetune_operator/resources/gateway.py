@@ -11,6 +11,7 @@ from codetune_api.digests import digest_value
 from codetune_api.gateway import ENV_SERVER_KEYS, ENV_TEAM_KEYS, GatewayConfig
 from codetune_api.metadata import ANNOTATION_CONFIG_DIGEST
 from codetune_api.team import Team
+from codetune_operator.resources.answering import ROLLING, build_probe, container_ports, service_spec
 from codetune_operator.resources.gatewaynames import (
     CONTAINER,
     PORT,
@@ -44,8 +45,7 @@ def build_gateway(team: Team, config: GatewayConfig, settings: Settings) -> tupl
     workload["spec"] = {
         "replicas": team.spec.replicas,
         "selector": {"matchLabels": pod_selector(team)},
-        # The new pod is there before an old one goes: a change never takes the gateway down.
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "strategy": ROLLING,
         "revisionHistoryLimit": 2,
         "template": _pod_template(team, config, settings),
     }
@@ -65,10 +65,7 @@ def digest_of(deployment: Obj | None) -> str:
 
 def _build_service(team: Team) -> Obj:
     """The stable address of all replicas."""
-    spec = team.spec.service
-    port = {"name": "http", "port": spec.port, "targetPort": "http", "protocol": "TCP"}
-    service = build_object(team, "v1", "Service")
-    return {**service, "spec": {"type": spec.type, "selector": pod_selector(team), "ports": [port]}}
+    return {**build_object(team, "v1", "Service"), "spec": service_spec(team.spec.service, pod_selector(team))}
 
 
 def _pod_template(team: Team, config: GatewayConfig, settings: Settings) -> Obj:
@@ -110,11 +107,11 @@ def _build_container(secrets: dict[str, str], settings: Settings) -> Obj:
     )
     return {
         **built,
-        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
-        "startupProbe": _probe("/healthz", period=1, failures=60),
+        "ports": container_ports(PORT),
+        "startupProbe": build_probe("/healthz", period=1, failures=60),
         # It admits nobody as long as it has no key.
-        "readinessProbe": _probe("/readyz", period=5, failures=2),
-        "livenessProbe": _probe("/healthz", period=10, failures=6),
+        "readinessProbe": build_probe("/readyz", period=5, failures=2),
+        "livenessProbe": build_probe("/healthz", period=10, failures=6),
     }
 
 
@@ -128,12 +125,3 @@ def _server_secrets(config: GatewayConfig) -> dict[str, str]:
 def _key_volume(volume: str, secret: str) -> Obj:
     """The pod starts without the Secret all the same and takes it in when it comes. 0440: its group reads it."""
     return {"name": volume, "secret": {"secretName": secret, "optional": True, "defaultMode": 0o440}}
-
-
-def _probe(path: str, *, period: int, failures: int) -> Obj:
-    return {
-        "httpGet": {"path": path, "port": "http"},
-        "periodSeconds": period,
-        "timeoutSeconds": 5,
-        "failureThreshold": failures,
-    }

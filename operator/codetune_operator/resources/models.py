@@ -148,13 +148,25 @@ def build_fetch_config(
     train_embeddings: bool = False,
 ) -> FetchConfig:
     """What the init container `fetch` gets as its configuration."""
-    source: dict[str, str | None] = (
-        {"uri": model.uri}
-        if isinstance(model, BucketModel)
-        else {"repository": model.repository, "revision": model.revision, "pin": pin}
+    if isinstance(model, BucketModel):
+        return FetchConfig(
+            nonce=nonce,
+            namespace=namespace,
+            name=name,
+            uri=model.uri,
+            training=training,
+            train_embeddings=train_embeddings,
+        )
+    return FetchConfig(
+        nonce=nonce,
+        namespace=namespace,
+        name=name,
+        repository=model.repository,
+        revision=model.revision,
+        pin=pin,
+        training=training,
+        train_embeddings=train_embeddings,
     )
-    told = {"training": training, "trainEmbeddings": train_embeddings}
-    return FetchConfig.from_wire({"nonce": nonce, "namespace": namespace, "name": name, **source, **told})
 
 
 def pin_model(repository: str, commit: str) -> ModelPin:

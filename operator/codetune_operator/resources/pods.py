@@ -145,7 +145,6 @@ def pod_template(
     """
     everything = [*containers, *init_containers]
     reaches = speaks_s3(everything)
-    has_store = any(mount["name"] == _STORE_VOLUME for entry in everything for mount in entry["volumeMounts"])
     spec: Obj = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -161,12 +160,7 @@ def pod_template(
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": list(containers),
-        "volumes": [
-            *([{"name": _STORE_VOLUME, **_store_volume(settings)}] if has_store else ()),
-            {"name": "scratch", "emptyDir": {}},
-            *(bucket_volumes(settings) if reaches else ()),
-            *volumes,
-        ],
+        "volumes": [*_common_volumes(everything, settings), *volumes],
         **_scheduling_fields(scheduling),
     }
     if reaches and settings.s3 is not None and settings.s3.service_account_name is not None:
@@ -178,6 +172,16 @@ def pod_template(
     if names := [*dict.fromkeys([*settings.images.pull_secrets, *pull_secrets])]:
         spec["imagePullSecrets"] = [{"name": name} for name in names]
     return {"metadata": {"labels": dict(labels)}, "spec": fold_claims(spec)}
+
+
+def _common_volumes(containers: Sequence[Obj], settings: Settings) -> list[Obj]:
+    """Those that `container` has mounted by itself."""
+    has_store = any(mount["name"] == _STORE_VOLUME for entry in containers for mount in entry["volumeMounts"])
+    return [
+        *([{"name": _STORE_VOLUME, **_store_volume(settings)}] if has_store else ()),
+        {"name": "scratch", "emptyDir": {}},
+        *(bucket_volumes(settings) if speaks_s3(containers) else ()),
+    ]
 
 
 def _store_volume(settings: Settings) -> Obj:

@@ -6,6 +6,7 @@ from typing import Any
 from codetune_api.contracts import ENV_MODEL
 from codetune_api.modeldeployment import EnvVar, ModelDeployment
 from codetune_api.quantities import parse_quantity
+from codetune_operator.resources.answering import build_probe, container_ports
 from codetune_operator.resources.models import ModelSource, build_fetch_containers, canonical_model
 from codetune_operator.resources.pods import CONFIG, SCRATCH, container, pod_template
 from codetune_operator.resources.servingnames import (
@@ -123,11 +124,11 @@ def _build_server(deployment: ModelDeployment, model: ModelSource, settings: Set
         **built,
         "env": [*environment, *(_build_variable(entry) for entry in spec.env)],
         "args": server_arguments(deployment, model.path, max_rank),
-        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "ports": container_ports(PORT),
         # vLLM answers nothing before its model is loaded.
-        "startupProbe": _probe("/health", period=5, failures=spec.startup_timeout_seconds // 5),
-        "readinessProbe": _probe("/codetune/ready", period=5, failures=2),
-        "livenessProbe": _probe("/health", period=10, failures=6),
+        "startupProbe": build_probe("/health", period=5, failures=spec.startup_timeout_seconds // 5),
+        "readinessProbe": build_probe("/codetune/ready", period=5, failures=2),
+        "livenessProbe": build_probe("/health", period=10, failures=6),
         "lifecycle": {"preStop": {"exec": {"command": ["python", "-m", "codetune_server", *leave]}}},
     }
 
@@ -143,15 +144,6 @@ def _mounts(deployment: ModelDeployment, model: ModelSource) -> list[Obj]:
     if deployment.spec.api_keys_secret_ref is not None:
         mounts.append({"name": "api-keys", "mountPath": API_KEYS_FOLDER, "readOnly": True})
     return mounts
-
-
-def _probe(path: str, *, period: int, failures: int) -> Obj:
-    return {
-        "httpGet": {"path": path, "port": "http"},
-        "periodSeconds": period,
-        "timeoutSeconds": 5,
-        "failureThreshold": failures,
-    }
 
 
 def _environment(deployment: ModelDeployment, model: ModelSource) -> dict[str, str]:

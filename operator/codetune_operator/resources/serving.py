@@ -6,6 +6,7 @@ from typing import Any
 
 from codetune_api.contracts import DesiredAdapters
 from codetune_api.modeldeployment import ModelDeployment
+from codetune_operator.resources.answering import ROLLING, service_spec
 from codetune_operator.resources.models import FETCH_CONFIG_KEY, ModelSource, build_fetch_config
 from codetune_operator.resources.serverpod import ADAPTERS_KEY, TOKEN_KEY, build_pod_template
 from codetune_operator.resources.servingnames import (
@@ -51,10 +52,7 @@ def build_serving(
 def build_service(deployment: ModelDeployment) -> Obj:
     """The stable address of all replicas."""
     service = build_object(deployment, "v1", "Service", deployment.metadata.name)
-    spec = deployment.spec.service
-    port = {"name": "http", "port": spec.port, "targetPort": "http", "protocol": "TCP"}
-    service["spec"] = {"type": spec.type, "selector": pod_selector(deployment), "ports": [port]}
-    return service
+    return {**service, "spec": service_spec(deployment.spec.service, pod_selector(deployment))}
 
 
 def fetch_nonce(deployment: ModelDeployment) -> str:
@@ -75,8 +73,7 @@ def _deployment_spec(deployment: ModelDeployment, model: ModelSource, settings: 
     return {
         "replicas": deployment.spec.replicas,
         "selector": {"matchLabels": pod_selector(deployment)},
-        # The new pod is there before an old one goes: a change never takes the service down.
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "strategy": ROLLING,
         "progressDeadlineSeconds": deployment.spec.startup_timeout_seconds + _ROLLOUT_SECONDS,
         "revisionHistoryLimit": 2,
         "template": build_pod_template(deployment, model, settings, max_rank),

@@ -22,7 +22,9 @@ from codetune_api.metadata import (
     STORE_TOKEN_SECRET,
     labels,
 )
+from codetune_api.modeldeployment import ServiceSpec
 from codetune_api.storing import ENV_STORE_TOKEN_FILE
+from codetune_operator.resources.answering import build_probe, container_ports, service_spec
 from codetune_operator.resources.pods import container, pod_template
 from codetune_operator.settings import Settings
 
@@ -64,7 +66,6 @@ def build_store(namespace: str, owners: Sequence[Resource], settings: Settings, 
     token = base64.b64encode(store_token(operator_key, namespace).encode()).decode()
     secret = _build("v1", "Secret", STORE_TOKEN_SECRET, namespace, owners)
     service = _build("v1", "Service", STORE_SERVICE, namespace, owners)
-    port = {"name": "http", "port": STORE_PORT, "targetPort": "http", "protocol": "TCP"}
     deployment = _build("apps/v1", "Deployment", STORE_SERVICE, namespace, owners)
     deployment["spec"] = {
         "replicas": 1,
@@ -76,7 +77,7 @@ def build_store(namespace: str, owners: Sequence[Resource], settings: Settings, 
     }
     return (
         {**secret, "type": "Opaque", "data": {STORE_TOKEN_KEY: token}},
-        {**service, "spec": {"type": "ClusterIP", "selector": pod_selector(), "ports": [port]}},
+        {**service, "spec": service_spec(ServiceSpec(port=STORE_PORT), pod_selector())},
         deployment,
     )
 
@@ -100,12 +101,11 @@ def _pod_template(namespace: str, settings: Settings) -> Obj:
         mounts=[{"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": True}],
         resources=_RESOURCES,
     )
-    probe = {"httpGet": {"path": "/healthz", "port": "http"}, "timeoutSeconds": 5}
     service |= {
-        "ports": [{"name": "http", "containerPort": STORE_PORT, "protocol": "TCP"}],
-        "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": 60},
-        "readinessProbe": {**probe, "periodSeconds": 5, "failureThreshold": 3},
-        "livenessProbe": {**probe, "periodSeconds": 20, "failureThreshold": 6},
+        "ports": container_ports(STORE_PORT),
+        "startupProbe": build_probe("/healthz", period=1, failures=60),
+        "readinessProbe": build_probe("/healthz", period=5, failures=3),
+        "livenessProbe": build_probe("/healthz", period=20, failures=6),
     }
     # 0440: the pod's group reads it, nobody else does.
     secret = {"secretName": STORE_TOKEN_SECRET, "defaultMode": 0o440}
