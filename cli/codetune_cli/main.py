@@ -9,6 +9,8 @@ from pathlib import Path
 
 from codetune_cli.browsing import Question, show_files
 from codetune_cli.connecting import Connection, connect
+from codetune_cli.dashboard.showing import Wish as DashboardWish
+from codetune_cli.dashboard.showing import show_dashboard
 from codetune_cli.downloading import Wish, download
 from codetune_cli.errors import CliError
 from codetune_cli.merging import download_merged
@@ -60,6 +62,8 @@ def _run(options: argparse.Namespace, connection: Connection, screen: Screen) ->
             wait_seconds=options.timeout,
         )
         show_files(asked, connection, screen)
+    elif options.command == "dashboard":
+        show_dashboard(DashboardWish(options.all_namespaces, options.port, options.open), connection, screen)
     else:
         fetch = download_merged if options.merged else download
         fetch(Wish(options.finetune, options.checkpoint, options.output, options.timeout), connection, screen)
@@ -103,6 +107,14 @@ def _build_parser() -> argparse.ArgumentParser:
         "--merged", action="store_true", help="the whole model, with the adapter merged into its base"
     )
     fetching.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: FINETUNE-CHECKPOINT[-merged]")
+    looking = commands.add_parser(
+        "dashboard", parents=[common], help="all of it as pages in a browser on this machine",
+        description="Serves pages with what stands on the resources, loss charts and evaluations among it, to this "
+        "machine alone, until Ctrl-C. It reads with your own rights and changes nothing.",
+    )  # fmt: skip
+    looking.add_argument("-A", "--all-namespaces", action="store_true")
+    looking.add_argument("--port", type=_read_port, default=0, metavar="N", help="default: any free one")
+    looking.add_argument("--open", action="store_true", help="open the browser, too")
     return parser
 
 
@@ -128,6 +140,13 @@ def _read_seconds(text: str) -> float:
     if not seconds >= 0:  # nan, too
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, such as {_WAIT_SECONDS:.0f}")
     return seconds
+
+
+def _read_port(text: str) -> int:
+    """Raises: argparse.ArgumentTypeError."""
+    if not text.isdecimal() or int(text) >= 2**16:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number below 65536, or 0 for any free one")
+    return int(text)
 
 
 def _version() -> str:

@@ -1,0 +1,188 @@
+"""Follows the resources of Codetune's kinds: lists them, then watches what changes."""
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlencode
+
+import urllib3
+from codetune_api.metadata import API_VERSION
+
+from codetune_cli.connecting import Answer, Connection, Obj, read_all, read_message
+from codetune_cli.errors import ApiRefusal, CliError, Interrupted
+
+KINDS = ("projects", "finetunes", "modeldeployments", "teams")
+"""Plural names, in the order in which the parts build on each other."""
+_PAGE = 500
+_WATCH_SECONDS = 90
+"""How long one watch lasts: below the time after which a silent connection counts as dead."""
+_PAUSE_SECONDS = 5.0
+_GONE = 410
+
+Key = tuple[str, str]
+"""Namespace and name."""
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What is known of one kind."""
+
+    objects: dict[Key, Obj] = field(default_factory=dict)
+    loaded: bool = False
+    """Whether they were listed at all."""
+    problem: str = ""
+    """Why they can't be followed now; what was known before stays."""
+
+
+class Board:
+    """The resources as they are known now; written by the followers, read by the pages."""
+
+    def __init__(self) -> None:
+        self._shelves = dict.fromkeys(KINDS, Shelf())
+        self._changed = threading.Condition()
+        self._version = 0
+
+    def read(self) -> tuple[int, dict[str, Shelf]]:
+        """Everything, and the number of the last change to it."""
+        with self._changed:
+            return self._version, dict(self._shelves)
+
+    def wait(self, since: int, seconds: float) -> None:
+        """Return once there is a change that came after the one of this number, or the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._version != since, seconds)
+
+    def fill(self, kind: str, objects: Iterable[Obj]) -> None:
+        """All resources of a kind."""
+        self._set(kind, lambda _: Shelf({_key(found): found for found in objects}, loaded=True))
+
+    def put(self, kind: str, found: Obj) -> None:
+        """A resource that is new or other than before."""
+        self._set(kind, lambda shelf: replace(shelf, objects={**shelf.objects, _key(found): found}, problem=""))
+
+    def drop(self, kind: str, gone: Obj) -> None:
+        """A resource that is no more."""
+        key = _key(gone)
+        self._set(
+            kind, lambda shelf: replace(shelf, objects={k: v for k, v in shelf.objects.items() if k != key}, problem="")
+        )
+
+    def tell(self, kind: str, problem: str) -> None:
+        """Why a kind can't be followed; empty: it can again."""
+        self._set(kind, lambda shelf: replace(shelf, problem=problem))
+
+    def _set(self, kind: str, change: Callable[[Shelf], Shelf]) -> None:
+        with self._changed:
+            after = change(self._shelves[kind])
+            if after != self._shelves[kind]:
+                self._shelves[kind] = after
+                self._version += 1
+                self._changed.notify_all()
+
+
+@dataclass(frozen=True)
+class Follower:
+    """Follows one kind.
+
+    Args:
+        connection: The API server, with the caller's rights.
+        kind: Plural name.
+        everywhere: In all namespaces, and not in the connection's alone.
+        board: Gets what is found.
+    """
+
+    connection: Connection
+    kind: str
+    everywhere: bool
+    board: Board
+
+    def run(self, stopped: threading.Event) -> None:
+        """Follow until told to stop; a connection that breaks is told on the board and made anew."""
+        version = ""
+        while not stopped.is_set():
+            try:
+                version = self._watch(version) if version else self._list()
+                self.board.tell(self.kind, "")
+            except ApiRefusal as error:
+                version = ""
+                if error.status != _GONE:  # else only too much has happened meanwhile
+                    self._pause(_explain(error), stopped)
+            except CliError as error:
+                self._pause(str(error), stopped)
+
+    def _pause(self, problem: str, stopped: threading.Event) -> None:
+        self.board.tell(self.kind, problem)
+        stopped.wait(_PAUSE_SECONDS)
+
+    @property
+    def _path(self) -> str:
+        inside = "" if self.everywhere else f"/namespaces/{self.connection.namespace}"
+        return f"/apis/{API_VERSION}{inside}/{self.kind}"
+
+    def _list(self) -> str:
+        """Returns: the version to watch from. Raises: CliError."""
+        objects: list[Obj] = []
+        going_on = ""
+        while True:
+            query = {"limit": str(_PAGE), **({"continue": going_on} if going_on else {})}
+            page = self.connection.ask("GET", f"{self._path}?{urlencode(query)}")
+            objects.extend(page["items"])
+            going_on = page["metadata"].get("continue") or ""
+            if not going_on:
+                self.board.fill(self.kind, objects)
+                return str(page["metadata"]["resourceVersion"])
+
+    def _watch(self, version: str) -> str:
+        """Returns: the version to go on from. Raises: CliError."""
+        query = {
+            "watch": "1",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(_WATCH_SECONDS),
+        }
+        answer = self.connection.send("GET", self._path, query=query)
+        if answer.status >= 400:
+            raise ApiRefusal(answer.status, read_message(read_all(answer)))
+        try:
+            for event in _read_events(answer):
+                version = self._take(event)
+        finally:
+            answer.close()
+        return version
+
+    def _take(self, event: Obj) -> str:
+        """Returns: the version that the event brings. Raises: ApiRefusal."""
+        kind, found = event["type"], event["object"]
+        if kind == "ERROR":
+            raise ApiRefusal(int(found.get("code") or 500), str(found.get("message") or "the watch ended"))
+        if kind == "DELETED":
+            self.board.drop(self.kind, found)
+        elif kind != "BOOKMARK":
+            self.board.put(self.kind, found)
+        return str(found["metadata"]["resourceVersion"])
+
+
+def _read_events(answer: Answer) -> Iterator[Obj]:
+    """The lines of a watch as they come. Raises: Interrupted."""
+    held = b""
+    try:
+        for piece in answer.stream(None):
+            *lines, held = (held + piece).split(b"\n")
+            for line in filter(None, lines):
+                event: dict[str, Any] = json.loads(line)
+                yield event
+    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        raise Interrupted(f"The connection to the API server broke: {error}") from error
+
+
+def _explain(error: ApiRefusal) -> str:
+    if error.status == 404:
+        return "This cluster does not know Codetune's resources: install the Helm chart first."
+    return str(error)
+
+
+def _key(found: Obj) -> Key:
+    metadata = found["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]
