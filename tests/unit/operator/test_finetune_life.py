@@ -1,88 +1,39 @@
 """The life of a FineTune: what was observed in, the phase and the children out. One row, one situation."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from codetune_api.contracts import TrainResult
 from codetune_api.finetune import FineTune, FineTuneStatus, Progress
-from codetune_api.project import Project
 from codetune_api.protocol import ResultEvent
 from codetune_operator.reconcile.finetune import reconcile
 from codetune_operator.reconcile.observed import FineTuneView
 from codetune_operator.reconcile.plan import Plan
-from codetune_operator.resources.models import locate_model
-from codetune_operator.resources.training import build_training, pin_dataset, training_job_name
 from codetune_operator.runs.report import RunReport
-from codetune_operator.settings import Settings
-
-Obj = dict[str, Any]
-NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
-BEFORE = "2026-11-23T09:59:00Z"
-LONG_AGO = "2026-11-23T08:00:00Z"
-SETTINGS = Settings()
-REVISION, LATER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
-DIGEST = "sha256:" + "1" * 64
-
-
-def make_finetune(status: Obj | None = None, metadata: Obj | None = None, **spec: Any) -> FineTune:
-    return FineTune.from_wire(
-        {
-            "apiVersion": "codetune.dev/v1alpha1",
-            "kind": "FineTune",
-            "metadata": {
-                "name": "mine",
-                "namespace": "ns",
-                "uid": "u1",
-                "generation": 3,
-                "finalizers": ["codetune.dev/artifacts"],
-                **(metadata or {}),
-            },
-            "spec": {"projectRef": {"name": "code"}, "baseModel": "pvc://models/base", **spec},
-            "status": status or {},
-        }
-    )
-
-
-def make_project(
-    phase: str | None = "Ready", *, observed: int = 1, revision: str | None = REVISION, **more: Any
-) -> Project:
-    status = {"phase": phase, "observedGeneration": observed, "revision": revision, **more.pop("status", {})}
-    metadata = {"name": "code", "namespace": "ns", "uid": "p1", "generation": 1, **more}
-    spec = {"sources": [{"name": "a", "git": {"url": "https://example.org/a.git"}}]}
-    return Project.from_wire(
-        {"apiVersion": "codetune.dev/v1alpha1", "kind": "Project", "metadata": metadata, "spec": spec, "status": status}
-    )
-
-
-def make_job(finetune: FineTune, *, condition: str = "", reason: str = "", suspend: bool = False, **status: Any) -> Obj:
-    model = locate_model(finetune.spec.base_model, SETTINGS)
-    assert not hasattr(model, "reason")
-    _, job = build_training(finetune, pin_dataset(finetune, REVISION), model, SETTINGS)
-    if condition:
-        ended = {"type": condition, "status": "True", "reason": reason, "lastTransitionTime": status.pop("at", BEFORE)}
-        status |= {"conditions": [ended]}
-    metadata = {**job["metadata"], "uid": "j1"}
-    return {**job, "metadata": metadata, "spec": {**job["spec"], "suspend": suspend}, "status": status}
-
-
-def make_pod(
-    finetune: FineTune, state: Obj | None = None, *, phase: str = "Running", name: str = "p1", **more: Any
-) -> Obj:
-    job = job_name(finetune)
-    status: Obj = {"phase": phase, "conditions": more.get("conditions", [])}
-    if state is not None:
-        status["containerStatuses"] = [{"name": "train", "image": "t", "state": state, "restartCount": 0}]
-    metadata = {"name": name, "labels": {"job-name": more.get("job", job)}, "creationTimestamp": BEFORE}
-    if more.get("deleted"):
-        metadata["deletionTimestamp"] = BEFORE
-    spec = {"containers": [{"name": "train", "resources": {"requests": {"nvidia.com/gpu": "64"}}}]}
-    return {"metadata": metadata, "spec": spec, "status": status}
-
-
-def job_name(finetune: FineTune) -> str:
-    return training_job_name(finetune, pin_dataset(finetune, REVISION))
+from unit.operator.finetunes import (
+    BEFORE,
+    CRASHED,
+    DIGEST,
+    LATER,
+    LONG_AGO,
+    MINE,
+    NEW,
+    NOW,
+    PAUSED,
+    PINNED,
+    QUEUED,
+    RUNNING,
+    SETTINGS,
+    Obj,
+    ended,
+    job_name,
+    make_finetune,
+    make_job,
+    make_pod,
+    make_project,
+    view,
+)
 
 
 def make_checkpoint(step: int, loss: float) -> Obj:
@@ -123,13 +74,7 @@ AT_WORK = RunReport(
     progress=Progress(step=30, total_steps=60, percent=50, loss=1.9, updated_at="2026-11-23T09:59:58Z"),
     remaining=720,
 )
-RUNNING: Obj = {"running": {"startedAt": BEFORE}}
 UNSCHEDULED = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]
-PINNED: Obj = {"dataset": {"revision": REVISION, "uri": "pvc://codetune-artifacts/x"}}
-CLAIM: Obj = {"metadata": {"name": "codetune-artifacts"}}
-NEW = make_finetune()
-MINE = make_finetune(PINNED)
-PAUSED = make_finetune(PINNED, suspend=True)
 
 
 def seen(**status: Any) -> FineTune:
@@ -144,27 +89,12 @@ def in_default_queue(*, suspend: bool) -> Obj:
     return {**job, "metadata": {**job["metadata"], "labels": labels}}
 
 
-QUEUED = make_finetune(PINNED, scheduling={"queueName": "team"})
-
-
-def ended(finetune: FineTune, phase: str, **status: Any) -> FineTune:
-    """The FineTune after its end, as its own status tells it."""
-    told = {**PINNED, "phase": phase, "jobName": job_name(finetune), "finishedAt": BEFORE, **status}
-    return finetune.model_copy(update={"status": FineTuneStatus.from_wire(told)})
-
-
-def view(finetune: FineTune, project: Project | None = None, **more: Any) -> FineTuneView:
-    base = FineTuneView(finetune=finetune, project=project or make_project(), claim=CLAIM)
-    return replace(base, **more)
-
-
 FAILED_PROJECT: Obj = {
     "failure": {"reason": "EmptyDataset", "message": "No file was accepted.", "hint": "Widen files.types."}
 }
 TOLD = {
     "terminated": {"exitCode": 64, "message": '{"reason":"ModelNotFound","message":"No such model.","hint":"Look."}'}
 }
-CRASHED = {"terminated": {"exitCode": 1, "message": "boom"}}
 
 LIFE = [
     pytest.param(
