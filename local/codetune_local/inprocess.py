@@ -1,7 +1,7 @@
 """The API as controllers and kubelet of the same process use it: full rights, no HTTP, the same rules."""
 
 import copy
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,18 +38,27 @@ class Client:
         return self._registry.get(self._registry.by_key(resource), namespace or "", name)
 
     async def list(
-        self, resource: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        resource: str,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        where: Callable[[Obj], bool] = lambda _: True,
     ) -> Objects:
-        """Objects that carry all these labels."""
-        return select(self._registry, self._selection(resource, namespace, labels or {}))
+        """Objects that carry all these labels and of which `where` holds, which must leave them as they are.
 
-    def _selection(self, resource: str, namespace: str | None, labels: Mapping[str, str]) -> Selection:
+        What is not asked for is not copied: a controller that looks for one owner's few objects among all costs little.
+        """
+        return select(self._registry, self._selection(resource, namespace, labels or {}, where))
+
+    def _selection(
+        self, resource: str, namespace: str | None, labels: Mapping[str, str], where: Callable[[Obj], bool]
+    ) -> Selection:
         info = self._registry.by_key(resource)
-        return Selection(info, namespace, lambda found: labels.items() <= found.items(), lambda _: True)
+        return Selection(info, namespace, lambda found: labels.items() <= found.items(), where)
 
     async def watch(self, resource: str) -> AsyncIterator[Event]:
         """What is there as ADDED, then every change; never ends by itself."""
-        selection = self._selection(resource, None, {})
+        selection = self._selection(resource, None, {}, lambda _: True)
         async for event in watch(
             self._registry, selection, since=None, bookmarks=False, mark_initial=False, seconds=None
         ):

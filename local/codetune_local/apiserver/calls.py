@@ -5,13 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from aiohttp import web
 
 from codetune_local.apiserver import preparing, protobuf, tables
 from codetune_local.apiserver.authorizing import Attributes
 from codetune_local.apiserver.catalog import ResourceInfo
-from codetune_local.apiserver.decoding import decode_json, find_duplicates
+from codetune_local.apiserver.decoding import decode_json, decode_yaml, find_duplicates
 from codetune_local.apiserver.errors import method_not_allowed
 from codetune_local.apiserver.registry import Registry
 from codetune_local.apiserver.requests import Target, is_dry_run, manager_of
@@ -90,7 +89,7 @@ async def read_checked(request: web.Request) -> tuple[Any, list[str]]:
     if request.content_type == protobuf.MEDIA_TYPE:
         return protobuf.decode(raw), []
     if "yaml" in request.content_type:
-        return yaml.safe_load(raw), []
+        return decode_yaml(raw), []
     body = decode_json(raw)
     return body, find_duplicates(body)
 

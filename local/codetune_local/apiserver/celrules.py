@@ -36,21 +36,28 @@ def has_rules(schema: Schema) -> bool:
     return "x-kubernetes-validations" in schema or any(has_rules(each) for each in inner if isinstance(each, dict))
 
 
-def check_rules(new: Any, old: Any, schema: Schema, path: str = "", *, is_update: bool = False) -> list[Cause]:
-    """Every rule that is false; a rule that names `oldSelf` is looked at only where there was a value before."""
+def check_rules(
+    new: Any, old: Any, schema: Schema, path: str = "", *, is_update: bool = False, same_above: bool = False
+) -> list[Cause]:
+    """Every rule that is false; a rule that names `oldSelf` is looked at only where there was a value before.
+
+    A value that an update leaves as it was is held against the other rules no more ("validation ratcheting", since
+    Kubernetes 1.33): a definition that becomes stricter does not make old objects unchangeable. An item that can't be
+    told from others by a key is as it was where its list is: `same_above`.
+    """
     causes: list[Cause] = []
+    is_same = is_update and (same_above if old is MISSING else new == old)
     for rule in schema.get("x-kubernetes-validations") or []:
         is_transition = "oldSelf" in rule["rule"]
-        if is_transition and (not is_update or old is MISSING):
+        if (not is_update or old is MISSING) if is_transition else is_same:
             continue
         message = _evaluate(rule, new, old if is_transition else MISSING, path)
         if message:
             where = f"{path}{rule.get('fieldPath', '')}".lstrip(".") or "<nil>"
             causes.append((where, f"FieldValue{rule.get('reason', 'Invalid').removeprefix('FieldValue')}", message))
     for key, value, before, inner in _children(new, old, schema):
-        causes += check_rules(
-            value, before, inner, f"{path}.{key}" if path and key[0] != "[" else path + key, is_update=is_update
-        )
+        where = f"{path}.{key}" if path and key[0] != "[" else path + key
+        causes += check_rules(value, before, inner, where, is_update=is_update, same_above=is_same)
     return causes
 
 

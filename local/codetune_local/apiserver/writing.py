@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import yaml
 from aiohttp import web
 
 from codetune_local.apiserver import patching, preparing, watching
 from codetune_local.apiserver.authorizing import Attributes
 from codetune_local.apiserver.calls import APPLY, Call, read_body, read_checked, reply
-from codetune_local.apiserver.decoding import decode_json, find_duplicates
+from codetune_local.apiserver.decoding import decode_json, decode_yaml, find_duplicates
 from codetune_local.apiserver.errors import ApiError, bad_request, forbidden, invalid, method_not_allowed
 from codetune_local.apiserver.requests import delete_options, is_true
 from codetune_local.apiserver.schemas import schema_of
@@ -96,7 +95,7 @@ def _patched(call: Call, kind: str, shown: Obj, patch: Any) -> Obj:
 
 def _apply(call: Call, raw: bytes, warnings: list[str]) -> tuple[Obj, bool]:
     query = call.request.query
-    body = yaml.safe_load(raw)
+    body = decode_yaml(raw)
     if not query.get("fieldManager"):
         why = "Required value: is required for apply patch"
         raise invalid("PatchOptions", "meta.k8s.io", "", [("fieldManager", "FieldValueRequired", why)])

@@ -20,7 +20,7 @@ def job_controller(client: Client, retry: RetryDelay, clock: Clock = utc_now) ->
         job = await get_or_none(client, "jobs.batch", name, namespace)
         if job is None:
             return None
-        pods = controlled_by(await client.list("pods", namespace), job)
+        pods = await client.list("pods", namespace, where=controlled_by(job))
         plan = reconcile_job(job, pods, clock(), retry)
         await execute(plan, client, recorder)
         return plan.look_again

@@ -5,7 +5,7 @@ from codetune_local.controllers.replicaset import reconcile_replicaset
 from codetune_local.machinery.client import ApiError, Client
 from codetune_local.machinery.executing import execute, write_status
 from codetune_local.machinery.looping import Controller, itself, owner
-from codetune_local.machinery.objects import Key, Obj, controlled_by, is_controlled_by, name_of, namespace_of, uid_of
+from codetune_local.machinery.objects import Key, Obj, controlled_by, name_of, namespace_of, uid_of
 from codetune_local.machinery.reading import get_or_none
 from codetune_local.machinery.recording import Recorder
 from codetune_local.machinery.times import Clock, utc_now
@@ -20,7 +20,7 @@ def replicaset_controller(client: Client, clock: Clock = utc_now) -> Controller:
         replicaset = await get_or_none(client, "replicasets.apps", name, namespace)
         if replicaset is None:
             return None
-        pods = controlled_by(await client.list("pods", namespace), replicaset)
+        pods = await client.list("pods", namespace, where=controlled_by(replicaset))
         plan = reconcile_replicaset(replicaset, pods, clock())
         await execute(plan, client, recorder)
         return plan.look_again
@@ -37,9 +37,8 @@ def deployment_controller(client: Client, clock: Clock = utc_now) -> Controller:
         deployment = await get_or_none(client, "deployments.apps", name, namespace)
         if deployment is None:
             return None
-        replicasets = controlled_by(await client.list("replicasets.apps", namespace), deployment)
-        every = await client.list("pods", namespace)
-        pods = [pod for pod in every if any(is_controlled_by(pod, found) for found in replicasets)]
+        replicasets = await client.list("replicasets.apps", namespace, where=controlled_by(deployment))
+        pods = await client.list("pods", namespace, where=controlled_by(*replicasets))
         plan = reconcile_deployment(deployment, replicasets, pods, clock())
         try:
             await execute(plan, client, recorder)

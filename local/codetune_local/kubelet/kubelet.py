@@ -62,7 +62,7 @@ class Kubelet:
 
     async def _take_over(self) -> None:
         """Start workers for all pods, and end what belongs to none: their objects went while no kubelet ran."""
-        pods = [pod for pod in await self._client.list("pods") if self._is_mine(pod)]
+        pods = await self._client.list("pods", where=self._is_mine)
         known = {uid_of(pod) for pod in pods}
         self._reserve(known)
         for pod in pods:

@@ -10,6 +10,7 @@ from codetune_local.machinery.objects import (
     Key,
     Obj,
     is_being_deleted,
+    key_of,
     name_of,
     namespace_of,
     set_condition,
@@ -20,7 +21,7 @@ from codetune_local.machinery.recording import Recorder
 from codetune_local.machinery.times import Clock, utc_now
 
 EVERYTHING: Key = ("", "*")
-"""Stands for all pods that wait: they are tried together, so that many of them cost one look at the others."""
+"""Stands for all pods that wait, where room may have been made for any of them."""
 LOOK_AGAIN = 5.0
 """Seconds after which a pod that did not fit is tried again even when nothing seems to have changed."""
 
@@ -35,7 +36,7 @@ class Scheduler:
         self._clock = clock
 
     def controller(self) -> Controller:
-        """The loop: new pods, and everything that may have made room."""
+        """The loop: new pods, each by itself, and everything that may have made room."""
         return Controller(
             name="scheduler",
             triggers={
@@ -46,14 +47,16 @@ class Scheduler:
             reconcile=self.reconcile,
         )
 
-    async def reconcile(self, _: Key) -> float | None:
-        """Try all pods that wait, the oldest first."""
-        everything = await self._client.list("pods")
-        bound = [pod for pod in everything if pod["spec"].get("nodeName") == self._node_name]
-        pods = [pod for pod in everything if is_waiting(pod)]
+    async def reconcile(self, key: Key) -> float | None:
+        """Try one pod if it waits, or all that do, the oldest first."""
+        bound = await self._client.list("pods", where=self._is_bound)
+        pods = await self._client.list("pods", where=lambda pod: is_waiting(pod) and key in (EVERYTHING, key_of(pod)))
         pods.sort(key=lambda pod: (-(pod["spec"].get("priority") or 0), pod["metadata"]["creationTimestamp"]))
         waits = [await self._schedule(pod, bound) for pod in pods]
         return min((wait for wait in waits if wait is not None), default=None)
+
+    def _is_bound(self, pod: Obj) -> bool:
+        return bool(pod["spec"].get("nodeName") == self._node_name)
 
     async def _schedule(self, pod: Obj, bound: list[Obj]) -> float | None:
         """Bind a pod, and add it to those that are bound; or say why not, and when to look again."""
@@ -115,4 +118,12 @@ def is_waiting(pod: Obj) -> bool:
 
 def _concerned_by_pod(pod: Obj) -> list[Key]:
     over = (pod.get("status") or {}).get("phase") in FINAL_PHASES
-    return [EVERYTHING] if is_waiting(pod) or over or is_being_deleted(pod) else []
+    if over or is_being_deleted(pod):
+        return [EVERYTHING]
+    return [key_of(pod)] if is_waiting(pod) and not _was_refused(pod) else []
+
+
+def _was_refused(pod: Obj) -> bool:
+    """Whether there was no room for a pod: that this is told of it makes no room."""
+    told = (pod.get("status") or {}).get("conditions") or []
+    return any(known["type"] == "PodScheduled" and known.get("reason") == "Unschedulable" for known in told)

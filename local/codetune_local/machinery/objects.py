@@ -1,7 +1,7 @@
 """Reading Kubernetes objects: identity, ownership, selectors, conditions. Pure, no I/O."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -65,15 +65,15 @@ def controller_of(obj: Obj) -> Obj | None:
     return None
 
 
-def is_controlled_by(obj: Obj, owner: Obj) -> bool:
-    """Whether `owner` (by uid) is the controller of `obj`."""
-    reference = controller_of(obj)
-    return reference is not None and reference["uid"] == uid_of(owner)
+def controlled_by(*owners: Obj) -> Callable[[Obj], bool]:
+    """Whether the controller of an object is one of `owners` (by uid)."""
+    uids = {uid_of(owner) for owner in owners}
 
+    def is_theirs(obj: Obj) -> bool:
+        reference = controller_of(obj)
+        return reference is not None and reference["uid"] in uids
 
-def controlled_by(objects: Iterable[Obj], owner: Obj) -> list[Obj]:
-    """Those of `objects` whose controller is `owner`."""
-    return [obj for obj in objects if is_controlled_by(obj, owner)]
+    return is_theirs
 
 
 def owner_reference(owner: Obj) -> Obj:
