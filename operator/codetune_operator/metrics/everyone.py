@@ -12,7 +12,7 @@ from codetune_operator.metrics.families import ANY_RESOURCE, Family
 from codetune_operator.metrics.series import Obj, Series, Values, find, moment, words_of
 
 _STATUSES = ("True", "False", "Unknown")
-_PHASES: Mapping[str, tuple[str, ...]] = {
+PHASES: Mapping[str, tuple[str, ...]] = {
     kind.name: words_of(status, "phase")
     for kind, status in (
         (PROJECT, ProjectStatus),
@@ -21,6 +21,7 @@ _PHASES: Mapping[str, tuple[str, ...]] = {
         (TEAM, TeamStatus),
     )
 }
+"""Kind → the phases that its resources go through."""
 
 
 def _read_conditions(obj: Obj) -> Values:
@@ -31,7 +32,7 @@ def _read_conditions(obj: Obj) -> Values:
 
 def _read_phase(obj: Obj) -> Values:
     current = find(obj, "status", "phase")
-    return [((phase,), float(phase == current)) for phase in _PHASES[obj["kind"]]] if current else []
+    return [((phase,), float(phase == current)) for phase in PHASES[obj["kind"]]] if current else []
 
 
 def _read_failure(obj: Obj) -> Values:
