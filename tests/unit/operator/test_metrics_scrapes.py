@@ -12,6 +12,7 @@ from codetune_operator.handlers.queueing import WorkQueue
 from codetune_operator.handlers.storing import Obj, Store
 from codetune_operator.metrics.collecting import CATALOGUE
 from codetune_operator.metrics.exposing import Exposition
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 FINETUNE: Obj = {
     "kind": "FineTune",
@@ -71,12 +72,15 @@ async def test_resources_are_told_while_the_operator_reconciles_and_as_long_as_t
         assert LOSS not in (await scrape(url))[1]
 
 
-async def test_prometheus_gets_the_format_that_it_asks_for() -> None:
-    url = free_url()
-    with Exposition().listen(url):
+async def test_prometheus_gets_openmetrics_where_it_asks_for_that_and_it_is_sound() -> None:
+    exposition, store, url = Exposition(), Store(), free_url()
+    store.put(FINETUNE)
+    with exposition.listen(url):
+        exposition.show(store, await make_queue())
         kind, text = await scrape(url, "application/openmetrics-text; version=1.0.0")
     assert kind.startswith("application/openmetrics-text")
-    assert text.endswith("# EOF\n")
+    found = {family.name for family in text_string_to_metric_families(text)}
+    assert {"codetune_finetune_loss", "codetune_finetune_restarts", "codetune_reconcile_seconds"} < found
 
 
 async def test_every_series_is_of_a_metric_in_the_catalogue_or_of_the_process() -> None:
