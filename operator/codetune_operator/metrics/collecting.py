@@ -100,7 +100,12 @@ def _add(
 ) -> None:
     for obj in objects:
         metadata = obj["metadata"]
-        for labels, value in series.read(obj):
+        try:
+            values = tuple(series.read(obj))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            # A status that another version of its CRD let in must not cost all others their metrics.
+            continue
+        for labels, value in values:
             told.add_metric((*kind, metadata["namespace"], metadata["name"], *labels), value)
 
 

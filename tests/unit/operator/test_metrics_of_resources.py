@@ -189,6 +189,22 @@ def test_a_resource_without_a_status_tells_when_it_was_made(kind: str) -> None:
     assert not [line for line in found if line.startswith(("codetune_resource_condition", "codetune_resource_phase"))]
 
 
+ODD = [
+    pytest.param(
+        "FineTune", {"checkpoints": [{"name": "step-1"}], "bestCheckpoint": "step-1"}, id="a field is missing"
+    ),
+    pytest.param("ModelDeployment", {"adapters": ["a"]}, id="a text where an object belongs"),
+    pytest.param("Project", {"scannedAt": "yesterday"}, id="no time"),
+    pytest.param("Team", {"conditions": {"Ready": "True"}}, id="an object where a list belongs"),
+]
+
+
+@pytest.mark.parametrize(("kind", "status"), ODD)
+def test_a_status_of_another_version_costs_only_what_can_not_be_read_of_it(kind: str, status: Obj) -> None:
+    found = about("codetune_resource_phase", make(kind, {**status, "phase": "Failed"}))
+    assert f'{{kind="{kind}",phase="Failed"}} 1.0' in found
+
+
 def test_messages_paths_and_names_of_files_are_in_no_label() -> None:
     failure = {"reason": "DiskFull", "message": SECRET}
     status = {**SCANNED, "conditions": [condition("Ready", "True")], "failure": failure}
