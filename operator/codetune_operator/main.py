@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from codetune_operator.cluster.listing import PAGE
 from codetune_operator.electing import StandbyProbes, run_elected
 from codetune_operator.errors import LeadLostError, OperatorError
 from codetune_operator.handlers.watching import Watcher, register, select
+from codetune_operator.metrics.exposing import Exposition
 from codetune_operator.runtime import Runtime, start
 from codetune_operator.settings import Settings, load_settings
 
@@ -30,6 +32,7 @@ _TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 ENV_POD_IP = "POD_IP"
 """The pod's first address, as its kubelet probes it; the chart sets it."""
 LIVENESS_PORT = 8080
+METRICS_PORT = 8081
 _TOKEN_SECONDS = 300
 """How long kopf may use a token before it asks for it again: a ServiceAccount's token is renewed on disk."""
 
@@ -44,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _configure_logging(settings)
         cluster = connect(options.kubeconfig)
         liveness = options.liveness or liveness_url(os.environ)
-        asyncio.run(run(cluster, settings, liveness=liveness, identity=options.elect))
+        metrics = options.metrics or metrics_url(os.environ)
+        asyncio.run(run(cluster, settings, liveness=liveness, metrics=metrics, identity=options.elect))
     except OperatorError as error:
         _tell(error)
         return 1
@@ -52,7 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def run(
-    cluster: Cluster, settings: Settings, *, liveness: str | None = None, identity: str | None = None
+    cluster: Cluster,
+    settings: Settings,
+    *,
+    liveness: str | None = None,
+    metrics: str | None = None,
+    identity: str | None = None,
 ) -> None:
     """Run until SIGTERM or SIGINT.
 
@@ -60,36 +69,43 @@ async def run(
         cluster: Where.
         settings: The administrator's decisions.
         liveness: URL to answer liveness probes at, e.g. `http://10.0.0.7:8080/healthz`; None: nowhere.
+        metrics: URL to answer Prometheus' scrapes at, e.g. `http://10.0.0.7:8081/metrics`; None: nowhere.
         identity: What tells it from other operators, of which one at a time works; None: it works in any case. Where
             it may be another one's turn, the process ends there and then, with exit code 1.
 
     Raises:
         OperatorError: The API server refuses what the operator cannot do without.
     """
-    probes = StandbyProbes(liveness)
-    work = partial(_run_on, cluster, settings, liveness, probes)
-    if identity is None:
-        await work()
-        return
-    try:
-        await run_elected(Candidate(cluster, namespace=settings.namespace, identity=identity), work, probes)
-    except LeadLostError as error:
-        # No clean end: that would wait for looks and requests that are under way, and for kopf's own tasks.
-        _tell(error)
-        os._exit(1)
+    probes, exposition = StandbyProbes(liveness), Exposition()
+    cluster = replace(cluster, count=exposition.counts.count_request)
+    work = partial(_run_on, cluster, settings, liveness, probes, exposition)
+    with exposition.listen(metrics):
+        if identity is None:
+            await work()
+            return
+        try:
+            await run_elected(Candidate(cluster, namespace=settings.namespace, identity=identity), work, probes)
+        except LeadLostError as error:
+            # No clean end: that would wait for looks and requests that are under way, and for kopf's own tasks.
+            _tell(error)
+            os._exit(1)
 
 
-async def _run_on(cluster: Cluster, settings: Settings, liveness: str | None, probes: StandbyProbes) -> None:
-    while await _run_once(cluster, settings, liveness, probes):
+async def _run_on(
+    cluster: Cluster, settings: Settings, liveness: str | None, probes: StandbyProbes, exposition: Exposition
+) -> None:
+    while await _run_once(cluster, settings, liveness, probes, exposition):
         # kopf leaves its handlers behind: until it listens again, a signal ends the process by itself.
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().remove_signal_handler(number)
         logger.info("Other namespaces can be read than before; the watches begin anew.")
 
 
-async def _run_once(cluster: Cluster, settings: Settings, liveness: str | None, probes: StandbyProbes) -> bool:
+async def _run_once(
+    cluster: Cluster, settings: Settings, liveness: str | None, probes: StandbyProbes, exposition: Exposition
+) -> bool:
     """Returns: whether to go on, with the namespaces that can be read now: kopf ends where it is refused a watch."""
-    runtime = await start(cluster, settings)
+    runtime = await start(cluster, settings, exposition)
     changed, namespaces = runtime.resync.changed, [ns for ns in settings.namespaces if ns not in runtime.resync.refused]
     again = False
 
@@ -119,11 +135,20 @@ async def _run_once(cluster: Cluster, settings: Settings, liveness: str | None, 
 
 def liveness_url(environment: Mapping[str, str]) -> str | None:
     """Where a pod answers its probes: at its own address, of whichever family; None outside of a pod."""
+    return _own_url(environment, LIVENESS_PORT, "/healthz")
+
+
+def metrics_url(environment: Mapping[str, str]) -> str | None:
+    """Where a pod answers Prometheus' scrapes: at its own address too; None outside of a pod."""
+    return _own_url(environment, METRICS_PORT, "/metrics")
+
+
+def _own_url(environment: Mapping[str, str], port: int, path: str) -> str | None:
     address = environment.get(ENV_POD_IP)
     if not address:
         return None
     host = f"[{address}]" if ":" in address else address
-    return f"http://{host}:{LIVENESS_PORT}/healthz"
+    return f"http://{host}:{port}{path}"
 
 
 def _tell(error: OperatorError) -> None:
@@ -141,6 +166,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--liveness", metavar="URL", help=f"answer probes here; without it: at port {LIVENESS_PORT} of ${ENV_POD_IP}"
+    )
+    parser.add_argument(
+        "--metrics",
+        metavar="URL",
+        help=f"answer scrapes of Prometheus here; without it: at port {METRICS_PORT} of ${ENV_POD_IP}",
     )
     parser.add_argument(
         "--elect",

@@ -22,6 +22,7 @@ from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.tracking import LogTracker
 from codetune_operator.handlers.waking import RECONCILED
 from codetune_operator.handlers.watching import Watcher
+from codetune_operator.metrics.exposing import Exposition
 from codetune_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -40,15 +41,17 @@ class Runtime:
     watcher: Watcher
     resync: Resync
     resyncing: asyncio.Task[None]
+    exposition: Exposition
 
     async def stop(self) -> None:
         """Finish the looks that are under way and stop reading logs; the cluster remembers the rest."""
+        self.exposition.hide()
         self.resyncing.cancel()
         await self.queue.close()
         await self.logs.close()
 
 
-async def start(cluster: Cluster, settings: Settings) -> Runtime:
+async def start(cluster: Cluster, settings: Settings, exposition: Exposition) -> Runtime:
     """Load the key, fill the store, and look at every resource once.
 
     Raises:
@@ -62,7 +65,7 @@ async def start(cluster: Cluster, settings: Settings) -> Runtime:
     async def look(key: Key) -> float | None:
         return await reconciler.look(key)
 
-    queue = WorkQueue(look)
+    queue = WorkQueue(exposition.counts.watch(look, store))
     logs = LogTracker(cluster, lambda key: queue.enqueue(key, gentle=True))
     observer = Observer(store, logs, serving, operator_key)
     reconciler = Reconciler(settings, store, observer, executor, logs)
@@ -73,8 +76,9 @@ async def start(cluster: Cluster, settings: Settings) -> Runtime:
     for kind in (*RECONCILED, DEPLOYMENT):
         for obj in store.everything(kind):
             watcher.wake(obj)
+    exposition.show(store, queue)
     resyncing = loop.create_task(resync.run(watcher.wake), name="resync")
-    return Runtime(queue, logs, watcher, resync, resyncing)
+    return Runtime(queue, logs, watcher, resync, resyncing, exposition)
 
 
 async def _insist(attempt: Callable[[], Awaitable[T]]) -> T:

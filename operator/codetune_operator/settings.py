@@ -116,7 +116,8 @@ class Settings(_Group):
     hub: HubSettings = HubSettings()
     network_policy: NetworkPolicySettings = NetworkPolicySettings()
     monitoring_namespaces: list[Name] = []
-    """Namespaces whose pods may reach every serving pod and every gateway, e.g. that of Prometheus."""
+    """Namespaces whose pods may reach every serving pod and every gateway, e.g. that of Prometheus; the chart lets them
+    reach the operator's metrics too."""
     endpoint: Literal["DNS", "ClusterIP"] = "DNS"
     """How `status.endpoint` names a Service: by its cluster DNS name, or by address where there is no DNS."""
     file_root: Annotated[str, Field(pattern=r"^/")] | None = None

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ class Installation:
     settings: Path
     kubeconfig: Path
     """With the operator's token."""
+    metrics: str
+    """Where the operator answers scrapes."""
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -44,7 +47,7 @@ class Installation:
 
     def start_operator(self) -> None:
         """Start the operator."""
-        line = [sys.executable, "-m", "codetune_operator", "--settings", str(self.settings)]
+        line = [sys.executable, "-m", "codetune_operator", "--settings", str(self.settings), "--metrics", self.metrics]
         with (self.folder / "operator.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*line, "--kubeconfig", str(self.kubeconfig)], stdout=log, stderr=subprocess.STDOUT
@@ -157,7 +160,9 @@ def install(running: TrialCluster, folder: Path) -> Installation:
     }
     (folder / "settings.yaml").write_text(apply_chart(running.kubectl, {"settings": settings}))
     write_operator_kubeconfig(running.kubectl, running.kubeconfig, folder / "operator.kubeconfig")
-    return Installation(running, folder, file_root, folder / "settings.yaml", folder / "operator.kubeconfig")
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        metrics = f"http://127.0.0.1:{found.getsockname()[1]}/metrics"
+    return Installation(running, folder, file_root, folder / "settings.yaml", folder / "operator.kubeconfig", metrics)
 
 
 @pytest.fixture(scope="session")

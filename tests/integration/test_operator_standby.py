@@ -39,11 +39,13 @@ class Pair:
     folder: Path
     processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     probes: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, str] = field(default_factory=dict)
 
     def start(self, name: str) -> None:
         line = [sys.executable, "-m", "codetune_operator", "--settings", str(self.folder / "settings.yaml")]
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            self.probes[name] = f"http://127.0.0.1:{found.getsockname()[1]}/healthz"
+        with socket.create_server(("127.0.0.1", 0)) as probes, socket.create_server(("127.0.0.1", 0)) as metrics:
+            self.probes[name] = f"http://127.0.0.1:{probes.getsockname()[1]}/healthz"
+            self.metrics[name] = f"http://127.0.0.1:{metrics.getsockname()[1]}/metrics"
         with self.log(name).open("wb") as log:
             self.processes[name] = subprocess.Popen(
                 [
@@ -54,6 +56,8 @@ class Pair:
                     name,
                     "--liveness",
                     self.probes[name],
+                    "--metrics",
+                    self.metrics[name],
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -66,6 +70,11 @@ class Pair:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, ConnectionError):
             return False
+
+    def is_leading(self, name: str) -> bool:
+        """Whether it tells Prometheus that it is the one that works."""
+        with urllib.request.urlopen(self.metrics[name], timeout=5) as answer:
+            return b"\ncodetune_operator_leading 1.0\n" in answer.read()
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
@@ -129,11 +138,13 @@ def pair(installation: "Installation", tmp_path: Path) -> Iterator[Pair]:
 def test_one_of_two_works_and_the_other_takes_over_however_it_ends(pair: Pair) -> None:
     pair.assert_once("first")
     assert [name for name in pair.processes if pair.is_alive(name)] == ["one", "two"]
+    assert [name for name in pair.processes if pair.is_leading(name)] == ["one"]
 
     assert pair.end("one", signal.SIGKILL) == -signal.SIGKILL
     pair.await_holder("two", EXPIRY_SECONDS)
     pair.assert_once("second")
     assert pair.is_alive("two")
+    assert pair.is_leading("two")
 
     pair.start("one")
     pair.await_standby("one")

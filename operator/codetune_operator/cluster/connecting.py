@@ -34,6 +34,8 @@ class Cluster:
     """An API server with the operator's credentials."""
 
     api: ApiClient = field(repr=False)
+    count: Callable[[str, str, int | None], None] = field(default=lambda method, path, status: None, repr=False)
+    """Is told of each request and the status of its answer, or None where there was none; from any thread."""
 
     @property
     def configuration(self) -> Configuration:
@@ -97,11 +99,14 @@ class Cluster:
         headers = {"Accept": JSON, **self._authorization(), **headers}
         pool: urllib3.PoolManager = self.api.rest_client.pool_manager
         try:
-            return pool.request(
+            response = pool.request(
                 method, url, body=data, headers=headers, timeout=timeout, preload_content=False, retries=False
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
+            self.count(method, path, None)
             raise TemporaryError(f"{method} {path}: the API server can't be reached: {error}") from error
+        self.count(method, path, response.status)
+        return response
 
     def _authorization(self) -> dict[str, str]:
         """Asked for each request: a ServiceAccount's token is renewed on disk."""

@@ -67,3 +67,18 @@ KINDS: Mapping[tuple[str, str], Kind] = {(kind.api_version, kind.name): kind for
 def kind_of(api_version: str, name: str) -> Kind:
     """The kind of an object. Raises: KeyError, for a kind that the operator has no business with."""
     return KINDS[api_version, name]
+
+
+_PLURALS: Mapping[str, Kind] = {kind.plural: kind for kind in (*_ALL, NAMESPACE, LEASE)}
+
+
+def kind_at(path: str) -> Kind | None:
+    """The kind that a request is about, by its path; None for another one than the operator's.
+
+    `/api/v1/namespaces/NS/pods/NAME/log` is about Pods, `/api/v1/namespaces/NS` about Namespaces.
+    """
+    parts = path.strip("/").split("/")
+    inside = parts[2 if parts[0] == "api" else 3 :]
+    if inside[:1] == ["namespaces"] and len(inside) > 2:
+        inside = inside[2:]
+    return _PLURALS.get(inside[0]) if inside else None

@@ -40,12 +40,26 @@ class _Entry:
     timer: Timer | None = None
     """The next look."""
     running: asyncio.Task[None] | None = None
+    working: bool = False
+    """Whether the look that runs has got its turn."""
     again: bool = False
     """Somebody asked while a look was under way."""
     started: float = float("-inf")
     failures: int = 0
     gone: bool = False
     """Forgotten while a look was under way."""
+
+
+@dataclass(frozen=True)
+class QueueCounts:
+    """How much there is to do."""
+
+    waiting: int
+    """Looks that are due, but for which too many others are under way."""
+    working: int
+    """Looks that are under way."""
+    retrying: int
+    """Resources whose last look failed."""
 
 
 class WorkQueue:
@@ -99,6 +113,13 @@ class WorkQueue:
         if entry.running is None:
             del self._entries[key]
 
+    def count(self) -> QueueCounts:
+        """How much there is to do now."""
+        entries = self._entries.values()
+        working = sum(1 for entry in entries if entry.working)
+        waiting = sum(1 for entry in entries if entry.running is not None) - working
+        return QueueCounts(waiting, working, sum(1 for entry in entries if entry.failures))
+
     async def close(self) -> None:
         """Plan nothing more and wait for the looks that are under way; one that somebody cancelled is over too."""
         self._closed = True
@@ -122,7 +143,9 @@ class WorkQueue:
 
     async def _run(self, key: Key, entry: _Entry) -> None:
         async with self._slots:
+            entry.working = True
             after = await self._try(key, entry)
+            entry.working = False
         entry.running = None
         if entry.again:
             entry.again = False

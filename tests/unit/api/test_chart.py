@@ -8,22 +8,12 @@ from typing import Any
 import pytest
 import yaml
 from chart import CHART, render_chart
-from codetune_api.modeldeployment import ModelDeployment
 from codetune_operator.cluster.kinds import LEASE
 from codetune_operator.cluster.leases import LEASE_NAME
-from codetune_operator.main import ENV_POD_IP, LIVENESS_PORT
-from codetune_operator.resources.servingnames import serving_labels
+from codetune_operator.main import ENV_POD_IP, LIVENESS_PORT, METRICS_PORT
 from codetune_operator.settings import parse_settings
 from helm_python import HelmError, lint
 
-SERVED = ModelDeployment.from_wire(
-    {
-        "apiVersion": "codetune.dev/v1alpha1",
-        "kind": "ModelDeployment",
-        "metadata": {"name": "coder", "namespace": "team", "uid": "u", "generation": 1},
-        "spec": {"baseModel": "pvc://models/qwen"},
-    }
-)
 REPOSITORY = Path(__file__).resolve().parents[3]
 Objects = list[dict[str, Any]]
 
@@ -92,12 +82,15 @@ def test_the_operators_pod_meets_the_restricted_standard(default: Objects) -> No
     assert not container["image"].endswith(":latest")
 
 
-def test_the_operators_probes_are_answered_at_the_pods_own_address(default: Objects) -> None:
+def test_the_operators_probes_and_scrapes_are_answered_at_the_pods_own_address(default: Objects) -> None:
     (deployment,) = find(default, "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert container["env"] == [{"name": ENV_POD_IP, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
-    assert not [argument for argument in container["args"] if argument.startswith("--liveness")]
-    assert container["ports"] == [{"name": "health", "containerPort": LIVENESS_PORT}]
+    assert not [argument for argument in container["args"] if argument.startswith(("--liveness", "--metrics"))]
+    assert container["ports"] == [
+        {"name": "health", "containerPort": LIVENESS_PORT},
+        {"name": "metrics", "containerPort": METRICS_PORT},
+    ]
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
 
 
@@ -220,26 +213,6 @@ def test_the_operator_reaches_names_and_the_api_server_and_serving_pods(expected
     assert found == [names, [(port, "TCP") for port in expected], [(8000, "TCP")]]
 
 
-def test_serving_pods_are_monitored_only_when_wanted(default: Objects) -> None:
-    assert not find(default, "PodMonitor")
-    secret = {"name": "prometheus-key", "key": "token"}
-    values = {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "keySecret": secret}}
-    (monitor,) = find(render_chart(values), "PodMonitor")
-    assert monitor["metadata"]["labels"]["release"] == "prometheus"
-    assert monitor["spec"]["namespaceSelector"] == {"any": True}
-    assert monitor["spec"]["selector"]["matchLabels"].items() <= serving_labels(SERVED).items()
-    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    assert endpoint == {
-        "port": "http",
-        "path": "/metrics",
-        "interval": "30s",
-        "authorization": {"credentials": secret},
-    }
-    (narrow,) = find(render_chart({"podMonitor": {"enabled": True}, "watchNamespaces": ["a"]}), "PodMonitor")
-    assert narrow["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
-    assert "authorization" not in narrow["spec"]["podMetricsEndpoints"][0]
-
-
 @pytest.mark.parametrize(
     "values",
     [
@@ -249,6 +222,8 @@ def test_serving_pods_are_monitored_only_when_wanted(default: Objects) -> None:
         pytest.param({"settings": {"namespaces": ["a"]}}, id="setting-that-follows-from-another-value"),
         pytest.param({"watchNamespaces": ["a", "a"]}, id="a-namespace-twice"),
         pytest.param({"watchNamespaces": ["a b"]}, id="no-name-of-a-namespace"),
+        pytest.param({"dashboards": {"labels": {"grafana_dashboard": 1}}}, id="a-label-that-is-no-text"),
+        pytest.param({"prometheusRule": {"enable": True}}, id="unknown-value-of-the-alerts"),
     ],
 )
 def test_wrong_values_are_refused(values: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from codetune_operator.errors import ConflictError, PermanentError, TemporaryError
 from codetune_operator.handlers.keys import Key
-from codetune_operator.handlers.queueing import WorkQueue
+from codetune_operator.handlers.queueing import CONCURRENCY, QueueCounts, WorkQueue
 
 A, B = Key("Project", "ns", "a"), Key("Project", "ns", "b")
 
@@ -230,3 +230,20 @@ async def test_closing_waits_for_the_look_under_way_and_plans_no_other(
     await clock.turn_to(100)
 
     assert looks.seen == [(0.0, "a")]
+
+
+async def test_the_queue_tells_what_waits_for_its_turn_what_is_looked_at_and_what_failed(
+    clock: Clock, looks: Looks, queue: WorkQueue
+) -> None:
+    held = asyncio.Event()
+    looks.answers = [held.wait() for _ in range(CONCURRENCY)]  # type: ignore[misc]  # its True is of no interest
+    looks.answers.append(TemporaryError("the server rests"))
+    for number in range(CONCURRENCY + 2):
+        queue.enqueue(Key("Project", "ns", f"p{number}"))
+    queue.enqueue(A, after=60)
+    await clock.turn_to(1)
+    assert queue.count() == QueueCounts(waiting=2, working=CONCURRENCY, retrying=0)
+
+    held.set()
+    await settle()
+    assert queue.count() == QueueCounts(waiting=0, working=0, retrying=1)

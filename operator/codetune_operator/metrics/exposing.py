@@ -1,0 +1,78 @@
+"""Answers scrapes, from the start of the process to its end, whether this operator works or stands by."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from prometheus_client import (
+    CollectorRegistry,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
+
+from codetune_operator.errors import SettingsError
+from codetune_operator.handlers.queueing import WorkQueue
+from codetune_operator.handlers.storing import Store
+from codetune_operator.handlers.waking import RECONCILED
+from codetune_operator.metrics.collecting import Snapshot, SnapshotCollector
+from codetune_operator.metrics.counting import Counts
+
+_ANSWER_SECONDS = 5.0
+"""A loop that does not turn for so long has worse troubles than a scrape that fails."""
+
+
+class Exposition:
+    """What scrapes are answered with; made and told in the event loop."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.counts = Counts(self.registry)
+        self._loop = asyncio.get_running_loop()
+        self._shown: tuple[Store, WorkQueue] | None = None
+        self.registry.register(SnapshotCollector(self._take_from_outside))
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+
+    def show(self, store: Store, queue: WorkQueue) -> None:
+        """This operator reconciles from now on; these are its resources."""
+        self._shown = store, queue
+
+    def hide(self) -> None:
+        """It does not reconcile any more, so what it knows of resources gets old."""
+        self._shown = None
+
+    @contextmanager
+    def listen(self, url: str | None) -> Iterator[None]:
+        """Answer scrapes at this place, if there is one. Raises: SettingsError, where nothing can listen there.
+
+        The library's own server, with threads of its own: a scrape of thousands of resources is put together beside
+        the event loop, and a connection that Prometheus keeps open does not hold up the end of kopf.
+        """
+        if url is None:
+            yield
+            return
+        # When each counter began is of no use to anybody here, and a series for each of them.
+        disable_created_metrics()
+        try:
+            parts = urlsplit(url)
+            server, thread = start_http_server(parts.port or 80, addr=parts.hostname or "", registry=self.registry)
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"Scrapes can't be answered at {url}: {error}. Give another --metrics URL.") from error
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+    def _take_from_outside(self) -> Snapshot:
+        return asyncio.run_coroutine_threadsafe(self._take(), self._loop).result(_ANSWER_SECONDS)
+
+    async def _take(self) -> Snapshot:
+        if self._shown is None:
+            return Snapshot()
+        store, queue = self._shown
+        return Snapshot(queue.count(), {kind.name: store.everything(kind) for kind in RECONCILED})
