@@ -89,12 +89,15 @@ def test_a_server_without_adapters_scores_all_at_once() -> None:
 
 
 def test_vllms_runner_is_mended_where_a_wrapper_is_made_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded: list[str] = []
     runners = SimpleNamespace(GPUModelRunner=type("Runner", (), {"_get_prompt_logprobs_dict": lambda *_: {}}))
     plain = runners.GPUModelRunner._get_prompt_logprobs_dict
-    monkeypatch.setattr(
-        scoring, "importlib", SimpleNamespace(import_module=lambda name: loaded.append(name) or runners)
-    )
+    loaded: list[str] = []
+
+    def load(name: str) -> SimpleNamespace:
+        loaded.append(name)
+        return runners
+
+    monkeypatch.setattr(scoring, "importlib", SimpleNamespace(import_module=load))
     module: Any = ModuleType("punica_cpu")
     module.PunicaWrapperCPU = type("PunicaWrapperCPU", (Wrapper,), {})
     for _ in range(2):
