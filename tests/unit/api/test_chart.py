@@ -9,9 +9,11 @@ import pytest
 import yaml
 from chart import CHART, render_chart
 from codetune_api.modeldeployment import ModelDeployment
+from codetune_api.team import Team
 from codetune_operator.cluster.kinds import LEASE
 from codetune_operator.cluster.leases import LEASE_NAME
 from codetune_operator.main import ENV_POD_IP, LIVENESS_PORT
+from codetune_operator.resources.gatewaynames import gateway_labels
 from codetune_operator.resources.servingnames import serving_labels
 from codetune_operator.settings import parse_settings
 from helm_python import HelmError, lint
@@ -22,6 +24,14 @@ SERVED = ModelDeployment.from_wire(
         "kind": "ModelDeployment",
         "metadata": {"name": "coder", "namespace": "team", "uid": "u", "generation": 1},
         "spec": {"baseModel": "pvc://models/qwen"},
+    }
+)
+TEAM = Team.from_wire(
+    {
+        "apiVersion": "codetune.dev/v1alpha1",
+        "kind": "Team",
+        "metadata": {"name": "payments", "namespace": "team", "uid": "u", "generation": 1},
+        "spec": {"apiKeysSecretRef": {"name": "keys"}, "completionModel": {"deploymentRef": {"name": "coder"}}},
     }
 )
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -224,7 +234,7 @@ def test_serving_pods_are_monitored_only_when_wanted(default: Objects) -> None:
     assert not find(default, "PodMonitor")
     secret = {"name": "prometheus-key", "key": "token"}
     values = {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "keySecret": secret}}
-    (monitor,) = find(render_chart(values), "PodMonitor")
+    (monitor,) = find(render_chart(values), "PodMonitor", "servers")
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
     assert monitor["spec"]["namespaceSelector"] == {"any": True}
     assert monitor["spec"]["selector"]["matchLabels"].items() <= serving_labels(SERVED).items()
@@ -235,9 +245,22 @@ def test_serving_pods_are_monitored_only_when_wanted(default: Objects) -> None:
         "interval": "30s",
         "authorization": {"credentials": secret},
     }
-    (narrow,) = find(render_chart({"podMonitor": {"enabled": True}, "watchNamespaces": ["a"]}), "PodMonitor")
+    (narrow,) = find(render_chart({"podMonitor": {"enabled": True}, "watchNamespaces": ["a"]}), "PodMonitor", "servers")
     assert narrow["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
     assert "authorization" not in narrow["spec"]["podMetricsEndpoints"][0]
+
+
+def test_gateways_are_monitored_on_their_own_port_without_a_key_and_with_their_team() -> None:
+    values = {"enabled": True, "labels": {"release": "prometheus"}, "keySecret": {"name": "key", "key": "token"}}
+    rendered = render_chart({"podMonitor": values, "watchNamespaces": ["a"]})
+    (monitor,) = find(rendered, "PodMonitor", "gateways")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
+    labels = gateway_labels(TEAM)
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert not monitor["spec"]["selector"]["matchLabels"].items() <= serving_labels(SERVED).items()
+    assert {*monitor["spec"]["podTargetLabels"]} <= labels.keys()
+    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "metrics", "path": "/metrics", "interval": "30s"}]
 
 
 @pytest.mark.parametrize(
