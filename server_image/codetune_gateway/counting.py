@@ -19,7 +19,7 @@ _MAX_EVENT_BYTES = 16 << 10
 _KEPT_BYTES = 2 << 10
 """Of a whole answer: `usage` with everything in it."""
 _DATA = b"data:"
-_BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_BLANK_LINE = re.compile(rb"\n\r?\n")
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _ENDS_CHOICE = re.compile(rb'"finish_reason"\s*:\s*"')
 # In a text of somebody's every quote is escaped, so this can't be part of one.
@@ -45,8 +45,8 @@ def ask_for_usage(body: bytes, request: dict[str, Any]) -> bytes | None:
     options = {} if given is None else given
     if not request.get("stream") or not isinstance(options, dict) or options.get("include_usage") is True:
         return None
-    if not all(options.get(switch) in (None, False, True) for switch in _SWITCHES):
-        return None  # the server has to refuse it
+    if not all(isinstance(options.get(switch), bool | None) for switch in _SWITCHES):
+        return None  # what that means, or whether it is refused, is the server's to say
     # Without `include_usage` the other switch does nothing, with it each event would be another one.
     options = {**options, "include_usage": True, "continuous_usage_stats": False}
     if _OPTIONS in request:
@@ -135,7 +135,9 @@ class EventStream(Answer):
         if usage is not None:
             return self._release(usage.get("system_fingerprint"))
         passed = self._release()
-        if not _ENDS_CHOICE.search(event):
+        if b'"usage":{' in event:
+            self._is_asked_for = False  # a server that tells it in each event tells it to everybody
+        if not self._is_asked_for or not _ENDS_CHOICE.search(event):
             return passed + event
         self._waiting = event
         return passed

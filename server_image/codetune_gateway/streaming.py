@@ -83,7 +83,7 @@ async def _copy(
 
 
 async def _write(response: web.StreamResponse, data: bytes) -> None:
-    """Nothing goes out for nothing."""
+    """Send what there is to be sent, which may be nothing."""
     if data:
         await response.write(data)
 

@@ -70,6 +70,16 @@ def test_of_a_running_count_only_the_last_one_counts() -> None:
     assert answer.tokens == Tokens(2, 3)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_what_a_server_tells_everybody_is_not_taken_out(size: int) -> None:
+    """As vLLM does with `--enable-force-include-usage`."""
+    running = b',"usage":{"prompt_tokens":2,"total_tokens":3,"completion_tokens":1}'
+    told = b"".join(PIECE % (b'"a"', end, running) for end in (b"null", b'"stop"')) + USAGE % FINGERPRINT + DONE
+    answer = EventStream(is_asked_for=True)
+    assert pass_in_pieces(answer, told, size) == told
+    assert answer.tokens == Tokens(2, 3)
+
+
 def test_every_event_is_passed_on_as_soon_as_it_is_whole() -> None:
     first, second = PIECE % (b'"a"', b"null", b""), PIECE % (b'"b"', b"null", b"")
     answer = EventStream(is_asked_for=True)
@@ -156,6 +166,7 @@ ASKED = [
     pytest.param(None, {}, id="no stream"),
     pytest.param(None, {"stream": False, "stream_options": {}}, id="no stream, by the word"),
     pytest.param(None, {"stream": True, "stream_options": {"include_usage": True}}, id="wanted"),
+    pytest.param(None, {"stream": True, "stream_options": {"include_usage": 1}}, id="wanted, in other words"),
     pytest.param(None, {"stream": True, "stream_options": {"include_usage": "x"}}, id="refused by the server"),
     pytest.param(None, {"stream": True, "stream_options": {"continuous_usage_stats": "x"}}, id="refused as well"),
     pytest.param(None, {"stream": True, "stream_options": []}, id="no options"),
