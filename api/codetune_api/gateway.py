@@ -11,6 +11,9 @@ ENV_TEAM_KEYS = "CODETUNE_TEAM_KEYS"
 ENV_SERVER_KEYS = "CODETUNE_SERVER_KEYS"
 """Folder with a folder for each Secret that a ModelDeployment takes its API keys from; unset: none asks for any."""
 
+METRICS_PORT = 8001
+"""Where a gateway tells what was used, apart from where it completes: who may do the one has no right to the other."""
+
 PROJECT_HEADER = "X-Codetune-Project"
 """Names the project that a request is about, before its `model` does."""
 PROJECT_PREFIX = "project/"

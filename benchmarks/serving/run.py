@@ -1,4 +1,5 @@
-"""Serving, measured: swaps under load on two replicas, and what the middleware costs against bare vLLM in the same run.
+"""Serving, measured: swaps under load on two replicas, and what the middleware costs against bare vLLM in the same run;
+beside that what a team's gateway computes.
 
     nice python benchmarks/serving/run.py --swaps 50
 
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import httpx
 from fleet import START, VERSIONS
+from gateway_cost import measure_gateway
 from load import PROMPT, TOKENS, Load, Timeline, ask
 from middleware_cost import measure_middleware
 from oracle import listen
@@ -59,6 +61,7 @@ def run(root: Path, options: argparse.Namespace) -> int:
             server.wait_until_ready()
         print("| what | measured |\n|---|---|")
         show(measure_middleware())
+        show(measure_gateway())
         show(asyncio.run(measure_latency(*servers, options.pairs, options.streams)))
         servers.pop().stop()
         expected = {version: listen(model, root / "store" / version, PROMPT, TOKENS) for version in VERSIONS}

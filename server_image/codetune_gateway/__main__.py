@@ -4,8 +4,12 @@ import asyncio
 import logging
 import sys
 
+from prometheus_client import disable_created_metrics
+
 from codetune_gateway.app import build_app
 from codetune_gateway.ending import Traffic, serve
+from codetune_gateway.exposing import expose
+from codetune_gateway.measuring import Meter
 from codetune_gateway.settings import GatewaySettings, Timing
 
 
@@ -22,8 +26,11 @@ def main() -> int:
 
 
 async def _run(settings: GatewaySettings, timing: Timing) -> None:
-    traffic = Traffic()
-    await serve(build_app(settings, traffic, timing), traffic, timing, settings.host, settings.port)
+    traffic, meter = Traffic(), Meter(settings.config.team)
+    # They are a second series for each counter, which says when it began.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    async with expose(meter.registry, timing, settings.host, settings.metrics_port):
+        await serve(build_app(settings, traffic, timing, meter), traffic, timing, settings.host, settings.port)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Callable
 from functools import partial
 
 from aiohttp import web
@@ -15,6 +14,7 @@ from codetune_gateway.errors import GatewayError, MissingKey, UnknownRoute, Upst
 from codetune_gateway.forwarding import keep_session
 from codetune_gateway.limiting import TokenBucket
 from codetune_gateway.listing import list_models, show_model
+from codetune_gateway.measuring import PASSAGE, Meter
 from codetune_gateway.settings import GatewaySettings, Timing
 
 logger = logging.getLogger(__name__)
@@ -31,18 +31,18 @@ def build_app(
     settings: GatewaySettings,
     traffic: Traffic,
     timing: Timing,
-    clock: Callable[[], float] = time.monotonic,
+    meter: Meter,
 ) -> web.Application:
-    """The application that serves one team; `clock` is what its limit goes by."""
+    """The application that serves one team; its limit goes by the clock of its metrics."""
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     keys = ApiKeys(settings.team_keys)
     traffic.watch(app)
-    app.middlewares.extend((_refuse, _build_guard(settings, keys)))
+    app.middlewares.extend((_refuse, meter.watch(COMPLETIONS), _build_guard(settings, keys)))
     app.cleanup_ctx.append(partial(keep_session, timing=timing))
     _add_probes(app.router, keys, traffic)
     _add_models(app.router, settings)
     rate = settings.config.requests_per_minute
-    completions = Completions(settings, timing, TokenBucket(rate, clock) if rate else None)
+    completions = Completions(settings, timing, TokenBucket(rate, meter.clock) if rate else None)
     for path in COMPLETIONS:
         app.router.add_post(path, completions.complete)
     return app
@@ -82,11 +82,14 @@ def _build_guard(settings: GatewaySettings, keys: ApiKeys) -> Middleware:
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         # Bytes that are no text come as lone surrogates, which no key has and which can't be encoded.
         given = request.headers.get("Authorization", "").encode(errors="backslashreplace").decode()
-        if request.path not in _WITHOUT_KEY and not keys.admit(given):
+        key = keys.identify(given)
+        if request.path not in _WITHOUT_KEY and key is None:
             raise MissingKey(
                 f"This is the gateway of the team {settings.config.team}: give one of its API keys as "
                 "Authorization: Bearer …"
             )
+        if key is not None and PASSAGE in request:
+            request[PASSAGE].identify(key)
         return await handler(request)
 
     return guard

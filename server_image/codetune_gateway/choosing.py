@@ -1,6 +1,7 @@
 """Which of the team's models a request is for. Pure."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from codetune_api.gateway import DEFAULT_MODEL, PROJECT_HEADER, PROJECT_PREFIX, GatewayConfig, Upstream
 
@@ -10,7 +11,16 @@ _SHOWN = 100
 """Most characters of a name that a message repeats."""
 
 
-def choose(config: GatewayConfig, project: str, model: object) -> Upstream:
+@dataclass(frozen=True)
+class Choice:
+    """What a request is answered by."""
+
+    upstream: Upstream
+    project: str = ""
+    """The Project that the request names; empty: none."""
+
+
+def choose(config: GatewayConfig, project: str, model: object) -> Choice:
     """The model that a request is for.
 
     Args:
@@ -27,10 +37,10 @@ def choose(config: GatewayConfig, project: str, model: object) -> Upstream:
     if project:
         return _of_project(config, project, PROJECT_HEADER)
     if not model or model == DEFAULT_MODEL:
-        return _default(config)
+        return Choice(_default(config))
     if model.startswith(PROJECT_PREFIX):
         return _of_project(config, model.removeprefix(PROJECT_PREFIX), "model")
-    return _by_name(config, model)
+    return Choice(_by_name(config, model))
 
 
 def name_models(config: GatewayConfig) -> dict[str, Upstream]:
@@ -52,9 +62,9 @@ def _default(config: GatewayConfig) -> Upstream:
     return config.default
 
 
-def _of_project(config: GatewayConfig, name: str, where: str) -> Upstream:
+def _of_project(config: GatewayConfig, name: str, where: str) -> Choice:
     try:
-        return config.projects[name]
+        return Choice(config.projects[name], name)
     except KeyError:
         message = f"The team {config.team} has no project {_shorten(name)}, which {where} names. {_tell_models(config)}"
         raise UnknownModel(message, "model") from None

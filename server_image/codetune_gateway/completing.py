@@ -9,11 +9,13 @@ from codetune_server.rewriting import parse_object, replace_model
 from yarl import URL
 
 from codetune_gateway.choosing import choose
+from codetune_gateway.counting import ask_for_usage
 from codetune_gateway.credentials import find_key
-from codetune_gateway.errors import BadRequest, TooLarge, TooManyRequests, UpstreamUnavailable
+from codetune_gateway.errors import BadRequest, Failure, TooLarge, TooManyRequests, UpstreamUnavailable
 from codetune_gateway.forwarding import SESSION, Question, ask
 from codetune_gateway.headers import pass_up
 from codetune_gateway.limiting import TokenBucket
+from codetune_gateway.measuring import PASSAGE
 from codetune_gateway.settings import GatewaySettings, Timing
 from codetune_gateway.streaming import pass_through
 
@@ -31,21 +33,25 @@ class Completions:
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """Answer one. Raises: GatewayError."""
-        self._count()
+        self._take_token()
         body = await _read_body(request)
         content = _parse(body)
         config = self._settings.config
-        upstream = choose(config, request.headers.get(PROJECT_HEADER, ""), content.get("model"))
+        choice = choose(config, request.headers.get(PROJECT_HEADER, ""), content.get("model"))
+        request[PASSAGE].choose(choice)
+        upstream = choice.upstream
+        named = _name_model(body, content, upstream.model)
+        counting = ask_for_usage(named, content | {"model": upstream.model})
         question = Question(
             upstream.deployment,
             url=_build_url(request, _find_address(config, upstream)),
             headers=pass_up(request.headers, find_key(self._settings.server_keys, upstream)),
-            body=_name_model(body, content, upstream.model),
+            body=named if counting is None else counting,
         )
         answer = await ask(request.app[SESSION], question, self._timing)
-        return await pass_through(request, answer, upstream.deployment)
+        return await pass_through(request, answer, upstream.deployment, is_usage_extra=counting is not None)
 
-    def _count(self) -> None:
+    def _take_token(self) -> None:
         """Raises: TooManyRequests."""
         if self._bucket is None:
             return
@@ -89,7 +95,7 @@ def _find_address(config: GatewayConfig, upstream: Upstream) -> str:
             f"The model {upstream.model} of the ModelDeployment {upstream.deployment} is not served now: "
             f"`kubectl get team {config.team} -o yaml` says why."
         )
-        raise UpstreamUnavailable(message, upstream.deployment, "it has no endpoint")
+        raise UpstreamUnavailable(message, upstream.deployment, Failure.NO_ENDPOINT, "it has no endpoint")
     return upstream.url
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from codetune_api.gateway import Upstream
 from codetune_server.authenticating import read_keys
 
-from codetune_gateway.errors import UpstreamUnavailable
+from codetune_gateway.errors import Failure, UpstreamUnavailable
 
 
 def find_key(root: Path | None, upstream: Upstream) -> str | None:
@@ -30,5 +30,6 @@ def find_key(root: Path | None, upstream: Upstream) -> str | None:
             f"The ModelDeployment {upstream.deployment} asks for an API key, and the Secret {upstream.keys} of its "
             "apiKeysSecretRef holds none that the gateway can read: give it one key a line."
         )
-        raise UpstreamUnavailable(message, upstream.deployment, f"no key in the Secret {upstream.keys}")
+        reason = f"no key in the Secret {upstream.keys}"
+        raise UpstreamUnavailable(message, upstream.deployment, Failure.NO_KEY, reason)
     return keys[0]

@@ -15,10 +15,24 @@ GatewayError             an answer with a status of 400 or above
 
 import math
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from typing import Any, ClassVar
 
 RETRY_SECONDS = 5
 """After this long a server may be there again."""
+
+
+class Failure(StrEnum):
+    """What is the trouble with the server of a model, by class: few enough to be counted by."""
+
+    NO_ENDPOINT = "no_endpoint"
+    NO_KEY = "no_key"
+    UNREACHABLE = "unreachable"
+    NOT_ADMITTED = "not_admitted"
+    SILENT = "silent"
+    HUNG_UP = "hung_up"
+    NO_HTTP = "no_http"
+    OTHER = "other"
 
 
 class GatewayError(Exception):
@@ -114,13 +128,14 @@ class TooManyRequests(GatewayError):
 
 
 class UpstreamError(GatewayError):
-    """The server of a model is the trouble; `reason` says for the log what it was."""
+    """The server of a model is the trouble; `failure` and `reason` say what it was, for the metrics and for the log."""
 
     type = "server_error"
 
-    def __init__(self, message: str, deployment: str, reason: str) -> None:
+    def __init__(self, message: str, deployment: str, failure: Failure, reason: str) -> None:
         super().__init__(message)
         self.deployment = deployment
+        self.failure = failure
         self.reason = reason
 
     @property

@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from codetune_gateway.errors import UpstreamFailed, UpstreamUnavailable
+from codetune_gateway.errors import Failure, UpstreamFailed, UpstreamUnavailable
 from codetune_gateway.settings import Timing
 
 SESSION = web.AppKey("session", aiohttp.ClientSession)
@@ -100,7 +100,7 @@ def _check(answer: aiohttp.ClientResponse, question: Question) -> aiohttp.Client
         f"The ModelDeployment {question.deployment} does not admit the team's gateway: the first key of its "
         "apiKeysSecretRef must be one that it takes. Your own key is right."
     )
-    raise UpstreamFailed(message, question.deployment, f"it answered {answer.status}")
+    raise UpstreamFailed(message, question.deployment, Failure.NOT_ADMITTED, f"it answered {answer.status}")
 
 
 async def _note_reuse(
@@ -118,28 +118,29 @@ def _unreachable(question: Question, error: Exception) -> UpstreamUnavailable:
         f"The ModelDeployment {question.deployment} can't be reached now: try again in a moment, and look at "
         f"`kubectl get mdep {question.deployment}`."
     )
-    return UpstreamUnavailable(message, question.deployment, explain(error))
+    return UpstreamUnavailable(message, question.deployment, *diagnose(error))
 
 
 def _failed(question: Question, error: Exception) -> UpstreamFailed:
-    message = f"The ModelDeployment {question.deployment} did not answer: {explain(error)}. Try again in a moment."
-    return UpstreamFailed(message, question.deployment, explain(error))
+    failure, reason = diagnose(error)
+    message = f"The ModelDeployment {question.deployment} did not answer: {reason}. Try again in a moment."
+    return UpstreamFailed(message, question.deployment, failure, reason)
 
 
-def explain(error: Exception) -> str:
+def diagnose(error: Exception) -> tuple[Failure, str]:
     """What went wrong between the gateway and a server. Without what either sent, in which keys may be."""
     match error:
         case aiohttp.ClientConnectorDNSError():
-            return "its name is not known"
+            return Failure.UNREACHABLE, "its name is not known"
         case aiohttp.ClientConnectorError():
-            return f"can't connect: {error.strerror or type(error.os_error).__name__}"
+            return Failure.UNREACHABLE, f"can't connect: {error.strerror or type(error.os_error).__name__}"
         case aiohttp.ConnectionTimeoutError():
-            return "can't connect: no answer in time"
+            return Failure.UNREACHABLE, "can't connect: no answer in time"
         case aiohttp.ServerTimeoutError():
-            return "it said nothing for too long"
+            return Failure.SILENT, "it said nothing for too long"
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | OSError():
-            return "it hung up"
+            return Failure.HUNG_UP, "it hung up"
         case aiohttp.ClientResponseError():
-            return "it does not speak HTTP"
+            return Failure.NO_HTTP, "it does not speak HTTP"
         case _:
-            return type(error).__name__
+            return Failure.OTHER, type(error).__name__

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from codetune_api.contracts import ENV_CONFIG
-from codetune_api.gateway import ENV_SERVER_KEYS, ENV_TEAM_KEYS, GatewayConfig
+from codetune_api.gateway import ENV_SERVER_KEYS, ENV_TEAM_KEYS, METRICS_PORT, GatewayConfig
 from pydantic import ValidationError
 
 ENV_BIND_HOST = "CODETUNE_BIND_HOST"
@@ -45,6 +45,7 @@ class GatewaySettings:
     host: str | None = None
     """None: every address of both families; a kubelet probes the pod's first one, which may be IPv6."""
     port: int = PORT
+    metrics_port: int = METRICS_PORT
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "GatewaySettings":

@@ -5,8 +5,10 @@ import logging
 import aiohttp
 from aiohttp import web
 
-from codetune_gateway.forwarding import explain
+from codetune_gateway.counting import Answer, EventStream, WholeAnswer
+from codetune_gateway.forwarding import diagnose
 from codetune_gateway.headers import pass_down
+from codetune_gateway.measuring import PASSAGE
 
 logger = logging.getLogger(__name__)
 
@@ -15,25 +17,75 @@ class BrokenOff(Exception):
     """The server went silent or away in the middle of its answer."""
 
 
-async def pass_through(request: web.Request, answer: aiohttp.ClientResponse, deployment: str) -> web.StreamResponse:
-    """Send a server's answer to the client, whatever its status is."""
-    response = web.StreamResponse(status=answer.status, headers=pass_down(answer.headers))
+async def pass_through(
+    request: web.Request, answer: aiohttp.ClientResponse, deployment: str, *, is_usage_extra: bool
+) -> web.StreamResponse:
+    """Send a server's answer to the client, whatever its status is.
+
+    Args:
+        request: The client's.
+        answer: The server's; its headers have come.
+        deployment: The ModelDeployment, for the log.
+        is_usage_extra: Whether the gateway has asked for the usage of a stream, and not the client.
+    """
+    passage = request[PASSAGE]
+    headers = pass_down(answer.headers)
+    counted = _read_as(answer, is_usage_extra)
+    if isinstance(counted, EventStream):
+        headers.popall("Content-Length", None)  # it may become shorter
+    response = web.StreamResponse(status=answer.status, headers=headers)
     try:
         await response.prepare(request)
-        while piece := await _read(answer):
-            await response.write(piece)
+        await _copy(request, answer, response, counted)
         await response.write_eof()
     except BrokenOff as error:
         logger.warning("ModelDeployment %s: an answer broke off: %s", deployment, error)
+        passage.break_off()
         # Without the last, empty piece of a chunked body, or with less than Content-Length, the client sees that it
         # is not whole. What it was sent before still arrives.
         if request.transport is not None:
             request.transport.close()
     except ConnectionError:
-        pass  # the client has gone; there is nobody to tell
+        passage.leave()  # there is nobody to tell
     finally:
         answer.close()  # at once, when it has not ended: nobody is to compute what nobody reads
+        if counted.tokens is not None:
+            passage.count(counted.tokens)
     return response
+
+
+def _read_as(answer: aiohttp.ClientResponse, is_usage_extra: bool) -> Answer:
+    """How the answer's tokens are to be found: nowhere in a refusal, or in what a server has packed unasked."""
+    if answer.status != 200 or "Content-Encoding" in answer.headers:
+        return Answer()
+    match answer.content_type:
+        case "text/event-stream":
+            return EventStream(is_asked_for=is_usage_extra)
+        case "application/json":
+            return WholeAnswer()
+        case _:
+            return Answer()
+
+
+async def _copy(
+    request: web.Request, answer: aiohttp.ClientResponse, response: web.StreamResponse, counted: Answer
+) -> None:
+    """Raises: BrokenOff, ConnectionError when the client has gone."""
+    try:
+        while piece := await _read(answer):
+            if answer.status == 200:
+                request[PASSAGE].begin()
+            await _write(response, counted.feed(piece))
+    except BrokenOff:
+        await _write(response, counted.finish())
+        raise
+    await _write(response, counted.finish())
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    """Send what there is to be sent, which may be nothing."""
+    if data:
+        await response.write(data)
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:
@@ -41,4 +93,4 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
     try:
         return await answer.content.readany()
     except (aiohttp.ClientError, OSError) as error:
-        raise BrokenOff(explain(error)) from error
+        raise BrokenOff(diagnose(error)[1]) from error

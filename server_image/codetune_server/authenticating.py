@@ -20,7 +20,7 @@ class ApiKeys:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._signature: Signature | None = None
-        self._digests: tuple[bytes, ...] = ()
+        self._digests: tuple[tuple[bytes, str], ...] = ()
 
     @property
     def are_asked_for(self) -> bool:
@@ -33,14 +33,19 @@ class ApiKeys:
 
     def admit(self, authorization: str) -> bool:
         """Whether an Authorization header carries one of the keys; where none can be read, nobody is admitted."""
+        return self.identify(authorization) is not None
+
+    def identify(self, authorization: str) -> str | None:
+        """The name of the first file that has the key of an Authorization header; None where no file has it."""
         scheme, _, given = authorization.partition(" ")
         digest = hashlib.sha256(given.strip().encode()).digest()
-        found = False
-        for known in self._read():  # all of them, so that the time tells nothing
-            found |= hmac.compare_digest(digest, known)
-        return found and scheme.lower() == "bearer"
+        found: str | None = None
+        for known, name in self._read():  # all of them, so that the time tells nothing
+            is_same = hmac.compare_digest(digest, known)
+            found = name if is_same and found is None else found
+        return found if scheme.lower() == "bearer" else None
 
-    def _read(self) -> tuple[bytes, ...]:
+    def _read(self) -> tuple[tuple[bytes, str], ...]:
         if self._folder is None:
             return ()
         try:
@@ -68,15 +73,18 @@ def _names(folder: Path) -> list[str]:
     return sorted(name for name in os.listdir(folder) if not name.startswith(".."))
 
 
-def _digest_keys(folder: Path) -> tuple[bytes, ...]:
-    """SHA-256 of every key. Raises: OSError."""
-    return tuple(hashlib.sha256(key).digest() for key in read_keys(folder))
+def _digest_keys(folder: Path) -> tuple[tuple[bytes, str], ...]:
+    """SHA-256 of every key, and its file's name. Raises: OSError."""
+    return tuple((hashlib.sha256(key).digest(), name) for name in _names(folder) for key in _read_file(folder / name))
 
 
 def read_keys(folder: Path) -> list[bytes]:
     """Every key of a mounted Secret, files by name. Raises: OSError."""
-    lines: list[bytes] = []
-    for name in _names(folder):
-        with (folder / name).open("rb") as file:
-            lines += file.read(MAX_FILE_BYTES).splitlines()
+    return [key for name in _names(folder) for key in _read_file(folder / name)]
+
+
+def _read_file(path: Path) -> list[bytes]:
+    """Raises: OSError."""
+    with path.open("rb") as file:
+        lines = file.read(MAX_FILE_BYTES).splitlines()
     return [line.strip() for line in lines if line.strip()]

@@ -3,7 +3,7 @@
 A token without an adapter has the slot -1. vLLM's kernels for GPUs leave it out; what a CPU computes with instead takes
 it for the last slot, whose adapter then changes what the base model says: whenever both are in one batch, and always
 where that adapter is on the output head. vLLM calls `spare_base` in each of its processes: it is an entry point of the
-group `vllm.general_plugins`.
+group `vllm.general_plugins`. What else vLLM mixes up there is mended with it (`scoring.py`).
 """
 
 import functools
@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from codetune_server import scoring
 from codetune_server.settings import ENV_DEVICE
 
 _MODULES = ("vllm.lora.ops.torch_ops.lora_ops", "vllm.lora.punica_wrapper.punica_cpu")
@@ -25,6 +26,7 @@ def spare_base(environment: Mapping[str, str] = os.environ) -> None:
     if environment.get(ENV_DEVICE) == "cpu":
         for name in _MODULES:
             mend(importlib.import_module(name))
+        scoring.mend_later(importlib.import_module(_MODULES[-1]))
 
 
 def mend(module: Any) -> None:

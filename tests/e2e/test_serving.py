@@ -186,7 +186,51 @@ def test_adapters_on_embeddings_and_head_say_what_peft_says_and_leave_the_base_a
         expected_tokens, expected_logprobs = oracle(serving.model.folder, folders[name])
         assert tokens == expected_tokens, name
         assert logprobs == pytest.approx(expected_logprobs, abs=2e-3), name
+    score_prompts(serving, folders)
     serving.put(serving.adapter("tuned", "two"), serving.adapter("other", "three"))
+
+
+def score_prompts(serving: Serving, folders: dict[str, Path | None]) -> None:
+    """What the models give each token of prompts of different lengths, asked for in both ways at once, is what PEFT
+    says: vLLM by itself dies of two such requests in a batch."""
+    asked = [(name, PROMPT[:letters]) for letters in (3, 12, 140) for name in folders] * 2
+    with ThreadPoolExecutor(len(asked)) as at_once:
+        answers = list(
+            at_once.map(lambda index: score(serving.server.url, *asked[index], index % 2), range(len(asked)))
+        )
+    for (name, prompt), said in zip(asked, answers, strict=True):
+        expected = score_by_peft(serving.model.folder, folders[name], prompt)
+        assert said == pytest.approx(expected, abs=2e-3), (name, prompt)
+
+
+def score(url: str, model: str, prompt: str, way: int) -> list[float]:
+    """The log-probability of each token of a prompt but the first."""
+    extra: dict[str, Any] = {"echo": True, "logprobs": 0} if way else {"prompt_logprobs": 0}
+    body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0, "return_token_ids": True, **extra}
+    answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    (choice,) = answer.json()["choices"]
+    if way:
+        logprobs: list[float] = choice["logprobs"]["token_logprobs"][1:-1]
+        return logprobs
+    tokens = zip(choice["prompt_token_ids"][1:], choice["prompt_logprobs"][1:], strict=True)
+    return [scores[str(token)]["logprob"] for token, scores in tokens]
+
+
+def score_by_peft(model: Path, adapter: Path | None, prompt: str) -> list[float]:
+    """The same as `score`, by transformers and PEFT alone."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    if adapter:
+        network = PeftModel.from_pretrained(network, str(adapter))
+    tokens = AutoTokenizer.from_pretrained(model)(prompt, return_tensors="pt").input_ids
+    with torch.no_grad():
+        scores = torch.log_softmax(network.eval()(input_ids=tokens).logits[0, :-1], dim=-1)
+    found: list[float] = scores.gather(1, tokens[0, 1:, None])[:, 0].tolist()
+    return found
 
 
 def test_openais_client_finds_its_way(serving: Serving) -> None:

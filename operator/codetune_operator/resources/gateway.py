@@ -8,7 +8,7 @@ from typing import Any
 
 from codetune_api.common import Resources
 from codetune_api.digests import digest_value
-from codetune_api.gateway import ENV_SERVER_KEYS, ENV_TEAM_KEYS, GatewayConfig
+from codetune_api.gateway import ENV_SERVER_KEYS, ENV_TEAM_KEYS, METRICS_PORT, GatewayConfig
 from codetune_api.metadata import ANNOTATION_CONFIG_DIGEST
 from codetune_api.team import Team
 from codetune_operator.resources.answering import ROLLING, build_probe, container_ports, service_spec
@@ -107,7 +107,7 @@ def _build_container(secrets: dict[str, str], settings: Settings) -> Obj:
     )
     return {
         **built,
-        "ports": container_ports(PORT),
+        "ports": [*container_ports(PORT), {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"}],
         "startupProbe": build_probe("/healthz", period=1, failures=60),
         # It admits nobody as long as it has no key.
         "readinessProbe": build_probe("/readyz", period=5, failures=2),

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from chart import CHART, RELEASE, SYSTEM_NAMESPACE, render_chart
 from codetune_api.modeldeployment import AdapterState, ModelDeployment
+from codetune_api.team import Team
 from codetune_operator.metrics.collecting import CATALOGUE
 from codetune_operator.metrics.everyone import PHASES
 from codetune_operator.metrics.series import words_of
+from codetune_operator.resources.gatewaynames import gateway_labels
 from codetune_operator.resources.servingnames import serving_labels
 
 Obj = dict[str, Any]
@@ -26,6 +28,14 @@ SERVED = ModelDeployment.from_wire(
         "kind": "ModelDeployment",
         "metadata": {"name": "coder", "namespace": "team", "uid": "u", "generation": 1},
         "spec": {"baseModel": "pvc://models/qwen"},
+    }
+)
+TEAM = Team.from_wire(
+    {
+        "apiVersion": "codetune.dev/v1alpha1",
+        "kind": "Team",
+        "metadata": {"name": "payments", "namespace": "team", "uid": "u", "generation": 1},
+        "spec": {"apiKeysSecretRef": {"name": "keys"}, "completionModel": {"deploymentRef": {"name": "coder"}}},
     }
 )
 DASHBOARDS = sorted((CHART / "dashboards").glob("*.json"))
@@ -73,6 +83,19 @@ def test_serving_pods_are_scraped_with_a_key_where_one_is_named() -> None:
     _, narrow = monitors(watchNamespaces=["a"])
     assert narrow["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
     assert "authorization" not in narrow["spec"]["podMetricsEndpoints"][0]
+
+
+def test_gateways_are_scraped_on_their_own_port_without_a_key_and_with_their_team() -> None:
+    values = {"enabled": True, "labels": {"release": "prometheus"}, "keySecret": {"name": "key", "key": "token"}}
+    rendered = render_chart({"podMonitor": values, "watchNamespaces": ["a"]})
+    (monitor,) = find(rendered, "PodMonitor", "-gateways")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
+    labels = gateway_labels(TEAM)
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert not monitor["spec"]["selector"]["matchLabels"].items() <= serving_labels(SERVED).items()
+    assert {*monitor["spec"]["podTargetLabels"]} <= labels.keys()
+    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "metrics", "path": "/metrics", "interval": "30s"}]
 
 
 def test_the_operator_is_scraped_at_its_port_and_keeps_the_namespaces_of_its_resources() -> None:

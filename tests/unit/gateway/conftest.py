@@ -16,6 +16,7 @@ from codetune_api.gateway import GatewayConfig, Upstream
 from codetune_gateway.app import build_app
 from codetune_gateway.ending import Traffic
 from codetune_gateway.listening import listen, set_up
+from codetune_gateway.measuring import Meter
 from codetune_gateway.settings import GatewaySettings, Timing
 from mounted_secret import mount
 from yarl import URL
@@ -54,6 +55,8 @@ class FakeServer:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
+    usage: dict[str, Any] | None = None
+    """What it tells of the tokens of a whole answer; and of a stream's, if it is asked to, before the end."""
     breaks_off_after: int | None = None
     """A stream is cut after so many events."""
     may_go_on: asyncio.Event = field(default_factory=asyncio.Event)
@@ -87,16 +90,16 @@ class FakeServer:
         body = await request.read()
         self.seen.append(Seen(request.raw_path, request.headers.copy(), body))
         if self.status == 200 and json.loads(body).get("stream"):
-            return await self._stream(request)
-        answer = {"object": "text_completion", "model": json.loads(body)["model"], "choices": []}
+            return await self._stream(request, json.loads(body))
+        answer = {"object": "text_completion", "model": json.loads(body)["model"], "choices": [], "usage": self.usage}
         return web.json_response(answer, status=self.status, headers=self.headers)
 
-    async def _stream(self, request: web.Request) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, content: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **self.headers})
         await response.prepare(request)
         self.has_begun.set()
         try:
-            for number, event in enumerate(EVENTS):
+            for number, event in enumerate(self._list_events(content)):
                 if number == self.breaks_off_after:
                     assert request.transport
                     request.transport.close()
@@ -107,6 +110,11 @@ class FakeServer:
             self.was_left.set()
             raise
         return response
+
+    def _list_events(self, content: dict[str, Any]) -> list[bytes]:
+        if self.usage is None or not (content.get("stream_options") or {}).get("include_usage"):
+            return EVENTS
+        return [*EVENTS[:-1], b"data: %b\n\n" % json.dumps({"choices": [], "usage": self.usage}).encode(), EVENTS[-1]]
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,8 @@ class Gateway:
     url: str
     settings: GatewaySettings
     traffic: Traffic
+    timing: Timing
+    meter: Meter
     requests: aiohttp.ClientSession
     replies: list[Reply] = field(default_factory=list)
 
@@ -217,12 +227,12 @@ async def gateway(
 ) -> AsyncIterator[Gateway]:
     """A gateway; after each test, nothing that it said or logged contains a key."""
     caplog.set_level(logging.INFO)
-    traffic = Traffic()
-    runner = await set_up(build_app(settings, traffic, timing, clock), timing)
+    traffic, meter = Traffic(), Meter(settings.config.team, clock)
+    runner = await set_up(build_app(settings, traffic, timing, meter), timing)
     listening = await listen(runner, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as requests:
-        running = Gateway(url, settings, traffic, requests)
+        running = Gateway(url, settings, traffic, timing, meter, requests)
         yield running
     listening.close()
     await runner.cleanup()

@@ -32,7 +32,7 @@ BOTH = {"shop": upstream("same", "second"), "blog": upstream("same", "first")}
     ],
 )
 def test_a_request_is_for(expected: str, project: str, model: object) -> None:
-    assert choose(TEAM, project, model).model == expected
+    assert choose(TEAM, project, model).upstream.model == expected
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_request_is_for(expected: str, project: str, model: object) -> None:
     ],
 )
 def test_a_name_that_several_servers_have_means(expected: str, config: GatewayConfig, model: str) -> None:
-    assert choose(config, "", model).deployment == expected
+    assert choose(config, "", model).upstream.deployment == expected
 
 
 @pytest.mark.parametrize(

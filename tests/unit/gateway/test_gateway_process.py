@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 from codetune_api.contracts import ENV_CONFIG
-from codetune_api.gateway import ENV_SERVER_KEYS, ENV_TEAM_KEYS, GatewayConfig
+from codetune_api.gateway import ENV_SERVER_KEYS, ENV_TEAM_KEYS, METRICS_PORT, GatewayConfig
 from codetune_gateway.settings import ENV_BIND_HOST, PORT, GatewaySettings
 
 if TYPE_CHECKING:
@@ -173,6 +173,26 @@ async def test_a_gateway_that_is_to_end_ends_what_is_under_way_and_takes_no_more
     assert b"sk-" not in output
 
 
+async def test_metrics_are_told_apart_from_completions_and_until_the_end(
+    running: Running, servers: "dict[str, FakeServer]"
+) -> None:
+    metrics = f"{running.url.removesuffix(str(PORT))}{METRICS_PORT}/metrics"
+    servers["base"].may_go_on.clear()
+    async with running.requests.post(f"{running.url}/v1/completions", json={"stream": True}) as answer:
+        await answer.content.readany()
+        running.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            while await running.listens():
+                await asyncio.sleep(0.1)
+        async with aiohttp.request("GET", metrics) as told:
+            assert (told.status, "in_flight{" in await told.text()) == (200, True)
+            assert "_created" not in await told.text()
+        servers["base"].may_go_on.set()
+        await answer.read()
+    _, errors = await asyncio.wait_for(running.process.communicate(), 5)
+    assert (running.process.returncode, errors) == (0, b"")
+
+
 async def test_one_without_requests_ends_after_a_moment(running: Running) -> None:
     running.process.send_signal(signal.SIGTERM)
     _, errors = await asyncio.wait_for(running.process.communicate(), 10)
@@ -183,11 +203,13 @@ IMPATIENT = """
 import asyncio
 from codetune_gateway.app import build_app
 from codetune_gateway.ending import Traffic, serve
+from codetune_gateway.measuring import Meter
 from codetune_gateway.settings import GatewaySettings, Timing
 
 async def main():
     settings, traffic, timing = GatewaySettings.from_environment(), Traffic(), Timing(settle=0, finish=0.5, close=0.1)
-    await serve(build_app(settings, traffic, timing), traffic, timing, settings.host, settings.port)
+    app = build_app(settings, traffic, timing, Meter(settings.config.team))
+    await serve(app, traffic, timing, settings.host, settings.port)
 
 asyncio.run(main())
 """

@@ -95,7 +95,10 @@ def test_the_gateway_runs_from_the_image_of_the_operator_and_answers_its_probes(
     (container,) = pod["containers"]
     assert container["image"] == Settings().images.operator
     assert container["command"] == ["python", "-m", "codetune_gateway"]
-    assert container["ports"] == [{"name": "http", "containerPort": 8000, "protocol": "TCP"}]
+    assert container["ports"] == [
+        {"name": "http", "containerPort": 8000, "protocol": "TCP"},
+        {"name": "metrics", "containerPort": 8001, "protocol": "TCP"},
+    ]
     probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
     assert probes == {"startup": "/healthz", "readiness": "/readyz", "liveness": "/healthz"}
     assert container["resources"] == {
@@ -103,6 +106,11 @@ def test_the_gateway_runs_from_the_image_of_the_operator_and_answers_its_probes(
         "limits": {"memory": "512Mi"},
     }
     assert pod["terminationGracePeriodSeconds"] == 120
+
+
+def test_no_service_leads_to_the_metrics() -> None:
+    (port,) = build(make_team(), make_mdep())["Service"]["spec"]["ports"]
+    assert (port["name"], port["targetPort"]) == ("http", "http")
 
 
 def test_keys_come_as_files_and_need_not_be_there_yet() -> None:

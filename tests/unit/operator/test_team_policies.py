@@ -73,7 +73,25 @@ def test_only_the_served_port_can_be_reached_and_by_few(
     policy = build(settings, **spec)["NetworkPolicy"]
     assert policy["podSelector"] == {"matchLabels": SELECTOR}
     assert policy["policyTypes"] == ["Ingress", "Egress"]
-    assert policy["ingress"] == [{"ports": HTTP, **({"from": expected} if expected else {})}]
+    assert policy["ingress"][0] == {"ports": HTTP, **({"from": expected} if expected else {})}
+
+
+SCRAPED = [
+    pytest.param([], {}, Settings(), id="nobody"),
+    pytest.param([], {"networkPolicy": {"allowNamespaces": ["ingress"]}}, Settings(), id="nobody who may complete"),
+    pytest.param([], {"service": {"type": "LoadBalancer"}}, Settings(), id="nobody, for a Service for the outside"),
+    pytest.param(
+        [{"ports": [{"port": 8001, "protocol": "TCP"}], "from": named("monitoring", "ingress")}],
+        {"service": {"type": "LoadBalancer"}},
+        MONITORED,
+        id="what watches over the cluster",
+    ),
+]
+
+
+@pytest.mark.parametrize(("expected", "spec", "settings"), SCRAPED)
+def test_the_metrics_are_read_by(expected: list[Obj], spec: Obj, settings: Settings) -> None:
+    assert build(settings, **spec)["NetworkPolicy"]["ingress"][1:] == expected
 
 
 def test_a_gateway_reaches_names_and_serving_pods_of_its_namespace_only() -> None:
