@@ -14,11 +14,13 @@ import pytest
 from chart import CHART, RELEASE, SYSTEM_NAMESPACE, render_chart
 from codetune_api.modeldeployment import AdapterState, ModelDeployment
 from codetune_api.team import Team
+from codetune_gateway.measuring import Meter
 from codetune_operator.metrics.collecting import CATALOGUE
 from codetune_operator.metrics.everyone import PHASES
 from codetune_operator.metrics.series import words_of
 from codetune_operator.resources.gatewaynames import gateway_labels
 from codetune_operator.resources.servingnames import serving_labels
+from prometheus_client import Counter, Gauge, Histogram
 
 Obj = dict[str, Any]
 
@@ -195,9 +197,18 @@ def exposed(name: str, kind: str) -> set[str]:
     return {name.removesuffix("_total") + "_total"} if kind == "counter" else {name}
 
 
+def metrics_of_gateways() -> Iterator[tuple[str, str, set[str]]]:
+    """Name, type and labels of what a team's gateway tells."""
+    for metric in vars(Meter("payments")).values():
+        if isinstance(metric, Counter | Gauge | Histogram):
+            # What a metric is called is told by samples alone, and there is none before a request.
+            yield metric._name, metric._type, set(metric._labelnames)
+
+
 def labels_of_ours() -> dict[str, set[str]]:
     """Series → its labels."""
-    series = {name: set(family.labels) for family in CATALOGUE for name in exposed(family.name, family.type)}
+    ours = [*((family.name, family.type, set(family.labels)) for family in CATALOGUE), *metrics_of_gateways()]
+    series = {name: labels for base, kind, labels in ours for name in exposed(base, kind)}
     return {name: labels | ({"le"} if name.endswith("_bucket") else set()) for name, labels in series.items()}
 
 
