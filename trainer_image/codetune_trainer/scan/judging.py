@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import orjson
 from codetune_api.project import FileRules, Holdout
 
 from codetune_trainer.manifests import write_parts
@@ -30,18 +29,15 @@ from codetune_trainer.scan.ledger import (
     Records,
 )
 from codetune_trainer.scan.likeness import PERMUTATIONS, Signatures, take_fingerprints
-from codetune_trainer.scan.records import HELD_OUT, INCLUDED, REASONS, Found, Judged
-from codetune_trainer.scan.rules import READ_LIMIT_BYTES, REDACTED, Judge, Origin
+from codetune_trainer.scan.lines import build_line, build_row
+from codetune_trainer.scan.records import REASONS, Found, Judged
+from codetune_trainer.scan.rules import READ_LIMIT_BYTES, Judge, Origin
 from codetune_trainer.scan.sources import Readable
 from codetune_trainer.scan.upload_tree import read_content
 from codetune_trainer.scan.volumes import Looked, VolumeReader, describe
 
 _REASON_NUMBERS = {reason: number for number, reason in enumerate(REASONS)}
 _NO_SIGNATURES: Signatures = np.zeros((0, PERMUTATIONS), np.uint16)
-HELD_OUT_SPLIT, TRAIN_SPLIT = b'","split":"holdout"', b'","split":"train"'
-"""How a line says its side. Quotes in a path are escaped, so the first such place in a line is this one."""
-CHOSEN = "chosen by its content"
-"""Why a file is held out by its chance."""
 BATCH_FILES = 256
 BATCH_BYTES = 4 * 2**20
 """A batch ends when it has this many files or holds this much text, whichever comes first."""
@@ -181,8 +177,8 @@ class Worker:
         records["chance"][accepted] = chances
         kinds = self._set_kinds(records, judged)
         signatures = self._set_fingerprints(records, accepted, texts)
-        rows = [_build_row(file, held_out.get(index)) for index, file in enumerate(judged)]
-        parts = [part for index in accepted for part in _build_line(judged[index], texts[index], held_out[index])]
+        rows = [build_row(file, held_out.get(index)) for index, file in enumerate(judged)]
+        parts = [part for index in accepted for part in build_line(judged[index], texts[index], held_out[index])]
         sizes = np.array([*map(len, rows)], np.int64)
         records["row_bytes"], records["row_at"] = sizes, self._spill.add_rows(rows) + np.cumsum(sizes) - sizes
         sizes = np.array([*map(len, parts)], np.int64).reshape(-1, 3).sum(axis=1)
@@ -258,48 +254,4 @@ def _flags(file: Judged, held_out: bool) -> int:
         | MUST * bool(file.held_out)
         | SELECTED * file.selected
         | (LINE_HELD_OUT | ROW_HELD_OUT) * held_out
-    )
-
-
-def join_details(why: str, detail: str) -> str:
-    """Why a file is held out, and what else is to be said of it."""
-    return f"{why}; {detail}" if detail else why
-
-
-def strip_chosen(detail: str) -> str:
-    """What else is said of a file that is held out by its chance."""
-    return detail.removeprefix(CHOSEN).removeprefix("; ")
-
-
-def find_redacted(detail: str) -> str:
-    """What is said of secrets that were redacted; it stands last in what is said of a file by itself."""
-    return detail[at:] if (at := detail.rfind(REDACTED)) >= 0 else ""
-
-
-def _build_row(file: Judged, held_out: bool | None) -> bytes:
-    """A row of `report.jsonl`."""
-    reason, detail = file.reason or (INCLUDED if file.overrode else ""), file.detail
-    if held_out and not reason:
-        reason, detail = HELD_OUT, join_details(file.held_out or CHOSEN, detail)
-    row = {
-        "path": file.path,
-        "source": file.source,
-        "type": file.language,
-        "bytes": file.size,
-        "lines": file.lines,
-        "decision": "rejected" if held_out is None else "holdout" if held_out else "train",
-        "reason": reason,
-        "detail": detail,
-    }
-    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _build_line(file: Judged, text: str, held_out: bool) -> tuple[bytes, bytes, bytes]:
-    """A line of `files.jsonl` in parts: JSON with sorted keys and no white space, the same bytes for the same file."""
-    split = HELD_OUT_SPLIT if held_out else TRAIN_SPLIT
-    path, language = orjson.dumps(file.path), orjson.dumps(file.language)
-    return (
-        b'{"path":%b,"sha256":"%b%b,"text":' % (path, file.digests.exact.hex().encode(), split),
-        orjson.dumps(text),
-        b',"type":%b}\n' % language,
     )

@@ -23,9 +23,10 @@ from pydantic import BaseModel, ValidationError
 from codetune_trainer.manifests import is_intact
 from codetune_trainer.scan.deciding import Sides
 from codetune_trainer.scan.identities import Known, Places
-from codetune_trainer.scan.judging import HELD_OUT_SPLIT, TRAIN_SPLIT, Task
+from codetune_trainer.scan.judging import Task
 from codetune_trainer.scan.ledger import LINE_HELD_OUT, RECORD, Kind, Ledger, Records
 from codetune_trainer.scan.likeness import Signatures, map_signatures
+from codetune_trainer.scan.lines import HELD_OUT_SPLIT, TRAIN_SPLIT
 from codetune_trainer.scan.writing import FILES
 
 FOLDER = "verdicts"

@@ -21,8 +21,8 @@ from codetune_api.project import FileCounts, SourceStatus
 
 from codetune_trainer.manifests import sync_folder, write_all
 from codetune_trainer.scan.deciding import Copies, Original, Sides
-from codetune_trainer.scan.judging import CHOSEN, HELD_OUT_SPLIT, TRAIN_SPLIT, find_redacted, join_details, strip_chosen
 from codetune_trainer.scan.ledger import LINE_HELD_OUT, ROW_HELD_OUT, Ledger
+from codetune_trainer.scan.lines import CHOSEN, HELD_OUT_SPLIT, TRAIN_SPLIT, find_redacted, join_details, strip_chosen
 from codetune_trainer.scan.records import HELD_OUT, INCLUDED, REASONS
 from codetune_trainer.scan.summing import path_of
 
