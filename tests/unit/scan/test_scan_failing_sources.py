@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from codetune_bucket.errors import BucketUnavailable
 from codetune_trainer.errors import DiskFull, RevisionNotFound
-from codetune_trainer.scan import sources
+from codetune_trainer.scan.sources import preparing
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Workshop
@@ -56,7 +56,7 @@ def test_a_fault_of_ours_in_one_source_does_not_stop_the_others(
     workshop: "Workshop", monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workshop.volume("app", {"a.py": "a = 1\n"})
-    monkeypatch.setattr(sources, "fetch_git", raising(ZeroDivisionError("nobody thought of it")))
+    monkeypatch.setattr(preparing, "fetch_git", raising(ZeroDivisionError("nobody thought of it")))
 
     scanned = workshop.scan(workshop.from_git("repo"), workshop.from_volume("app"))
 
@@ -79,7 +79,7 @@ def test_what_ails_the_pod_ends_the_scan(
     error: Exception, workshop: "Workshop", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workshop.volume("app", {"a.py": "a = 1\n"})
-    monkeypatch.setattr(sources, "fetch_git", raising(error))
+    monkeypatch.setattr(preparing, "fetch_git", raising(error))
 
     with pytest.raises(type(error)):
         workshop.scan(workshop.from_git("repo"), workshop.from_volume("app"))

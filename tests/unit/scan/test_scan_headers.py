@@ -4,7 +4,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from codetune_trainer.scan.headers import cut_header
+from codetune_trainer.scan.rules.headers import cut_header
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Workshop

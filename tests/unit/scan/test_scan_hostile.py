@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from codetune_trainer.errors import SourceUnavailable, UnsupportedSource
-from codetune_trainer.scan.volumes import read_file
+from codetune_trainer.scan.sources.volumes import read_file
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Workshop

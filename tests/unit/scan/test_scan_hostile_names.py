@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from codetune_api.protocol import ResultEvent, parse, render
 from codetune_trainer.scan.paths import PATH_BYTES, spell_path
-from codetune_trainer.scan.volumes import MOST_FOLDERS
+from codetune_trainer.scan.sources.volumes import MOST_FOLDERS
 from hypothesis import example, given
 from hypothesis import strategies as st
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from codetune_api.project import FileRules, Holdout
-from codetune_trainer.scan.patterns import Patterns
 from codetune_trainer.scan.records import Found
-from codetune_trainer.scan.rules import Judge, Origin
-from codetune_trainer.scan.secrets import find_secrets, redact
+from codetune_trainer.scan.rules.judge import Judge, Origin
+from codetune_trainer.scan.rules.patterns import Patterns
+from codetune_trainer.scan.rules.secrets import find_secrets, redact
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Scanned

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from codetune_trainer.scan.volumes import list_folder
+from codetune_trainer.scan.sources.volumes import list_folder
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Scanned, Workshop

@@ -1,7 +1,7 @@
 """Languages get GitHub Linguist's names, by file name first and by content where a name is not enough."""
 
 import pytest
-from codetune_trainer.scan.languages import is_programming, is_selected, known_languages, language_of
+from codetune_trainer.scan.rules.languages import is_programming, is_selected, known_languages, language_of
 
 
 @pytest.mark.parametrize(

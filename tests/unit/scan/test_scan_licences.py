@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 import pytest
-from codetune_trainer.scan.licensing import (
+from codetune_trainer.scan.rules.licensing import (
     LARGEST_BYTES,
     base_name,
     collect,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from codetune_trainer.errors import InvalidParameters
-from codetune_trainer.scan.patterns import Patterns
+from codetune_trainer.scan.rules.patterns import Patterns
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 

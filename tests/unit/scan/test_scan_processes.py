@@ -47,8 +47,8 @@ def main(place: str, fail: str, config: str, root: str) -> None:
     places = Places(store=folder / "store", scratch=folder / "scratch", volumes=folder / "volumes")
     given = ScanConfig.model_validate_json(config)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("codetune_trainer.scan.reading._start_method", lambda: "fork")
-        patched.setattr(f"codetune_trainer.scan.judging.{place}", FAILURES[fail])
+        patched.setattr("codetune_trainer.scan.judging.reading._start_method", lambda: "fork")
+        patched.setattr(f"codetune_trainer.scan.judging.worker.{place}", FAILURES[fail])
         try:
             scan(given, places, Reporter(given.nonce, io.StringIO()), workers=2)
         except Exception as error:
@@ -89,7 +89,7 @@ def test_a_process_that_fails_ends_the_scan_with_its_own_reason(
 )
 def test_processes_are_forked_off_a_scan_that_has_no_other_thread(expected: str, before: str) -> None:
     lines = ["import threading, time", "from codetune_trainer.__main__ import _load", "_load('scan')"]
-    lines += [before, "from codetune_trainer.scan import reading", "print(reading._start_method())"]
+    lines += [before, "from codetune_trainer.scan.judging import reading", "print(reading._start_method())"]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [expected]
 

@@ -38,7 +38,7 @@ def settle(folder: Path) -> None:
 
 def wait_until_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """ctime can't be set: let all that is there count as old."""
-    monkeypatch.setattr("codetune_trainer.scan.volumes._RACY_NANOSECONDS", -(10**12))
+    monkeypatch.setattr("codetune_trainer.scan.sources.volumes._RACY_NANOSECONDS", -(10**12))
 
 
 Change = Callable[[Path], None]
@@ -306,7 +306,7 @@ def test_a_volume_that_has_no_room_for_the_memory_costs_the_memory_alone(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     with monkeypatch.context() as patched:
-        patched.setattr("codetune_trainer.scan.remembering.describe_file", be_full)
+        patched.setattr("codetune_trainer.scan.judging.remembering.describe_file", be_full)
         first = workshop.scan(workshop.from_volume("disk"))
     assert "can't be kept for the next scan: [Errno 28] No space left on device" in capsys.readouterr().err
     assert not list((workshop.places.store / "team/projects/code").glob("verdicts*"))

@@ -7,7 +7,7 @@ import pytest
 from codetune_api.project import FileRules, Holdout
 from codetune_trainer.errors import InvalidParameters
 from codetune_trainer.scan.records import Found
-from codetune_trainer.scan.rules import Judge
+from codetune_trainer.scan.rules.judge import Judge
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Scanned

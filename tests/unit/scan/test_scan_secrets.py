@@ -6,7 +6,7 @@ import random
 import string
 
 import pytest
-from codetune_trainer.scan.secrets import describe, find_secrets, redact
+from codetune_trainer.scan.rules.secrets import describe, find_secrets, redact
 
 # Put together here, so that no scanner of this repository takes them for real ones.
 LETTERS = "aB3dE5gH7jK9mN1pQ4rS6tU8vW0xY2zC4fL6nP8qR0sT1"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pytest
 from codetune_api.project import FileRules
-from codetune_trainer.scan.deciding import Copies, Sides, choose_sides, find_copies, reject_low_quality
+from codetune_trainer.scan.dataset.deciding import Copies, Sides, choose_sides, find_copies, reject_low_quality
+from codetune_trainer.scan.dataset.ledger import MUST, NORMAL_BYTES, RECORD, WANTED
+from codetune_trainer.scan.dataset.likeness import take_fingerprints
 from codetune_trainer.scan.digesting import digest_text
-from codetune_trainer.scan.ledger import MUST, NORMAL_BYTES, RECORD, WANTED
-from codetune_trainer.scan.likeness import take_fingerprints
 from codetune_trainer.scan.records import REASONS
 from hypothesis import given
 from hypothesis import strategies as st

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from codetune_api.uploads import UploadEntry, UploadHead, blob_path, manifest_line
 from codetune_trainer.errors import SourceUnavailable, UploadMissing
-from codetune_trainer.scan.upload_tree import QUIET_SECONDS, read_content
+from codetune_trainer.scan.sources.upload_tree import QUIET_SECONDS, read_content
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Workshop
