@@ -26,7 +26,7 @@ def test_code_at_another_place_is_the_same_code(tmp_path: Path, monkeypatch: pyt
     assert digest(tmp_path / "elsewhere", monkeypatch) == digest(SCAN, monkeypatch)
 
 
-@pytest.mark.parametrize("folder", ["", *FOLDERS])
+@pytest.mark.parametrize("folder", [pytest.param("", id="above-the-folders"), *FOLDERS])
 def test_a_change_in_any_folder_is_other_code(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(SCAN, tmp_path / "scan")
     module = max((tmp_path / "scan" / folder).glob("*.py"))
