@@ -11,6 +11,7 @@ from codetune_api.digests import digest_value
 from codetune_api.gateway import ENV_SERVER_KEYS, ENV_TEAM_KEYS, GatewayConfig
 from codetune_api.metadata import ANNOTATION_CONFIG_DIGEST
 from codetune_api.team import Team
+
 from codetune_operator.resources.answering import ROLLING, build_probe, container_ports, service_spec
 from codetune_operator.resources.gatewaynames import (
     CONTAINER,

@@ -4,6 +4,7 @@ from typing import Any
 
 from codetune_api.metadata import LABEL_COMPONENT, LABEL_INSTANCE, LABEL_TEAM, labels
 from codetune_api.team import Team
+
 from codetune_operator.resources.children import build_child
 
 Obj = dict[str, Any]

@@ -4,6 +4,7 @@ from typing import Any
 
 from codetune_api.metadata import LABEL_COMPONENT, LABEL_NAME
 from codetune_api.team import Team
+
 from codetune_operator.resources import servingnames
 from codetune_operator.resources.gatewaynames import PORT, build_object, pod_selector
 from codetune_operator.resources.policies import (

@@ -6,6 +6,7 @@ from typing import Any
 
 from codetune_api.contracts import ENV_LEADER
 from codetune_api.finetune import FineTune
+
 from codetune_operator.resources.pods import owner_reference
 
 Obj = dict[str, Any]

@@ -13,6 +13,7 @@ from codetune_api.contracts import ENV_MODEL, MergeConfig
 from codetune_api.digests import digest_value
 from codetune_api.finetune import CheckpointStatus, FineTune
 from codetune_api.metadata import LABEL_FINETUNE, labels
+
 from codetune_operator.resources.jobs import build_config, build_job, config_mount, config_volume
 from codetune_operator.resources.models import (
     FETCH_CONFIG_KEY,

@@ -10,6 +10,7 @@ from codetune_api.contracts import RunConfig, ScanConfig
 from codetune_api.digests import canonical, digest_value
 from codetune_api.metadata import ANNOTATION_CONFIG_DIGEST, ANNOTATION_RESCAN, LABEL_PROJECT, labels
 from codetune_api.project import Project, Source
+
 from codetune_operator.resources.jobs import build_config, build_job, config_mount, config_volume
 from codetune_operator.resources.models import (
     FETCH_CONFIG_KEY,

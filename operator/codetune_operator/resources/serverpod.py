@@ -6,6 +6,7 @@ from typing import Any
 from codetune_api.contracts import ENV_MODEL
 from codetune_api.modeldeployment import EnvVar, ModelDeployment
 from codetune_api.quantities import parse_quantity
+
 from codetune_operator.resources.answering import build_probe, container_ports
 from codetune_operator.resources.models import ModelSource, build_fetch_containers, canonical_model
 from codetune_operator.resources.pods import CONFIG, SCRATCH, container, pod_template

@@ -6,6 +6,7 @@ from typing import Any
 
 from codetune_api.contracts import DesiredAdapters
 from codetune_api.modeldeployment import ModelDeployment
+
 from codetune_operator.resources.answering import ROLLING, service_spec
 from codetune_operator.resources.models import FETCH_CONFIG_KEY, ModelSource, build_fetch_config
 from codetune_operator.resources.serverpod import ADAPTERS_KEY, TOKEN_KEY, build_pod_template

@@ -6,6 +6,7 @@ from typing import Any
 
 from codetune_api.metadata import LABEL_COMPONENT, LABEL_INSTANCE, LABEL_MODELDEPLOYMENT, labels
 from codetune_api.modeldeployment import ModelDeployment
+
 from codetune_operator.resources.children import build_child
 from codetune_operator.resources.models import default_model_name
 

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from codetune_api.metadata import API_VERSION
 from codetune_api.modeldeployment import ModelDeployment
+
 from codetune_operator.resources.buckets import bucket_port
 from codetune_operator.resources.models import ModelSource
 from codetune_operator.resources.policies import (
