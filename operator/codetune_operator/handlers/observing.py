@@ -35,9 +35,9 @@ from codetune_operator.handlers.asking import ServingReports
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.tracking import LogTracker
 from codetune_operator.reconcile.datasets import read_uses
-from codetune_operator.reconcile.holding import find_holders
+from codetune_operator.reconcile.finetune.resuming import find_resuming
+from codetune_operator.reconcile.modeldeployment.holding import find_holders
 from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentView, ProjectView, StoreView, TeamView
-from codetune_operator.reconcile.resuming import find_resuming
 from codetune_operator.resources.gatewaynames import gateway_name
 from codetune_operator.resources.scan import scan_nonce
 from codetune_operator.resources.servingnames import adapter_token

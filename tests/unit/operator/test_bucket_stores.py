@@ -11,8 +11,8 @@ from codetune_api.contracts import DesiredAdapters
 from codetune_api.finetune import CheckpointStatus, FineTune
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.project import Project, ProjectStatus
-from codetune_operator.reconcile.adapters import resolve_adapters
 from codetune_operator.reconcile.deletion import reconcile_deletion
+from codetune_operator.reconcile.modeldeployment.adapters import resolve_adapters
 from codetune_operator.reconcile.observed import ModelDeploymentView, ProjectView
 from codetune_operator.reconcile.project import reconcile
 from codetune_operator.resources.claims import build_missing_claim

@@ -13,9 +13,9 @@ from codetune_operator.handlers.keys import Key
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.waking import concerned
 from codetune_operator.reconcile.finetune import reconcile
+from codetune_operator.reconcile.finetune.resuming import find_resuming
 from codetune_operator.reconcile.observed import FineTuneView
 from codetune_operator.reconcile.plan import Plan
-from codetune_operator.reconcile.resuming import find_resuming
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

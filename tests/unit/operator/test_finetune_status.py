@@ -17,8 +17,8 @@ from codetune_api.protocol import (
     StageEvent,
 )
 from codetune_operator.reconcile.durations import format_time, parse_time, say_duration
+from codetune_operator.reconcile.finetune.status import Decision, build_events, build_status
 from codetune_operator.reconcile.observed import FineTuneView
-from codetune_operator.reconcile.runstatus import Decision, build_events, build_status
 from codetune_operator.reconcile.workloads import JobState
 from codetune_operator.runs.report import RunReport, fold
 from hypothesis import given

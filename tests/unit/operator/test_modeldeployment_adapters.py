@@ -6,14 +6,14 @@ import pytest
 from codetune_api.contracts import AdapterReport, DesiredAdapter, DesiredAdapters, ServerReport
 from codetune_api.finetune import FineTune
 from codetune_api.modeldeployment import ModelDeploymentSpec
-from codetune_operator.reconcile.adapters import (
+from codetune_operator.reconcile.modeldeployment.adapters import (
     ALLOWED_RANKS,
     ResolvedAdapter,
     desired_set,
     max_lora_rank,
     resolve_adapters,
 )
-from codetune_operator.reconcile.adapterstates import adapter_states, is_settled, learn_ranks
+from codetune_operator.reconcile.modeldeployment.adapterstates import adapter_states, is_settled, learn_ranks
 from codetune_operator.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st

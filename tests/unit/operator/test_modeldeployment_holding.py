@@ -10,7 +10,7 @@ from codetune_operator.handlers.keys import Key
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.waking import concerned
 from codetune_operator.reconcile.finetune import reconcile
-from codetune_operator.reconcile.holding import find_holders
+from codetune_operator.reconcile.modeldeployment.holding import find_holders
 from codetune_operator.reconcile.observed import FineTuneView
 from codetune_operator.settings import Settings
 

@@ -8,7 +8,7 @@ import pytest
 from codetune_api.contracts import ServerReport
 from codetune_api.finetune import FineTune
 from codetune_api.modeldeployment import ModelDeployment, ModelDeploymentStatus
-from codetune_operator.reconcile.modeldeployment import LOOK_AGAIN_SECONDS, SETTLE_SECONDS, reconcile
+from codetune_operator.reconcile.modeldeployment.deciding import LOOK_AGAIN_SECONDS, SETTLE_SECONDS, reconcile
 from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import Follow, Plan
 from codetune_operator.resources.serving import fetch_nonce

@@ -5,7 +5,7 @@ import json
 import pytest
 from codetune_api.contracts import ScanResult
 from codetune_api.project import FileCounts, FileType, Rejection, SourceStatus
-from codetune_operator.reconcile.bounding import (
+from codetune_operator.reconcile.project.bounding import (
     MESSAGE_BYTES,
     OTHER_TYPES,
     bound_rejections,

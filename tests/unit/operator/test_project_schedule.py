@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from codetune_api.project import ProjectSpec
-from codetune_operator.reconcile.schedules import InvalidSchedule, Schedule, read_schedule
+from codetune_operator.reconcile.project.schedules import InvalidSchedule, Schedule, read_schedule
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from codetune_api.common import Failure
 from codetune_api.contracts import ScanResult
-from codetune_operator.reconcile.sourcestatus import describe_sources
+from codetune_operator.reconcile.project.sources import describe_sources
 
 if TYPE_CHECKING:
     from unit.operator.conftest import Story

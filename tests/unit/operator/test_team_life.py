@@ -9,7 +9,7 @@ from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.team import Team, TeamStatus
 from codetune_operator.reconcile.observed import TeamView
 from codetune_operator.reconcile.plan import ChildRef, EventSpec, Plan
-from codetune_operator.reconcile.team import LOOK_AGAIN_SECONDS, reconcile
+from codetune_operator.reconcile.team.deciding import LOOK_AGAIN_SECONDS, reconcile
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

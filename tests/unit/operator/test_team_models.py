@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.team import Team
-from codetune_operator.reconcile.routes import find_routes
-from codetune_operator.reconcile.teammodels import JudgedModel, judge_models
+from codetune_operator.reconcile.team.models import JudgedModel, judge_models
+from codetune_operator.reconcile.team.routes import find_routes
 
 Obj = dict[str, Any]
 SHOP = {"projectRef": {"name": "shop"}, "completionModel": {"deploymentRef": {"name": "coder"}, "model": "mine"}}

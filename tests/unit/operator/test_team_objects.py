@@ -8,7 +8,7 @@ import pytest
 from codetune_api.gateway import GatewayConfig
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.team import Team
-from codetune_operator.reconcile.routes import build_config, find_routes
+from codetune_operator.reconcile.team.routes import build_config, find_routes
 from codetune_operator.resources.gateway import build_gateway, digest_of
 from codetune_operator.settings import Settings
 

@@ -12,10 +12,10 @@ from codetune_api.common import Failure
 from codetune_operator.reconcile.failures import classify
 from codetune_operator.reconcile.observed import TeamView
 from codetune_operator.reconcile.plan import Plan
-from codetune_operator.reconcile.routes import build_config, find_routes
 from codetune_operator.reconcile.shedding import find_unwanted
-from codetune_operator.reconcile.teammodels import judge_models
-from codetune_operator.reconcile.teamstatus import Gateway, build_team_events, build_team_status
+from codetune_operator.reconcile.team.models import judge_models
+from codetune_operator.reconcile.team.routes import build_config, find_routes
+from codetune_operator.reconcile.team.status import Gateway, build_team_events, build_team_status
 from codetune_operator.resources.gateway import RESOURCES, build_gateway, digest_config
 from codetune_operator.settings import Settings
 

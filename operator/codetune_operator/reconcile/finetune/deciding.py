@@ -1,7 +1,7 @@
 """FineTune: from what was observed to what to do now. Pure: no client, no clock, no environment.
 
 Read `_decide` top to bottom: it is the life of a run. What the run says about itself (progress, checkpoints,
-evaluation) is added by `runstatus`; here it is decided which Job there should be, and which phase that means.
+evaluation) is added by `status`; here it is decided which Job there should be, and which phase that means.
 """
 
 import math
@@ -17,11 +17,11 @@ from codetune_operator.reconcile.datasets import is_current
 from codetune_operator.reconcile.deletion import reconcile_deletion
 from codetune_operator.reconcile.durations import seconds_until
 from codetune_operator.reconcile.failures import classify, explain_no_pod
-from codetune_operator.reconcile.merging import reconcile_merge
+from codetune_operator.reconcile.finetune.merging import reconcile_merge
+from codetune_operator.reconcile.finetune.resuming import find_start
+from codetune_operator.reconcile.finetune.status import Decision, build_events, build_status
 from codetune_operator.reconcile.observed import FineTuneView
 from codetune_operator.reconcile.plan import ChildRef, Follow, Obj, Plan
-from codetune_operator.reconcile.resuming import find_start
-from codetune_operator.reconcile.runstatus import Decision, build_events, build_status
 from codetune_operator.reconcile.unbound import explain_unbound
 from codetune_operator.reconcile.workloads import (
     JobState,

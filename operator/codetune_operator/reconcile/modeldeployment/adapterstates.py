@@ -6,7 +6,7 @@ from dataclasses import replace
 from codetune_api.contracts import AdapterReport, DesiredAdapter, DesiredAdapters, ServerReport
 from codetune_api.modeldeployment import AdapterState
 
-from codetune_operator.reconcile.adapters import ALLOWED_RANKS, ResolvedAdapter
+from codetune_operator.reconcile.modeldeployment.adapters import ALLOWED_RANKS, ResolvedAdapter
 
 RANK_RAISED = "RankRaised"
 """Reason of an adapter that waits for pods with a higher --max-lora-rank."""

@@ -11,8 +11,9 @@ from codetune_api.contracts import ServerReport
 from codetune_api.modeldeployment import AdapterState, ModelDeploymentStatus
 
 from codetune_operator.reconcile import conditions
-from codetune_operator.reconcile.adapters import ResolvedAdapter
-from codetune_operator.reconcile.adapterstates import RANK_RAISED, adapter_states
+from codetune_operator.reconcile.modeldeployment.adapters import ResolvedAdapter
+from codetune_operator.reconcile.modeldeployment.adapterstates import RANK_RAISED, adapter_states
+from codetune_operator.reconcile.modeldeployment.pods import is_fetching
 from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import EventSpec, Obj
 from codetune_operator.reconcile.rollouts import (
@@ -24,7 +25,6 @@ from codetune_operator.reconcile.rollouts import (
     say_available,
     say_stopped,
 )
-from codetune_operator.reconcile.servingpods import is_fetching
 from codetune_operator.resources.models import hub_repository, pin_model
 from codetune_operator.resources.servingnames import CONTAINER, PORT, pod_selector
 from codetune_operator.settings import Settings

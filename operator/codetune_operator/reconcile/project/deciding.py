@@ -18,20 +18,26 @@ from codetune_operator.reconcile.durations import format_time, parse_time, secon
 from codetune_operator.reconcile.failures import classify, explain_no_pod
 from codetune_operator.reconcile.observed import ProjectView
 from codetune_operator.reconcile.plan import ChildRef, Follow, Obj, Plan
-from codetune_operator.reconcile.scanstatus import (
-    ScanDecision,
-    build_scan_events,
-    build_scan_status,
-    say_dataset,
+from codetune_operator.reconcile.project.schedules import (
+    InvalidSchedule,
+    Schedule,
+    find_due,
+    nap_seconds,
+    read_schedule,
 )
-from codetune_operator.reconcile.schedules import InvalidSchedule, Schedule, find_due, nap_seconds, read_schedule
-from codetune_operator.reconcile.sourcestatus import (
+from codetune_operator.reconcile.project.sources import (
     SHORTEST_RETRY_SECONDS,
     TRANSIENT_REASONS,
     is_of_a_source,
     say_how_to_ask,
     seconds_to_retry,
     seconds_to_source_retry,
+)
+from codetune_operator.reconcile.project.status import (
+    ScanDecision,
+    build_scan_events,
+    build_scan_status,
+    say_dataset,
 )
 from codetune_operator.reconcile.unbound import explain_unbound
 from codetune_operator.reconcile.workloads import (

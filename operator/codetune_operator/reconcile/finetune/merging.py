@@ -12,9 +12,9 @@ from codetune_api.finetune import CheckpointStatus, FineTune, MergedStatus, Merg
 from codetune_api.metadata import ANNOTATION_MERGE
 
 from codetune_operator.reconcile.failures import classify
+from codetune_operator.reconcile.finetune.resuming import find_checkpoint, is_checkpoint
 from codetune_operator.reconcile.observed import FineTuneView
 from codetune_operator.reconcile.plan import ChildRef, Obj
-from codetune_operator.reconcile.resuming import find_checkpoint, is_checkpoint
 from codetune_operator.reconcile.workloads import job_of, living_pods, pods_of, read_job
 from codetune_operator.resources.merging import build_merge, merge_job_name, merge_job_prefix, merged_path
 from codetune_operator.resources.models import locate_model

@@ -13,18 +13,18 @@ from codetune_api.contracts import DesiredAdapters
 from codetune_api.engine import find_owned_argument
 from codetune_api.modeldeployment import ModelDeployment
 
-from codetune_operator.reconcile.adapters import (
+from codetune_operator.reconcile.failures import classify
+from codetune_operator.reconcile.modeldeployment.adapters import (
     ResolvedAdapter,
     desired_set,
     max_lora_rank,
     resolve_adapters,
 )
-from codetune_operator.reconcile.adapterstates import is_settled, learn_ranks
-from codetune_operator.reconcile.failures import classify
+from codetune_operator.reconcile.modeldeployment.adapterstates import is_settled, learn_ranks
+from codetune_operator.reconcile.modeldeployment.pods import base_url, can_answer, is_fetching
+from codetune_operator.reconcile.modeldeployment.status import Serving, build_serving_events, build_serving_status
 from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import AdapterPush, EventSpec, Follow, Obj, Plan
-from codetune_operator.reconcile.servingpods import base_url, can_answer, is_fetching
-from codetune_operator.reconcile.servingstatus import Serving, build_serving_events, build_serving_status
 from codetune_operator.reconcile.shedding import find_unwanted
 from codetune_operator.reconcile.unbound import explain_unbound
 from codetune_operator.resources.claims import build_missing_claim

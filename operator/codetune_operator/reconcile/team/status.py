@@ -21,7 +21,7 @@ from codetune_operator.reconcile.rollouts import (
     say_available,
     say_stopped,
 )
-from codetune_operator.reconcile.teammodels import JudgedModel
+from codetune_operator.reconcile.team.models import JudgedModel
 from codetune_operator.reconcile.workloads import container_entry
 from codetune_operator.resources.gateway import digest_of
 from codetune_operator.resources.gatewaynames import CONTAINER, gateway_name

@@ -11,8 +11,8 @@ from codetune_api.modeldeployment import AdapterPhase, AdapterSpec, ModelDeploym
 
 from codetune_operator.reconcile import conditions
 from codetune_operator.reconcile.deletion import PURGING
-from codetune_operator.reconcile.resuming import find_checkpoint
-from codetune_operator.reconcile.selecting import select_adapters
+from codetune_operator.reconcile.finetune.resuming import find_checkpoint
+from codetune_operator.reconcile.modeldeployment.selecting import select_adapters
 from codetune_operator.resources.models import canonical_model, default_model_name
 from codetune_operator.settings import Settings
 

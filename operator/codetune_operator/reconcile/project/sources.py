@@ -7,9 +7,9 @@ from codetune_api.common import Failure
 from codetune_api.project import Project, ProjectStatus, SourceStatus
 
 from codetune_operator.reconcile import conditions
-from codetune_operator.reconcile.bounding import MESSAGE_BYTES, clip
 from codetune_operator.reconcile.durations import parse_time, seconds_until
 from codetune_operator.reconcile.plan import EventSpec
+from codetune_operator.reconcile.project.bounding import MESSAGE_BYTES, clip
 
 CONDITION = "SourcesReady"
 TRANSIENT_REASONS = frozenset(

@@ -7,7 +7,7 @@ from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.team import TeamModel
 
 from codetune_operator.reconcile import conditions
-from codetune_operator.reconcile.routes import Route, find_model
+from codetune_operator.reconcile.team.routes import Route, find_model
 from codetune_operator.resources.servingnames import served_name
 
 _WORDS = 2000

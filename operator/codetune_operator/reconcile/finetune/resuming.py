@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from codetune_api.common import Failure
 from codetune_api.finetune import CheckpointStatus, FineTune, ResumedFrom
 
+from codetune_operator.reconcile.finetune.status import Decision
 from codetune_operator.reconcile.plan import Obj
-from codetune_operator.reconcile.runstatus import Decision
 from codetune_operator.resources.models import canonical_model
 
 _CHECKPOINT = re.compile(r"best|latest|step-[0-9]{1,9}")

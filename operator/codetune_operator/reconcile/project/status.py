@@ -10,12 +10,12 @@ from codetune_api.contracts import ScanResult
 from codetune_api.project import Project, ProjectPhase, ProjectStatus
 
 from codetune_operator.reconcile import conditions
-from codetune_operator.reconcile.bounding import bound_result, say_types, say_unmatched
 from codetune_operator.reconcile.datasets import is_current
 from codetune_operator.reconcile.durations import format_time
 from codetune_operator.reconcile.observed import ProjectView
 from codetune_operator.reconcile.plan import ChildRef, EventSpec, Obj
-from codetune_operator.reconcile.sourcestatus import CONDITION, blame, build_source_events, describe_sources
+from codetune_operator.reconcile.project.bounding import bound_result, say_types, say_unmatched
+from codetune_operator.reconcile.project.sources import CONDITION, blame, build_source_events, describe_sources
 from codetune_operator.resources.scan import fetch_digest, rules_digest, scan_digest
 
 _SHORT_DIGITS = 12
