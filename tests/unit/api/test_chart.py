@@ -12,7 +12,7 @@ from codetune_api.modeldeployment import ModelDeployment
 from codetune_operator.cluster.kinds import LEASE
 from codetune_operator.cluster.leases import LEASE_NAME
 from codetune_operator.main import ENV_POD_IP, LIVENESS_PORT
-from codetune_operator.resources.servingnames import serving_labels
+from codetune_operator.resources.modeldeployment.names import serving_labels
 from codetune_operator.settings import parse_settings
 from helm_python import HelmError, lint
 

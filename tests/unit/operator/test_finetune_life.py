@@ -12,8 +12,8 @@ from codetune_api.protocol import ResultEvent
 from codetune_operator.reconcile.finetune import reconcile
 from codetune_operator.reconcile.observed import FineTuneView
 from codetune_operator.reconcile.plan import Plan
+from codetune_operator.resources.finetune.training import build_training, pin_dataset, training_job_name
 from codetune_operator.resources.models import locate_model
-from codetune_operator.resources.training import build_training, pin_dataset, training_job_name
 from codetune_operator.runs.report import RunReport
 from codetune_operator.settings import Settings
 

@@ -10,8 +10,8 @@ from codetune_api.metadata import FINALIZER
 from codetune_operator.reconcile.finetune import reconcile
 from codetune_operator.reconcile.observed import FineTuneView
 from codetune_operator.reconcile.workloads import count_memory_deaths
+from codetune_operator.resources.finetune.training import build_training, pin_dataset, training_job_name
 from codetune_operator.resources.models import ModelSource, locate_model
-from codetune_operator.resources.training import build_training, pin_dataset, training_job_name
 from codetune_operator.runs.report import RunReport
 from codetune_operator.settings import Settings
 

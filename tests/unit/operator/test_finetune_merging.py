@@ -11,7 +11,7 @@ from codetune_api.finetune import FineTune
 from codetune_operator.reconcile.finetune import reconcile
 from codetune_operator.reconcile.observed import FineTuneView
 from codetune_operator.reconcile.plan import Plan
-from codetune_operator.resources.merging import merge_job_name
+from codetune_operator.resources.finetune.merging import merge_job_name
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

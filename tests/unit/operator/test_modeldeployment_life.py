@@ -11,8 +11,8 @@ from codetune_api.modeldeployment import ModelDeployment, ModelDeploymentStatus
 from codetune_operator.reconcile.modeldeployment.deciding import LOOK_AGAIN_SECONDS, SETTLE_SECONDS, reconcile
 from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import Follow, Plan
-from codetune_operator.resources.serving import fetch_nonce
-from codetune_operator.resources.servingnames import adapter_token, pod_selector
+from codetune_operator.resources.modeldeployment.names import adapter_token, pod_selector
+from codetune_operator.resources.modeldeployment.serving import fetch_nonce
 from codetune_operator.runs.report import RunReport
 from codetune_operator.settings import Settings
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from codetune_api.metadata import labels
 from codetune_api.modeldeployment import ModelDeployment
+from codetune_operator.resources.modeldeployment.policies import build_policies
 from codetune_operator.resources.models import ModelSource, locate_model
-from codetune_operator.resources.servingpolicies import build_policies
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

@@ -12,7 +12,7 @@ from codetune_operator.reconcile.observed import ProjectView
 from codetune_operator.reconcile.plan import Plan
 from codetune_operator.reconcile.project import reconcile
 from codetune_operator.reconcile.project.sources import seconds_to_retry
-from codetune_operator.resources.scan import build_scan, rules_digest, scan_digest, scan_job_name, scan_nonce
+from codetune_operator.resources.project.scan import build_scan, rules_digest, scan_digest, scan_job_name, scan_nonce
 from codetune_operator.runs.report import RunReport
 from codetune_operator.settings import Settings
 

@@ -12,7 +12,7 @@ from codetune_operator.reconcile.observed import ProjectView
 from codetune_operator.reconcile.plan import Plan
 from codetune_operator.reconcile.project import reconcile
 from codetune_operator.resources.models import ModelSource
-from codetune_operator.resources.scan import build_scan, locate_quality_model, rules_digest, scan_job_name
+from codetune_operator.resources.project.scan import build_scan, locate_quality_model, rules_digest, scan_job_name
 from codetune_operator.settings import Settings, parse_settings
 
 Obj = dict[str, Any]

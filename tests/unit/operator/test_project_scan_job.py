@@ -8,7 +8,7 @@ from codetune_api.contracts import ScanConfig
 from codetune_api.metadata import ANNOTATION_RESCAN
 from codetune_api.project import Project
 from codetune_operator.resources.pods import container, pod_template
-from codetune_operator.resources.scan import build_scan, fetch_digest, scan_job_name
+from codetune_operator.resources.project.scan import build_scan, fetch_digest, scan_job_name
 from codetune_operator.settings import Settings, parse_settings
 
 Obj = dict[str, Any]

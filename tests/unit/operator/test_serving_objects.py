@@ -8,10 +8,10 @@ import kubernetes_validate
 import pytest
 from codetune_api.contracts import DesiredAdapter, DesiredAdapters, FetchConfig
 from codetune_api.modeldeployment import ModelDeployment
+from codetune_operator.resources.modeldeployment.names import adapter_token, pod_selector
+from codetune_operator.resources.modeldeployment.pod import rank_of, server_arguments
+from codetune_operator.resources.modeldeployment.serving import build_serving
 from codetune_operator.resources.models import ModelSource, locate_model
-from codetune_operator.resources.serverpod import rank_of, server_arguments
-from codetune_operator.resources.serving import build_serving
-from codetune_operator.resources.servingnames import adapter_token, pod_selector
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

@@ -9,7 +9,7 @@ from codetune_api.gateway import GatewayConfig
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.team import Team
 from codetune_operator.reconcile.team.routes import build_config, find_routes
-from codetune_operator.resources.gateway import build_gateway, digest_of
+from codetune_operator.resources.team.gateway import build_gateway, digest_of
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from codetune_api.metadata import labels
 from codetune_api.team import Team
-from codetune_operator.resources.gatewaypolicies import build_policies
 from codetune_operator.resources.policies import POLICY_KINDS
+from codetune_operator.resources.team.policies import build_policies
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

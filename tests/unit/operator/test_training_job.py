@@ -8,14 +8,14 @@ import pytest
 from codetune_api.common import Failure
 from codetune_api.contracts import FetchConfig, TrainConfig
 from codetune_api.finetune import FineTune
-from codetune_operator.resources.models import ModelSource, locate_model
-from codetune_operator.resources.training import (
+from codetune_operator.resources.finetune.training import (
     build_training,
     pin_dataset,
     run_nonce,
     switch_training,
     training_job_name,
 )
+from codetune_operator.resources.models import ModelSource, locate_model
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

@@ -38,8 +38,7 @@ from codetune_operator.reconcile.workloads import (
     say_suspended,
 )
 from codetune_operator.resources.claims import build_missing_claim
-from codetune_operator.resources.models import FETCH_CONTAINER, ModelSource, locate_model
-from codetune_operator.resources.training import (
+from codetune_operator.resources.finetune.training import (
     CONTAINER,
     PEER_LOST_EXIT,
     build_training,
@@ -49,6 +48,7 @@ from codetune_operator.resources.training import (
     training_job_name,
     training_job_prefixes,
 )
+from codetune_operator.resources.models import FETCH_CONTAINER, ModelSource, locate_model
 from codetune_operator.settings import Settings
 
 RESULT_SECONDS = 120

@@ -16,7 +16,7 @@ from codetune_operator.reconcile.finetune.resuming import find_checkpoint, is_ch
 from codetune_operator.reconcile.observed import FineTuneView
 from codetune_operator.reconcile.plan import ChildRef, Obj
 from codetune_operator.reconcile.workloads import job_of, living_pods, pods_of, read_job
-from codetune_operator.resources.merging import build_merge, merge_job_name, merge_job_prefix, merged_path
+from codetune_operator.resources.finetune.merging import build_merge, merge_job_name, merge_job_prefix, merged_path
 from codetune_operator.resources.models import locate_model
 from codetune_operator.settings import Settings
 

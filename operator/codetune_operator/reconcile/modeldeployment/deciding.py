@@ -28,10 +28,10 @@ from codetune_operator.reconcile.plan import AdapterPush, EventSpec, Follow, Obj
 from codetune_operator.reconcile.shedding import find_unwanted
 from codetune_operator.reconcile.unbound import explain_unbound
 from codetune_operator.resources.claims import build_missing_claim
+from codetune_operator.resources.modeldeployment.names import adapter_token
+from codetune_operator.resources.modeldeployment.pod import rank_of
+from codetune_operator.resources.modeldeployment.serving import build_serving, fetch_nonce
 from codetune_operator.resources.models import FETCH_CONTAINER, ModelSource, locate_model
-from codetune_operator.resources.serverpod import rank_of
-from codetune_operator.resources.serving import build_serving, fetch_nonce
-from codetune_operator.resources.servingnames import adapter_token
 from codetune_operator.settings import Settings
 
 LOOK_AGAIN_SECONDS = 60.0

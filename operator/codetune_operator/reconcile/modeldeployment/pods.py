@@ -2,8 +2,8 @@
 
 from codetune_operator.reconcile.plan import Obj
 from codetune_operator.reconcile.workloads import container_entry, container_state
+from codetune_operator.resources.modeldeployment.names import CONTAINER, PORT
 from codetune_operator.resources.models import FETCH_CONTAINER
-from codetune_operator.resources.servingnames import CONTAINER, PORT
 
 
 def can_answer(pod: Obj) -> bool:

@@ -25,8 +25,8 @@ from codetune_operator.reconcile.rollouts import (
     say_available,
     say_stopped,
 )
+from codetune_operator.resources.modeldeployment.names import CONTAINER, PORT, pod_selector
 from codetune_operator.resources.models import hub_repository, pin_model
-from codetune_operator.resources.servingnames import CONTAINER, PORT, pod_selector
 from codetune_operator.settings import Settings
 
 ServingPhase = Literal["Pending", "Starting", "Ready", "Updating", "Stopped", "Failed"]

@@ -52,7 +52,7 @@ from codetune_operator.reconcile.workloads import (
 )
 from codetune_operator.resources.claims import build_missing_claim
 from codetune_operator.resources.models import FETCH_CONTAINER
-from codetune_operator.resources.scan import (
+from codetune_operator.resources.project.scan import (
     CONTAINER,
     build_scan,
     locate_quality_model,

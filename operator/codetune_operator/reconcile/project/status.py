@@ -16,7 +16,7 @@ from codetune_operator.reconcile.observed import ProjectView
 from codetune_operator.reconcile.plan import ChildRef, EventSpec, Obj
 from codetune_operator.reconcile.project.bounding import bound_result, say_types, say_unmatched
 from codetune_operator.reconcile.project.sources import CONDITION, blame, build_source_events, describe_sources
-from codetune_operator.resources.scan import fetch_digest, rules_digest, scan_digest
+from codetune_operator.resources.project.scan import fetch_digest, rules_digest, scan_digest
 
 _SHORT_DIGITS = 12
 

@@ -16,7 +16,7 @@ from codetune_operator.reconcile.shedding import find_unwanted
 from codetune_operator.reconcile.team.models import judge_models
 from codetune_operator.reconcile.team.routes import build_config, find_routes
 from codetune_operator.reconcile.team.status import Gateway, build_team_events, build_team_status
-from codetune_operator.resources.gateway import RESOURCES, build_gateway, digest_config
+from codetune_operator.resources.team.gateway import RESOURCES, build_gateway, digest_config
 from codetune_operator.settings import Settings
 
 LOOK_AGAIN_SECONDS = 600.0

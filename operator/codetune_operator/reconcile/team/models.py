@@ -8,7 +8,7 @@ from codetune_api.team import TeamModel
 
 from codetune_operator.reconcile import conditions
 from codetune_operator.reconcile.team.routes import Route, find_model
-from codetune_operator.resources.servingnames import served_name
+from codetune_operator.resources.modeldeployment.names import served_name
 
 _WORDS = 2000
 _NAMES = 10

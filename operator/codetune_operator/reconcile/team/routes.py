@@ -8,7 +8,7 @@ from codetune_api.modeldeployment import ModelDeployment, ServiceSpec
 from codetune_api.team import CompletionModel, Team, TeamSpec
 
 from codetune_operator.reconcile.rollouts import find_endpoint
-from codetune_operator.resources.servingnames import served_name
+from codetune_operator.resources.modeldeployment.names import served_name
 from codetune_operator.settings import Settings
 
 

@@ -23,8 +23,8 @@ from codetune_operator.reconcile.rollouts import (
 )
 from codetune_operator.reconcile.team.models import JudgedModel
 from codetune_operator.reconcile.workloads import container_entry
-from codetune_operator.resources.gateway import digest_of
-from codetune_operator.resources.gatewaynames import CONTAINER, gateway_name
+from codetune_operator.resources.team.gateway import digest_of
+from codetune_operator.resources.team.names import CONTAINER, gateway_name
 from codetune_operator.settings import Settings
 
 TeamPhase = Literal["Pending", "Starting", "Ready", "Updating", "Stopped", "Failed"]

@@ -5,8 +5,7 @@ from typing import Any
 from codetune_api.metadata import LABEL_COMPONENT, LABEL_NAME
 from codetune_api.team import Team
 
-from codetune_operator.resources import servingnames
-from codetune_operator.resources.gatewaynames import PORT, build_object, pod_selector
+from codetune_operator.resources.modeldeployment import names as servingnames
 from codetune_operator.resources.policies import (
     POLICY_KINDS,
     budget_spec,
@@ -14,6 +13,7 @@ from codetune_operator.resources.policies import (
     names_rule,
     own_namespace,
 )
+from codetune_operator.resources.team.names import PORT, build_object, pod_selector
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

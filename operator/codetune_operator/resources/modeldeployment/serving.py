@@ -8,9 +8,7 @@ from codetune_api.contracts import DesiredAdapters
 from codetune_api.modeldeployment import ModelDeployment
 
 from codetune_operator.resources.answering import ROLLING, service_spec
-from codetune_operator.resources.models import FETCH_CONFIG_KEY, ModelSource, build_fetch_config
-from codetune_operator.resources.serverpod import ADAPTERS_KEY, TOKEN_KEY, build_pod_template
-from codetune_operator.resources.servingnames import (
+from codetune_operator.resources.modeldeployment.names import (
     adapter_token,
     adapters_name,
     build_object,
@@ -18,7 +16,9 @@ from codetune_operator.resources.servingnames import (
     pod_selector,
     token_name,
 )
-from codetune_operator.resources.servingpolicies import build_policies
+from codetune_operator.resources.modeldeployment.pod import ADAPTERS_KEY, TOKEN_KEY, build_pod_template
+from codetune_operator.resources.modeldeployment.policies import build_policies
+from codetune_operator.resources.models import FETCH_CONFIG_KEY, ModelSource, build_fetch_config
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

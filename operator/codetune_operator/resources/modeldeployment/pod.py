@@ -8,9 +8,7 @@ from codetune_api.modeldeployment import EnvVar, ModelDeployment
 from codetune_api.quantities import parse_quantity
 
 from codetune_operator.resources.answering import build_probe, container_ports
-from codetune_operator.resources.models import ModelSource, build_fetch_containers, canonical_model
-from codetune_operator.resources.pods import CONFIG, SCRATCH, container, pod_template
-from codetune_operator.resources.servingnames import (
+from codetune_operator.resources.modeldeployment.names import (
     CONTAINER,
     PORT,
     adapters_name,
@@ -19,6 +17,8 @@ from codetune_operator.resources.servingnames import (
     serving_labels,
     token_name,
 )
+from codetune_operator.resources.models import ModelSource, build_fetch_containers, canonical_model
+from codetune_operator.resources.pods import CONFIG, SCRATCH, container, pod_template
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

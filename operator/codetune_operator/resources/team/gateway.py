@@ -13,7 +13,9 @@ from codetune_api.metadata import ANNOTATION_CONFIG_DIGEST
 from codetune_api.team import Team
 
 from codetune_operator.resources.answering import ROLLING, build_probe, container_ports, service_spec
-from codetune_operator.resources.gatewaynames import (
+from codetune_operator.resources.jobs import config_mount, config_volume
+from codetune_operator.resources.pods import CONFIG_KEY, container, pod_template
+from codetune_operator.resources.team.names import (
     CONTAINER,
     PORT,
     build_object,
@@ -21,9 +23,7 @@ from codetune_operator.resources.gatewaynames import (
     gateway_name,
     pod_selector,
 )
-from codetune_operator.resources.gatewaypolicies import build_policies
-from codetune_operator.resources.jobs import config_mount, config_volume
-from codetune_operator.resources.pods import CONFIG_KEY, container, pod_template
+from codetune_operator.resources.team.policies import build_policies
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

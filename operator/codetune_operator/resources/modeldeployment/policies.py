@@ -7,6 +7,7 @@ from codetune_api.metadata import API_VERSION
 from codetune_api.modeldeployment import ModelDeployment
 
 from codetune_operator.resources.buckets import bucket_port
+from codetune_operator.resources.modeldeployment.names import PORT, build_object, pod_selector
 from codetune_operator.resources.models import ModelSource
 from codetune_operator.resources.policies import (
     NAMESPACE_LABEL,
@@ -16,7 +17,6 @@ from codetune_operator.resources.policies import (
     names_rule,
     own_namespace,
 )
-from codetune_operator.resources.servingnames import PORT, build_object, pod_selector
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

@@ -10,7 +10,7 @@ from codetune_api.digests import canonical, digest_value
 from codetune_api.finetune import DatasetStatus, FineTune, ResumedFrom
 from codetune_api.metadata import LABEL_FINETUNE, LABEL_KUEUE_QUEUE, labels
 
-from codetune_operator.resources.meeting import build_meeting, meeting_env, meeting_name
+from codetune_operator.resources.finetune.meeting import build_meeting, meeting_env, meeting_name
 from codetune_operator.resources.models import (
     FETCH_CONFIG_KEY,
     ModelSource,
