@@ -142,7 +142,7 @@ def test_the_network_policy_can_be_turned_off() -> None:
 
 
 def test_the_documented_monitors_fit_what_is_built() -> None:
-    folder = Path(__file__).parents[3] / "docs" / "monitoring"
+    folder = Path(__file__).parents[4] / "docs" / "monitoring"
     found = {path.stem: yaml.safe_load(path.read_text()) for path in folder.glob("*.yaml")}
     assert found.keys() == {"podmonitor", "scaledobject"}
     marks = {"app.kubernetes.io/part-of": "codetune", "app.kubernetes.io/component": "server"}
