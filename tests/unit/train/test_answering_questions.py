@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from codetune_trainer.train import answering
-from codetune_trainer.train.answering import Mark, answer_lines, answer_middles, measure_similarity
-from codetune_trainer.train.encoding import Encoder, build_encoder
-from codetune_trainer.train.infilling import find_fim_tokens
+from codetune_trainer.train.data.encoding import Encoder, build_encoder
+from codetune_trainer.train.data.infilling import find_fim_tokens
 from codetune_trainer.train.pacing import Stopped
-from codetune_trainer.train.questions import Question
+from codetune_trainer.train.scoring import answering
+from codetune_trainer.train.scoring.answering import Mark, answer_lines, answer_middles, measure_similarity
+from codetune_trainer.train.scoring.questions import Question
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model

@@ -7,11 +7,11 @@ import pytest
 import torch
 from codetune_api.finetune import Checkpoints, LoraOverrides, Parameters, TrainingOverrides
 from codetune_api.presets import Facts, resolve
-from codetune_trainer.train import modelling
+from codetune_trainer.train.data.packing import Packed, pack
 from codetune_trainer.train.kernels.attention import DocumentAttention
 from codetune_trainer.train.kernels.installing import speed_up_base
-from codetune_trainer.train.losses import sum_loss, token_losses
-from codetune_trainer.train.packing import Packed, pack
+from codetune_trainer.train.model import modelling
+from codetune_trainer.train.model.losses import sum_loss, token_losses
 from transformers import AutoConfig, AutoModelForCausalLM
 
 LENGTH = 24

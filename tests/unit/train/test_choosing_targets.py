@@ -10,8 +10,8 @@ import pytest
 import torch
 from codetune_api.finetune import LoraOverrides
 from codetune_trainer.errors import InvalidParameters, UnsupportedModel
-from codetune_trainer.train import targets
-from codetune_trainer.train.targets import WITHOUT_ADAPTERS, choose_targets, count_experts
+from codetune_trainer.train.model import targets
+from codetune_trainer.train.model.targets import WITHOUT_ADAPTERS, choose_targets, count_experts
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import (

@@ -3,8 +3,8 @@
 import random
 
 import pytest
-from codetune_trainer.train import cutting
-from codetune_trainer.train.cutting import choose_cut, find_lines
+from codetune_trainer.train.data import cutting
+from codetune_trainer.train.data.cutting import choose_cut, find_lines
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from codetune_trainer.train.encoding import Encoder, build_encoder
+from codetune_trainer.train.data.encoding import Encoder, build_encoder
 from hypothesis import given
 from hypothesis import strategies as st
 

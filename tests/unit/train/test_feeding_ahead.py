@@ -6,9 +6,9 @@ import threading
 
 import pytest
 import torch
-from codetune_trainer.train.encoding import Encoder
-from codetune_trainer.train.feeding import Corpus, Position, feed
-from codetune_trainer.train.packing import Packed, join
+from codetune_trainer.train.data.encoding import Encoder
+from codetune_trainer.train.data.feeding import Corpus, Position, feed
+from codetune_trainer.train.data.packing import Packed, join
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from codetune_api.contracts import DatasetFile
 from codetune_api.finetune import Parameters
-from codetune_trainer.train import evaluating
-from codetune_trainer.train.encoding import Encoder
-from codetune_trainer.train.evaluating import HeldOut, count_questions, file_losses, mean_loss, prepare
-from codetune_trainer.train.questions import ask_middles
+from codetune_trainer.train.data.encoding import Encoder
+from codetune_trainer.train.scoring import evaluating
+from codetune_trainer.train.scoring.evaluating import HeldOut, count_questions, file_losses, mean_loss, prepare
+from codetune_trainer.train.scoring.questions import ask_middles
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 

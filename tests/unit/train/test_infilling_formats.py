@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 from codetune_api.infilling import FAMILIES, Format, Origin, build_continuation, find_format
-from codetune_trainer.train.cutting import choose_cut
-from codetune_trainer.train.encoding import Encoder, build_encoder
-from codetune_trainer.train.examples import Shaper
-from codetune_trainer.train.feeding import Corpus
-from codetune_trainer.train.infilling import find_fim_tokens, infill
-from codetune_trainer.train.packing import IGNORED
+from codetune_trainer.train.data.cutting import choose_cut
+from codetune_trainer.train.data.encoding import Encoder, build_encoder
+from codetune_trainer.train.data.examples import Shaper
+from codetune_trainer.train.data.feeding import Corpus
+from codetune_trainer.train.data.infilling import find_fim_tokens, infill
+from codetune_trainer.train.data.packing import IGNORED
 from hypothesis import given
 from hypothesis import strategies as st
 from mistral_common.protocol.fim.request import FIMRequest

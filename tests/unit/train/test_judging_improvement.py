@@ -3,8 +3,8 @@
 import random
 
 import pytest
-from codetune_trainer.train.answering import Mark
-from codetune_trainer.train.judging import Scored, compare
+from codetune_trainer.train.scoring.answering import Mark
+from codetune_trainer.train.scoring.judging import Scored, compare
 
 TOKENS = 200
 

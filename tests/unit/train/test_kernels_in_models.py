@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from codetune_trainer.train import modelling, stepping
+from codetune_trainer.train.data.packing import Packed, pack
 from codetune_trainer.train.kernels import attention
 from codetune_trainer.train.kernels.attention import DocumentAttention
 from codetune_trainer.train.kernels.installing import speed_up_adapter, speed_up_base
 from codetune_trainer.train.kernels.lora import FusedLinear
-from codetune_trainer.train.losses import sum_loss
-from codetune_trainer.train.packing import Packed, pack
+from codetune_trainer.train.model import modelling, stepping
+from codetune_trainer.train.model.losses import sum_loss
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from codetune_trainer.train import losses, stepping
-from codetune_trainer.train.heads import has_plain_logits
-from codetune_trainer.train.losses import FrozenHeadLoss, sum_loss
-from codetune_trainer.train.modelling import trainable_weights
-from codetune_trainer.train.packing import IGNORED, Packed, pack
+from codetune_trainer.train.data.packing import IGNORED, Packed, pack
+from codetune_trainer.train.model import losses, stepping
+from codetune_trainer.train.model.heads import has_plain_logits
+from codetune_trainer.train.model.losses import FrozenHeadLoss, sum_loss
+from codetune_trainer.train.model.modelling import trainable_weights
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM

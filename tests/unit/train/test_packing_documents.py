@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from codetune_trainer.train.losses import sum_loss
-from codetune_trainer.train.packing import IGNORED, count_pieces, cut_pieces, join, pack
+from codetune_trainer.train.data.packing import IGNORED, count_pieces, cut_pieces, join, pack
+from codetune_trainer.train.model.losses import sum_loss
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model

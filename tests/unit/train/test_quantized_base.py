@@ -14,7 +14,7 @@ import torch
 from codetune_api.finetune import LoraOverrides, Parameters
 from codetune_trainer.errors import InvalidParameters
 from codetune_trainer.train import run
-from codetune_trainer.train.modelling import load_base
+from codetune_trainer.train.model.modelling import load_base
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 

@@ -8,12 +8,13 @@ import torch
 from codetune_api.finetune import Checkpoints, LoraOverrides, Parameters, TrainingOverrides
 from codetune_api.presets import Facts, resolve
 from codetune_trainer.architectures import EMBEDDINGS
-from codetune_trainer.train import losses, machine, modelling, run, sizing
-from codetune_trainer.train.footprint import Footprint, Kept, measure
+from codetune_trainer.train import machine, run
+from codetune_trainer.train.data.packing import pack
 from codetune_trainer.train.group import ALONE
-from codetune_trainer.train.packing import pack
-from codetune_trainer.train.sizing import choose_size
-from codetune_trainer.train.stepping import autocast
+from codetune_trainer.train.model import losses, modelling, sizing
+from codetune_trainer.train.model.footprint import Footprint, Kept, measure
+from codetune_trainer.train.model.sizing import choose_size
+from codetune_trainer.train.model.stepping import autocast
 from transformers import AutoConfig, AutoModelForCausalLM
 
 
@@ -107,7 +108,7 @@ def test_memory_that_is_short_in_the_measurement_means_one_sequence(
     def fail(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("short")
 
-    monkeypatch.setattr("codetune_trainer.train.footprint.measure", fail)
+    monkeypatch.setattr("codetune_trainer.train.model.footprint.measure", fail)
     assert choose_size(model, _parameters(8), 2**40) == sizing.Sizing(1, True)
     spread = _parameters(8).model_copy(update={"sharded": True, "gradient_checkpointing": True})
     with pytest.raises(torch.OutOfMemoryError):  # the others would wait for this process

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from codetune_trainer.train import tokens
-from codetune_trainer.train.encoding import Encoder, build_encoder
-from codetune_trainer.train.tokens import tokenize
+from codetune_trainer.train.data import tokens
+from codetune_trainer.train.data.encoding import Encoder, build_encoder
+from codetune_trainer.train.data.tokens import tokenize
 from safetensors.torch import save_file
 
 TEXTS = ["def add(a, b):\n", "", "    return a + b\n"]

@@ -8,7 +8,7 @@ import pytest
 from codetune_bucket.mirroring import Mirror
 from codetune_trainer.errors import AuthenticationFailed, DatasetMissing, EmptyDataset, RevisionNotFound, SourceError
 from codetune_trainer.purge import prune_datasets
-from codetune_trainer.train.documents import load_dataset
+from codetune_trainer.train.data.documents import load_dataset
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Scanned, Workshop

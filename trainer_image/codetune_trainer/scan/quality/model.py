@@ -13,12 +13,13 @@ from codetune_trainer.architectures import load_model_config
 from codetune_trainer.errors import OutOfMemory
 from codetune_trainer.scan.quality.cache import Measured
 from codetune_trainer.scan.quality.measuring import MOST_TOKENS
-from codetune_trainer.train import machine, modelling
-from codetune_trainer.train.encoding import Encoder, build_encoder
+from codetune_trainer.train import machine
+from codetune_trainer.train.data.encoding import Encoder, build_encoder
+from codetune_trainer.train.data.packing import cut_pieces, pack
 from codetune_trainer.train.kernels.installing import speed_up_base
-from codetune_trainer.train.losses import token_losses
-from codetune_trainer.train.packing import cut_pieces, pack
-from codetune_trainer.train.stepping import autocast, memory_errors
+from codetune_trainer.train.model import modelling
+from codetune_trainer.train.model.losses import token_losses
+from codetune_trainer.train.model.stepping import autocast, memory_errors
 
 GROUP_TEXTS = {"cpu": 4, "cuda": 64}
 """Texts after which losses are kept: few enough that a kill loses little."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from codetune_api.infilling import Format, Origin
 
-from codetune_trainer.train.encoding import Encoder
-from codetune_trainer.train.infilling import SENTINELS, infill
-from codetune_trainer.train.packing import cut_pieces
+from codetune_trainer.train.data.encoding import Encoder
+from codetune_trainer.train.data.infilling import SENTINELS, infill
+from codetune_trainer.train.data.packing import cut_pieces
 
 ORIGIN_RATE = 0.5
 """Share of the files that begin with where they are from, as in StarCoder2's training: an editor may tell it or not."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from codetune_api.infilling import Format, Origin
 
-from codetune_trainer.train.encoding import Encoder
-from codetune_trainer.train.examples import Shaper
-from codetune_trainer.train.infilling import hide_sentinels
-from codetune_trainer.train.packing import Packed, join, pack
+from codetune_trainer.train.data.encoding import Encoder
+from codetune_trainer.train.data.examples import Shaper
+from codetune_trainer.train.data.infilling import hide_sentinels
+from codetune_trainer.train.data.packing import Packed, join, pack
 
 
 @dataclass(frozen=True)

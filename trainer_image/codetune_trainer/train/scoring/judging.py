@@ -11,7 +11,7 @@ from typing import Literal
 
 from codetune_api.finetune import Evaluation, EvaluationScores, Interval
 
-from codetune_trainer.train.answering import Mark
+from codetune_trainer.train.scoring.answering import Mark
 
 SAMPLES = 2000
 CONFIDENCE = 0.95

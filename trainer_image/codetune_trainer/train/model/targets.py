@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from codetune_trainer.errors import UnsupportedModel
-from codetune_trainer.train.modelling import linear_modules
+from codetune_trainer.train.model.modelling import linear_modules
 
 # Routers and gates choose experts; a small change there sends tokens elsewhere, and vLLM's kernels read them directly.
 ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})

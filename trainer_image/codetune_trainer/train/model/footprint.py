@@ -15,10 +15,10 @@ from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_leaves
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from codetune_trainer.train import losses
-from codetune_trainer.train.modelling import Model
-from codetune_trainer.train.packing import pack
-from codetune_trainer.train.stepping import RandomState, autocast
+from codetune_trainer.train.data.packing import pack
+from codetune_trainer.train.model import losses
+from codetune_trainer.train.model.modelling import Model
+from codetune_trainer.train.model.stepping import RandomState, autocast
 
 _SAMPLE_TOKENS = 128
 """In the shortest sequence that is measured, at most; the others are twice and three times as long."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from codetune_api.presets import CLIP_NORM
 
+from codetune_trainer.train.data.packing import Packed
 from codetune_trainer.train.group import ALONE, Group
-from codetune_trainer.train.losses import sum_loss
-from codetune_trainer.train.modelling import DTYPES, Model, trainable_weights
-from codetune_trainer.train.packing import Packed
+from codetune_trainer.train.model.losses import sum_loss
+from codetune_trainer.train.model.modelling import DTYPES, Model, trainable_weights
 
 _NO_MEMORY = re.compile("can't allocate memory|out of memory|_ALLOC_FAILED|_ALLOCATION_FAILED", re.IGNORECASE)
 """In plain RuntimeErrors: PyTorch's allocator for the CPU; CUDA, Triton and NCCL; cuBLAS and its like; cuDNN 9."""

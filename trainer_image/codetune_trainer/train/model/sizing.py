@@ -10,10 +10,10 @@ import torch
 from codetune_api.finetune import Parameters
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from codetune_trainer.train import footprint, losses
-from codetune_trainer.train.footprint import Footprint, Kept
-from codetune_trainer.train.modelling import Model, trainable_weights
-from codetune_trainer.train.stepping import memory_errors
+from codetune_trainer.train.model import footprint, losses
+from codetune_trainer.train.model.footprint import Footprint, Kept
+from codetune_trainer.train.model.modelling import Model, trainable_weights
+from codetune_trainer.train.model.stepping import memory_errors
 
 ENOUGH_TOKENS = {"cpu": 1024, "cuda": 16_384}
 """Tokens that fill a device."""

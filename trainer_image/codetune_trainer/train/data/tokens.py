@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from codetune_trainer.train.encoding import Encoder
+from codetune_trainer.train.data.encoding import Encoder
 
 FOLDER = "tokens"
 """Inside the dataset's folder."""

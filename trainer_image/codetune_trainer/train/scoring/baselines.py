@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from codetune_trainer.manifests import replace_text
-from codetune_trainer.train.answering import Mark
-from codetune_trainer.train.judging import Scored
 from codetune_trainer.train.names import ANSWERS, BASELINE
+from codetune_trainer.train.scoring.answering import Mark
+from codetune_trainer.train.scoring.judging import Scored
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from codetune_trainer.errors import UnsupportedModel
 from codetune_trainer.train.group import Group
-from codetune_trainer.train.modelling import Model
+from codetune_trainer.train.model.modelling import Model
 
 
 def shard(model: Model, device: torch.device, group: Group) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from codetune_api.infilling import Format, Origin, find_format
 
-from codetune_trainer.train.cutting import Cut, choose_cut
-from codetune_trainer.train.encoding import Encoder
-from codetune_trainer.train.packing import IGNORED, Packed
+from codetune_trainer.train.data.cutting import Cut, choose_cut
+from codetune_trainer.train.data.encoding import Encoder
+from codetune_trainer.train.data.packing import IGNORED, Packed
 
 SENTINELS = 3
 OTHER_ORDER = 0.1

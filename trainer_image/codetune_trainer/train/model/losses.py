@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from codetune_trainer.train.heads import has_plain_logits
+from codetune_trainer.train.data.packing import IGNORED, Packed
 from codetune_trainer.train.kernels import attention
 from codetune_trainer.train.kernels.lora import FusedLinear, choose_dropped, drop
-from codetune_trainer.train.packing import IGNORED, Packed
+from codetune_trainer.train.model.heads import has_plain_logits
 
 CHUNK = 256
 """Rows of logits that are held at once: few enough for the cache of a CPU, enough for a fast product."""

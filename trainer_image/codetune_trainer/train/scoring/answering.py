@@ -8,10 +8,10 @@ import torch
 from codetune_api.infilling import Format
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from codetune_trainer.train.encoding import Encoder
+from codetune_trainer.train.data.encoding import Encoder
 from codetune_trainer.train.group import ALONE, Group
-from codetune_trainer.train.modelling import Model
-from codetune_trainer.train.questions import Question
+from codetune_trainer.train.model.modelling import Model
+from codetune_trainer.train.scoring.questions import Question
 
 PROMPT_TOKENS = 192
 """Tokens before the cursor, and for middles as many again after it."""

@@ -11,14 +11,14 @@ from codetune_api.contracts import DatasetFile
 from codetune_api.finetune import Parameters
 from codetune_api.infilling import Format
 
-from codetune_trainer.train.answering import LINE_TOKENS, MIDDLE_TOKENS, PROMPT_TOKENS
-from codetune_trainer.train.encoding import Encoder
+from codetune_trainer.train.data.encoding import Encoder
+from codetune_trainer.train.data.packing import IGNORED, Packed, cut_pieces, pack
 from codetune_trainer.train.group import ALONE, Group
-from codetune_trainer.train.losses import sum_loss
-from codetune_trainer.train.modelling import Model
-from codetune_trainer.train.packing import IGNORED, Packed, cut_pieces, pack
-from codetune_trainer.train.questions import Question, ask_lines, ask_middles
-from codetune_trainer.train.stepping import autocast
+from codetune_trainer.train.model.losses import sum_loss
+from codetune_trainer.train.model.modelling import Model
+from codetune_trainer.train.model.stepping import autocast
+from codetune_trainer.train.scoring.answering import LINE_TOKENS, MIDDLE_TOKENS, PROMPT_TOKENS
+from codetune_trainer.train.scoring.questions import Question, ask_lines, ask_middles
 
 MOST_TOKENS = {"cpu": 4096, "cuda": 131_072}
 """Held-out tokens that a loss is measured on; a fixed choice, so that all checkpoints are comparable."""

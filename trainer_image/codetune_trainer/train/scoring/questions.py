@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from codetune_api.contracts import DatasetFile
 
-from codetune_trainer.train.cutting import choose_cut
+from codetune_trainer.train.data.cutting import choose_cut
 
 A_FILE = 4
 """Most questions of a kind about one file: many files tell more than many places of one."""
