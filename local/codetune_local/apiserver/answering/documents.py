@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from codetune_local.apiserver.catalog import REVIEWS, ResourceInfo
-from codetune_local.apiserver.schemas import definition_name, definitions, schema_of
+from codetune_local.apiserver.objects.schemas import definition_name, definitions, schema_of
 
 Obj = dict[str, Any]
 VERSION = {"major": "1", "minor": "36", "gitVersion": "v1.36.0+codetune-local", "platform": "linux/amd64"}

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from codetune_local.apiserver.catalog import ResourceInfo
-from codetune_local.apiserver.structural import Cause
+from codetune_local.apiserver.objects.structural import Cause
 
 Obj = dict[str, Any]
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")

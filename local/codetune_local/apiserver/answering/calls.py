@@ -8,15 +8,16 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from codetune_local.apiserver import preparing, protobuf, tables
-from codetune_local.apiserver.authorizing import Attributes
+from codetune_local.apiserver.access.authorizing import Attributes
+from codetune_local.apiserver.answering import protobuf, tables
+from codetune_local.apiserver.answering.decoding import decode_json, find_duplicates
+from codetune_local.apiserver.answering.requests import Target, is_dry_run, manager_of
+from codetune_local.apiserver.answering.selecting import field_predicate, label_predicate
+from codetune_local.apiserver.answering.watching import Selection
 from codetune_local.apiserver.catalog import ResourceInfo
-from codetune_local.apiserver.decoding import decode_json, find_duplicates
 from codetune_local.apiserver.errors import method_not_allowed
+from codetune_local.apiserver.objects import preparing
 from codetune_local.apiserver.registry import Registry
-from codetune_local.apiserver.requests import Target, is_dry_run, manager_of
-from codetune_local.apiserver.selecting import field_predicate, label_predicate
-from codetune_local.apiserver.watching import Selection
 
 Obj = dict[str, Any]
 APPLY = ("application/apply-patch+yaml", "application/apply-patch+json", "application/apply-patch+cbor")

@@ -6,10 +6,10 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from codetune_local.apiserver.answering.requests import Target
 from codetune_local.apiserver.catalog import ResourceInfo
 from codetune_local.apiserver.errors import ApiError, bad_request
 from codetune_local.apiserver.registry import Registry
-from codetune_local.apiserver.requests import Target
 
 Obj = dict[str, Any]
 _HOP = {

@@ -6,7 +6,7 @@ from typing import Any
 import jsonpatch
 
 from codetune_local.apiserver.errors import ApiError, bad_request
-from codetune_local.apiserver.schemas import Schema, child, items, merge_key, merges_scalars
+from codetune_local.apiserver.objects.schemas import Schema, child, items, merge_key, merges_scalars
 
 Obj = dict[str, Any]
 

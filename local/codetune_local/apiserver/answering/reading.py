@@ -5,10 +5,10 @@ from typing import Any
 
 from aiohttp import web
 
-from codetune_local.apiserver import tables, watching
-from codetune_local.apiserver.calls import Call, reply, shape, table_rows
+from codetune_local.apiserver.answering import tables, watching
+from codetune_local.apiserver.answering.calls import Call, reply, shape, table_rows
+from codetune_local.apiserver.answering.requests import integer, is_true
 from codetune_local.apiserver.errors import ApiError, invalid, too_large
-from codetune_local.apiserver.requests import integer, is_true
 
 logger = logging.getLogger(__name__)
 Obj = dict[str, Any]

@@ -9,8 +9,8 @@ import json
 from typing import Any
 
 from codetune_local.apiserver.errors import ApiError
-from codetune_local.apiserver.fieldsets import fields_of, from_leaves, item_key, leaves, schema_with_metadata
-from codetune_local.apiserver.schemas import Schema, child, is_atomic, is_set, items, list_map_keys
+from codetune_local.apiserver.objects.fieldsets import fields_of, from_leaves, item_key, leaves, schema_with_metadata
+from codetune_local.apiserver.objects.schemas import Schema, child, is_atomic, is_set, items, list_map_keys
 
 Obj = dict[str, Any]
 Path = tuple[str, ...]

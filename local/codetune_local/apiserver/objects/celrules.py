@@ -9,8 +9,8 @@ from celpy import celtypes
 from celpy.celparser import CELParseError
 from celpy.evaluation import CELEvalError
 
-from codetune_local.apiserver.schemas import Schema, list_map_keys
-from codetune_local.apiserver.structural import Cause
+from codetune_local.apiserver.objects.schemas import Schema, list_map_keys
+from codetune_local.apiserver.objects.structural import Cause
 
 _ENVIRONMENT = celpy.Environment()
 MISSING = object()

@@ -5,13 +5,14 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from codetune_local.apiserver import patching, preparing, watching
-from codetune_local.apiserver.authorizing import Attributes
-from codetune_local.apiserver.calls import APPLY, Call, read_body, read_checked, reply
-from codetune_local.apiserver.decoding import decode_json, find_duplicates
+from codetune_local.apiserver.access.authorizing import Attributes
+from codetune_local.apiserver.answering import watching
+from codetune_local.apiserver.answering.calls import APPLY, Call, read_body, read_checked, reply
+from codetune_local.apiserver.answering.decoding import decode_json, find_duplicates
+from codetune_local.apiserver.answering.requests import delete_options, is_true
 from codetune_local.apiserver.errors import ApiError, bad_request, forbidden, invalid, method_not_allowed
-from codetune_local.apiserver.requests import delete_options, is_true
-from codetune_local.apiserver.schemas import schema_of
+from codetune_local.apiserver.objects import patching, preparing
+from codetune_local.apiserver.objects.schemas import schema_of
 
 Obj = dict[str, Any]
 _PATCHES = ("application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from codetune_local.apiserver.catalog import ResourceInfo
-from codetune_local.apiserver.structural import Cause
+from codetune_local.apiserver.objects.structural import Cause
 
 Obj = dict[str, Any]
 _IMMUTABLE = "field is immutable"

@@ -7,7 +7,7 @@ stands for the item itself.
 import json
 from typing import Any
 
-from codetune_local.apiserver.schemas import Schema, child, is_atomic, is_set, items, list_map_keys
+from codetune_local.apiserver.objects.schemas import Schema, child, is_atomic, is_set, items, list_map_keys
 
 Fields = dict[str, Any]
 _IGNORED_METADATA = frozenset(
@@ -58,7 +58,7 @@ _METADATA: Schema = {
 
 def schema_with_metadata(schema: Schema) -> Schema:
     """A kind's schema whose metadata merges as ObjectMeta does."""
-    from codetune_local.apiserver.schemas import resolve
+    from codetune_local.apiserver.objects.schemas import resolve
 
     whole = resolve(schema)
     return {**whole, "properties": {**(whole.get("properties") or {}), "metadata": _METADATA}}

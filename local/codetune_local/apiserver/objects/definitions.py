@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from codetune_local.apiserver.celrules import compile_failure
-from codetune_local.apiserver.structural import Cause, prune, validate
+from codetune_local.apiserver.objects.celrules import compile_failure
+from codetune_local.apiserver.objects.structural import Cause, prune, validate
 
 Obj = dict[str, Any]
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import date, datetime
 from typing import Any
 
-from codetune_local.apiserver.schemas import Schema, list_map_keys, resolve
+from codetune_local.apiserver.objects.schemas import Schema, list_map_keys, resolve
 
 Cause = tuple[str, str, str]
 """Field path, reason, message: one entry of a Status's causes."""

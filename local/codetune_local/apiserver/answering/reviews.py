@@ -5,11 +5,11 @@ from typing import Any
 
 from aiohttp import web
 
-from codetune_local.apiserver.authorizing import ISSUER, Attributes, Tokens, User, is_allowed, rules_for
+from codetune_local.apiserver.access.authorizing import ISSUER, Attributes, Tokens, User, is_allowed, rules_for
+from codetune_local.apiserver.answering.requests import Target
 from codetune_local.apiserver.catalog import REVIEWS
 from codetune_local.apiserver.errors import ApiError
 from codetune_local.apiserver.registry import Registry
-from codetune_local.apiserver.requests import Target
 
 Obj = dict[str, Any]
 LONGEST_TOKEN_SECONDS = 7 * 86400

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from codetune_local.apiserver.authorizing import Attributes
+from codetune_local.apiserver.access.authorizing import Attributes
 from codetune_local.apiserver.errors import bad_request, no_such_route
 
 _PROXY_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}

@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from codetune_local.apiserver import proxying, reviews
-from codetune_local.apiserver.authorizing import Tokens
-from codetune_local.apiserver.calls import Call, read_body
+from codetune_local.apiserver.access.authorizing import Tokens
+from codetune_local.apiserver.answering import proxying, reviews
+from codetune_local.apiserver.answering.calls import Call, read_body
+from codetune_local.apiserver.answering.requests import delete_options, integer, is_true
+from codetune_local.apiserver.answering.scaling import read_scale, write_scale
 from codetune_local.apiserver.errors import ApiError, bad_request
-from codetune_local.apiserver.requests import delete_options, integer, is_true
-from codetune_local.apiserver.scaling import read_scale, write_scale
 
 logger = logging.getLogger(__name__)
 Obj = dict[str, Any]

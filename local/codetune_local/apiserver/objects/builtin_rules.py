@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from codetune_local.apiserver.metadata import invalid_value, is_label
-from codetune_local.apiserver.structural import Cause
+from codetune_local.apiserver.objects.metadata import invalid_value, is_label
+from codetune_local.apiserver.objects.structural import Cause
 from codetune_local.machinery.quantities import parse_quantity
 
 Obj = dict[str, Any]

@@ -6,11 +6,11 @@ from typing import Any
 
 from aiohttp import web
 
-from codetune_local.apiserver import patching
+from codetune_local.apiserver.answering.requests import Target, is_dry_run, manager_of
 from codetune_local.apiserver.catalog import ResourceInfo
 from codetune_local.apiserver.errors import bad_request
+from codetune_local.apiserver.objects import patching
 from codetune_local.apiserver.registry import Registry
-from codetune_local.apiserver.requests import Target, is_dry_run, manager_of
 
 Obj = dict[str, Any]
 

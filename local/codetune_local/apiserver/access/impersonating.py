@@ -2,7 +2,7 @@
 
 from multidict import CIMultiDictProxy
 
-from codetune_local.apiserver.authorizing import Attributes, User, is_allowed
+from codetune_local.apiserver.access.authorizing import Attributes, User, is_allowed
 from codetune_local.apiserver.errors import bad_request, forbidden
 from codetune_local.apiserver.registry import Registry
 

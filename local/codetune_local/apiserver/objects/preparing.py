@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from codetune_local.apiserver.builtin_rules import check_builtin
 from codetune_local.apiserver.catalog import ResourceInfo
-from codetune_local.apiserver.celrules import MISSING, check_rules, has_rules
-from codetune_local.apiserver.defaulting import apply_builtin_defaults
-from codetune_local.apiserver.definitions import DEFINITIONS, check_definition
 from codetune_local.apiserver.errors import ApiError, bad_request, invalid
-from codetune_local.apiserver.immutability import check_immutable
-from codetune_local.apiserver.metadata import check_metadata
-from codetune_local.apiserver.schemas import metadata_schema, resolve, schema_of
-from codetune_local.apiserver.structural import TYPE_REASON, Cause, apply_defaults, drop_nulls, prune, validate
+from codetune_local.apiserver.objects.builtin_rules import check_builtin
+from codetune_local.apiserver.objects.celrules import MISSING, check_rules, has_rules
+from codetune_local.apiserver.objects.defaulting import apply_builtin_defaults
+from codetune_local.apiserver.objects.definitions import DEFINITIONS, check_definition
+from codetune_local.apiserver.objects.immutability import check_immutable
+from codetune_local.apiserver.objects.metadata import check_metadata
+from codetune_local.apiserver.objects.schemas import metadata_schema, resolve, schema_of
+from codetune_local.apiserver.objects.structural import TYPE_REASON, Cause, apply_defaults, drop_nulls, prune, validate
 
 Obj = dict[str, Any]
 _ROOT = ("apiVersion", "kind", "metadata")
