@@ -6,13 +6,14 @@ from pathlib import Path
 import torch
 from codetune_api.contracts import DatasetManifest
 from codetune_api.finetune import Evaluation
-from codetune_trainer.train import evaluating, machine
-from codetune_trainer.train.answering import answer_lines, answer_middles
-from codetune_trainer.train.documents import load_dataset
-from codetune_trainer.train.encoding import build_encoder
-from codetune_trainer.train.infilling import find_fim_tokens
-from codetune_trainer.train.judging import Scored, compare
-from codetune_trainer.train.modelling import load_tokenizer
+from codetune_trainer.train import machine
+from codetune_trainer.train.data.documents import load_dataset
+from codetune_trainer.train.data.encoding import build_encoder
+from codetune_trainer.train.data.infilling import find_fim_tokens
+from codetune_trainer.train.model.modelling import load_tokenizer
+from codetune_trainer.train.scoring import evaluating
+from codetune_trainer.train.scoring.answering import answer_lines, answer_middles
+from codetune_trainer.train.scoring.judging import Scored, compare
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 

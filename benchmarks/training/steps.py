@@ -17,13 +17,13 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from codetune_trainer.train import footprint, losses
+from codetune_trainer.train.data.packing import IGNORED, Packed, pack
 from codetune_trainer.train.kernels import attention
 from codetune_trainer.train.kernels.gating import replace_gates
 from codetune_trainer.train.kernels.lora import fuse_lora
 from codetune_trainer.train.kernels.norms import replace_norms
 from codetune_trainer.train.kernels.rotary import replace_rotary
-from codetune_trainer.train.packing import IGNORED, Packed, pack
+from codetune_trainer.train.model import footprint, losses
 from peft import LoraConfig, get_peft_model
 from stock import windows
 from transformers import AutoModelForCausalLM, AutoTokenizer

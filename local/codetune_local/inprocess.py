@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from codetune_local.apiserver.answering.watching import Selection, select, watch
 from codetune_local.apiserver.catalog import ResourceInfo
 from codetune_local.apiserver.errors import ApiError
-from codetune_local.apiserver.patching import merge_patch
+from codetune_local.apiserver.objects.patching import merge_patch
 from codetune_local.apiserver.registry import Registry
-from codetune_local.apiserver.watching import Selection, select, watch
 
 Obj = dict[str, Any]
 Objects = list[Obj]

@@ -12,10 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from codetune_local.apiserver.access.authorizing import Tokens
+from codetune_local.apiserver.access.certificates import server_context
 from codetune_local.apiserver.app import PodRuntime, build_app
 from codetune_local.apiserver.app import serve as listen
-from codetune_local.apiserver.authorizing import Tokens
-from codetune_local.apiserver.certificates import server_context
 from codetune_local.apiserver.errors import ApiError
 from codetune_local.apiserver.registry import Registry
 from codetune_local.daemon.kubeconfig import write_kubeconfig

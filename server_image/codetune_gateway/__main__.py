@@ -28,7 +28,7 @@ def main() -> int:
 async def _run(settings: GatewaySettings, timing: Timing) -> None:
     traffic, meter = Traffic(), Meter(settings.config.team)
     # They are a second series for each counter, which says when it began.
-    disable_created_metrics()  # type: ignore[no-untyped-call]
+    disable_created_metrics()
     async with expose(meter.registry, timing, settings.host, settings.metrics_port):
         await serve(build_app(settings, traffic, timing, meter), traffic, timing, settings.host, settings.port)
 

@@ -1,7 +1,7 @@
 """Two operators of which one works, with the rights of the chart: each end of a leader, and who works then.
 
 Here the processes and their ends are real, and so are the 15 seconds that a Lease lasts. What is written into it when
-is in tests/unit/operator/test_leading.py.
+is in tests/unit/operator/cluster/test_leading.py.
 """
 
 import os

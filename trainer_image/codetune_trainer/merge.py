@@ -114,7 +114,7 @@ def _write(model: Path, adapter: Path, uri: str, target: Path) -> None:
     from transformers import GenerationConfig
 
     from codetune_trainer.architectures import EMBEDDINGS, load_model_config
-    from codetune_trainer.train.modelling import load_base, untie_head
+    from codetune_trainer.train.model.modelling import load_base, untie_head
 
     load_model_config(model, uri)
     with tempfile.TemporaryDirectory() as alone:

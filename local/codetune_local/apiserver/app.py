@@ -9,18 +9,18 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from codetune_local.apiserver import documents, reviews, subresources
-from codetune_local.apiserver.authorizing import Attributes, Tokens, User, describe_refusal, is_allowed
-from codetune_local.apiserver.bootstrapping import bootstrap
-from codetune_local.apiserver.calls import Call, read_body
+from codetune_local.apiserver.access.authorizing import Attributes, Tokens, User, describe_refusal, is_allowed
+from codetune_local.apiserver.access.bootstrapping import bootstrap
+from codetune_local.apiserver.access.impersonating import impersonate
+from codetune_local.apiserver.answering import documents, reviews, subresources
+from codetune_local.apiserver.answering.calls import Call, read_body
+from codetune_local.apiserver.answering.reading import read
+from codetune_local.apiserver.answering.requests import Target, attributes_of, is_resource, parse_path
+from codetune_local.apiserver.answering.subresources import PodRuntime
+from codetune_local.apiserver.answering.writing import write
 from codetune_local.apiserver.catalog import REVIEWS, ResourceInfo
 from codetune_local.apiserver.errors import ApiError, bad_request, forbidden, method_not_allowed, no_such_route
-from codetune_local.apiserver.impersonating import impersonate
-from codetune_local.apiserver.reading import read
 from codetune_local.apiserver.registry import Registry
-from codetune_local.apiserver.requests import Target, attributes_of, is_resource, parse_path
-from codetune_local.apiserver.subresources import PodRuntime
-from codetune_local.apiserver.writing import write
 
 logger = logging.getLogger(__name__)
 Obj = dict[str, Any]

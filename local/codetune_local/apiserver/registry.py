@@ -7,10 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from codetune_local.apiserver import applying, definitions, deleting, eventing, preparing
-from codetune_local.apiserver.carrying import SERVER_SET, carry_over, check_deletion_preconditions, check_preconditions
 from codetune_local.apiserver.catalog import BUILTIN, ResourceInfo, custom_resources
-from codetune_local.apiserver.definitions import DEFINITIONS
 from codetune_local.apiserver.errors import (
     ApiError,
     already_exists,
@@ -23,9 +20,17 @@ from codetune_local.apiserver.errors import (
     not_found,
     unexplained,
 )
-from codetune_local.apiserver.schemas import schema_of
+from codetune_local.apiserver.objects import applying, definitions, deleting, eventing, preparing
+from codetune_local.apiserver.objects.carrying import (
+    SERVER_SET,
+    carry_over,
+    check_deletion_preconditions,
+    check_preconditions,
+)
+from codetune_local.apiserver.objects.definitions import DEFINITIONS
+from codetune_local.apiserver.objects.schemas import schema_of
+from codetune_local.apiserver.objects.structural import apply_defaults
 from codetune_local.apiserver.storage import Storage
-from codetune_local.apiserver.structural import apply_defaults
 from codetune_local.machinery.copying import copy_object
 
 Obj = dict[str, Any]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from codetune_local.apiserver.access.authorizing import Tokens
+from codetune_local.apiserver.access.certificates import server_context
 from codetune_local.apiserver.app import build_app, serve
-from codetune_local.apiserver.authorizing import Tokens
-from codetune_local.apiserver.certificates import server_context
 from codetune_local.apiserver.registry import Registry
 from codetune_local.controllers.job_retrying import RetryDelay
 from codetune_local.controllers.manager import ControllerSettings, run_controllers

@@ -7,9 +7,9 @@ from typing import Any
 from codetune_api.contracts import ServerReport
 
 from codetune_operator.cluster.pushing import fetch_reports
-from codetune_operator.reconcile.servingpods import base_url, can_answer
+from codetune_operator.reconcile.modeldeployment.pods import base_url, can_answer
 from codetune_operator.reconcile.workloads import container_entry
-from codetune_operator.resources.servingnames import CONTAINER
+from codetune_operator.resources.modeldeployment.names import CONTAINER
 
 Obj = dict[str, Any]
 Answer = ServerReport | str

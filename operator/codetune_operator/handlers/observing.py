@@ -35,13 +35,13 @@ from codetune_operator.handlers.asking import ServingReports
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.tracking import LogTracker
 from codetune_operator.reconcile.datasets import read_uses
-from codetune_operator.reconcile.holding import find_holders
+from codetune_operator.reconcile.finetune.resuming import find_resuming
+from codetune_operator.reconcile.modeldeployment.holding import find_holders
 from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentView, ProjectView, StoreView, TeamView
-from codetune_operator.reconcile.resuming import find_resuming
-from codetune_operator.resources.gatewaynames import gateway_name
-from codetune_operator.resources.scan import scan_nonce
-from codetune_operator.resources.servingnames import adapter_token
+from codetune_operator.resources.modeldeployment.names import adapter_token
+from codetune_operator.resources.project.scan import scan_nonce
 from codetune_operator.resources.store import COMPONENT
+from codetune_operator.resources.team.names import gateway_name
 from codetune_operator.runs.report import RunReport, from_status
 
 Obj = dict[str, Any]

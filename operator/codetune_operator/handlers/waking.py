@@ -8,7 +8,7 @@ from codetune_api.metadata import LABEL_COMPONENT, LABEL_FINETUNE, LABEL_MODELDE
 from codetune_operator.cluster.kinds import CLAIM, FINETUNE, MODELDEPLOYMENT, NODE, POD, PROJECT, TEAM
 from codetune_operator.handlers.keys import Key, key_of, store_key
 from codetune_operator.handlers.storing import Store
-from codetune_operator.reconcile.holding import find_holders
+from codetune_operator.reconcile.modeldeployment.holding import find_holders
 from codetune_operator.resources.store import COMPONENT
 
 Obj = dict[str, Any]

@@ -11,7 +11,7 @@ from typing import Any
 
 from codetune_api.project import Project
 
-from codetune_operator.resources.scan import rules_digest
+from codetune_operator.resources.project.scan import rules_digest
 
 Obj = dict[str, Any]
 

@@ -18,7 +18,7 @@ from codetune_operator.reconcile.plan import Obj
 from codetune_operator.reconcile.unschedulable import explain_unschedulable
 from codetune_operator.reconcile.vllmwords import explain_words
 from codetune_operator.reconcile.workloads import LOST
-from codetune_operator.resources.servingnames import CONTAINER as SERVER
+from codetune_operator.resources.modeldeployment.names import CONTAINER as SERVER
 
 NO_POD_SECONDS = 60
 """How long a Job may have no pod before a person is told what may be the matter."""

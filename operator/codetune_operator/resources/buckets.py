@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from codetune_api.contracts import ENV_BUCKET, ENV_NAMESPACE
+
 from codetune_operator.settings import S3Settings, Settings
 
 Obj = dict[str, Any]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from codetune_api.common import Resource
+
 from codetune_operator.resources.pods import owner_reference
 
 Obj = dict[str, Any]

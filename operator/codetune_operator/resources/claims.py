@@ -3,6 +3,7 @@
 from typing import Any
 
 from codetune_api.metadata import ARTIFACTS_CLAIM, labels
+
 from codetune_operator.settings import Settings
 
 

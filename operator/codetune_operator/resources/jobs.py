@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from codetune_api.contracts import RunConfig
+
 from codetune_operator.resources.pods import CONFIG, CONFIG_KEY
 
 Obj = dict[str, Any]

@@ -6,6 +6,7 @@ from typing import Any
 
 from codetune_api.common import Failure, ModelPin, Resources, SecretRef
 from codetune_api.contracts import ENV_CONFIG, ENV_HUB_TOKEN, ENV_MODEL, FetchConfig
+
 from codetune_operator.resources.pods import container
 from codetune_operator.settings import Settings
 

@@ -17,6 +17,7 @@ from codetune_api.contracts import (
     ENV_VOLUMES,
 )
 from codetune_api.metadata import ARTIFACTS_CLAIM
+
 from codetune_operator.resources.buckets import (
     bucket_environment,
     bucket_mounts,

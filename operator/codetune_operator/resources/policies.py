@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from codetune_api.modeldeployment import NetworkPolicySpec
+
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

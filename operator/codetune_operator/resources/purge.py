@@ -12,6 +12,7 @@ from codetune_api.common import Resource, Resources
 from codetune_api.contracts import PurgeConfig
 from codetune_api.finetune import FineTune
 from codetune_api.metadata import LABEL_FINETUNE, LABEL_PROJECT, labels
+
 from codetune_operator.resources.jobs import build_config, build_job, config_mount, config_volume
 from codetune_operator.resources.pods import container, pod_template
 from codetune_operator.settings import Settings

@@ -24,6 +24,7 @@ from codetune_api.metadata import (
 )
 from codetune_api.modeldeployment import ServiceSpec
 from codetune_api.storing import ENV_STORE_TOKEN_FILE
+
 from codetune_operator.resources.answering import build_probe, container_ports, service_spec
 from codetune_operator.resources.pods import container, pod_template
 from codetune_operator.settings import Settings

@@ -18,8 +18,8 @@ from codetune_gateway.measuring import Meter
 from codetune_operator.metrics.collecting import CATALOGUE
 from codetune_operator.metrics.everyone import PHASES
 from codetune_operator.metrics.series import words_of
-from codetune_operator.resources.gatewaynames import gateway_labels
-from codetune_operator.resources.servingnames import serving_labels
+from codetune_operator.resources.modeldeployment.names import serving_labels
+from codetune_operator.resources.team.names import gateway_labels
 from prometheus_client import Counter, Gauge, Histogram
 
 Obj = dict[str, Any]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from codetune_api.tokenizing import CONFIG, TOKENIZER, write_plain
-from codetune_trainer.train.encoding import build_encoder
-from codetune_trainer.train.modelling import load_tokenizer
+from codetune_trainer.train.data.encoding import build_encoder
+from codetune_trainer.train.model.modelling import load_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 

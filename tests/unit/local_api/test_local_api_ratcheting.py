@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from codetune_local.apiserver.celrules import MISSING, check_rules
+from codetune_local.apiserver.objects.celrules import MISSING, check_rules
 
 Obj = dict[str, Any]
 SMALL = {"rule": "self <= 10", "message": "at most 10"}

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from codetune_local.apiserver.bootstrapping import bootstrap
-from codetune_local.apiserver.decoding import decode_json, find_duplicates
+from codetune_local.apiserver.access.bootstrapping import bootstrap
+from codetune_local.apiserver.answering.decoding import decode_json, find_duplicates
+from codetune_local.apiserver.answering.protobuf import decode
 from codetune_local.apiserver.errors import ApiError
-from codetune_local.apiserver.protobuf import decode
 from codetune_local.apiserver.registry import Registry
 
 Obj = dict[str, Any]

@@ -11,18 +11,18 @@ from codetune_api.contracts import DesiredAdapters
 from codetune_api.finetune import CheckpointStatus, FineTune
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.project import Project, ProjectStatus
-from codetune_operator.reconcile.adapters import resolve_adapters
 from codetune_operator.reconcile.deletion import reconcile_deletion
+from codetune_operator.reconcile.modeldeployment.adapters import resolve_adapters
 from codetune_operator.reconcile.observed import ModelDeploymentView, ProjectView
 from codetune_operator.reconcile.project import reconcile
 from codetune_operator.resources.claims import build_missing_claim
-from codetune_operator.resources.merging import build_merge
+from codetune_operator.resources.finetune.merging import build_merge
+from codetune_operator.resources.finetune.training import build_training, pin_dataset
+from codetune_operator.resources.modeldeployment.serving import build_serving
 from codetune_operator.resources.models import ModelSource, locate_model
+from codetune_operator.resources.project.scan import build_scan
 from codetune_operator.resources.purge import build_purge
-from codetune_operator.resources.scan import build_scan
-from codetune_operator.resources.serving import build_serving
 from codetune_operator.resources.store import build_store
-from codetune_operator.resources.training import build_training, pin_dataset
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

@@ -7,7 +7,7 @@ from codetune_api.common import Resources
 from codetune_api.project import Project
 from codetune_operator.resources.models import ModelSource, locate_model
 from codetune_operator.resources.pods import container, pod_template
-from codetune_operator.resources.scan import build_scan
+from codetune_operator.resources.project.scan import build_scan
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

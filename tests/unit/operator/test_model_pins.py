@@ -11,12 +11,12 @@ from codetune_api.contracts import FetchConfig, ServerReport
 from codetune_api.finetune import DatasetStatus, FineTune, FineTuneStatus
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.protocol import ModelEvent
+from codetune_operator.reconcile.finetune.status import Decision, build_status
 from codetune_operator.reconcile.modeldeployment import reconcile
 from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentView
 from codetune_operator.reconcile.plan import Plan
-from codetune_operator.reconcile.runstatus import Decision, build_status
+from codetune_operator.resources.finetune.training import build_training
 from codetune_operator.resources.models import ModelSource, locate_model
-from codetune_operator.resources.training import build_training
 from codetune_operator.runs.report import RunReport, fold, from_status
 from codetune_operator.settings import Settings
 

@@ -12,9 +12,9 @@ from codetune_operator.reconcile import finetune, modeldeployment, project
 from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentView, ProjectView
 from codetune_operator.reconcile.plan import Plan
 from codetune_operator.reconcile.unbound import CLAIM_SECONDS, explain_unbound
+from codetune_operator.resources.finetune.training import build_training, pin_dataset, training_job_name
 from codetune_operator.resources.models import ModelSource, locate_model
-from codetune_operator.resources.scan import build_scan, scan_job_name
-from codetune_operator.resources.training import build_training, pin_dataset, training_job_name
+from codetune_operator.resources.project.scan import build_scan, scan_job_name
 from codetune_operator.settings import Settings
 
 Obj = dict[str, Any]

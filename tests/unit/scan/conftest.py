@@ -22,7 +22,7 @@ from codetune_api.contracts import ScanConfig, ScanResult
 from codetune_trainer.config import Places
 from codetune_trainer.reporting import Reporter
 from codetune_trainer.scan.recipe import scan
-from codetune_trainer.scan.rules import Judge
+from codetune_trainer.scan.rules.judge import Judge
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec

@@ -10,7 +10,7 @@ from codetune_api.contracts import DatasetFile, DatasetManifest, ReportRow
 from codetune_api.protocol import ResultEvent, StageEvent, parse
 from codetune_trainer.errors import EmptyDataset
 from codetune_trainer.manifests import is_intact
-from codetune_trainer.train.documents import load_dataset
+from codetune_trainer.train.data.documents import load_dataset
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Scanned, Workshop

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 from codetune_server.infilling import Infiller, InfillMiddleware
-from codetune_trainer.train.cutting import choose_cut
-from codetune_trainer.train.encoding import build_encoder
-from codetune_trainer.train.infilling import find_fim_tokens, infill
+from codetune_trainer.train.data.cutting import choose_cut
+from codetune_trainer.train.data.encoding import build_encoder
+from codetune_trainer.train.data.infilling import find_fim_tokens, infill
 from starlette.types import Message, Receive, Scope, Send
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast

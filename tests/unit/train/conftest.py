@@ -27,7 +27,7 @@ from codetune_api.digests import FileEntry, digest_value
 from codetune_api.finetune import Checkpoints, Evaluation, LoraOverrides, TrainingOverrides
 from codetune_api.project import FileCounts
 from codetune_api.protocol import Event, ResultEvent, parse
-from codetune_trainer.train.encoding import Encoder, build_encoder
+from codetune_trainer.train.data.encoding import Encoder, build_encoder
 from codetune_trainer.train.pacing import StopSignal
 from codetune_trainer.train.run import train
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors

@@ -114,7 +114,7 @@ def test_an_attempt_that_goes_on_measures_the_base_again_only_where_it_must(
 
 def test_a_run_stops_by_itself_when_the_held_out_loss_rises(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([5.0, 2.0, 3.0, 4.0])
-    monkeypatch.setattr("codetune_trainer.train.evaluating.mean_loss", lambda *_: next(losses))
+    monkeypatch.setattr("codetune_trainer.train.scoring.evaluating.mean_loss", lambda *_: next(losses))
     store.train(store.config(training={"max_steps": 20}, checkpoints=Checkpoints(every_steps=2, keep=1)))
     assert store.result.parameters.early_stopping is not None
     assert store.result.parameters.early_stopping.patience == 2

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 from codetune_trainer.train import concluding
-from codetune_trainer.train.evaluating import HeldOut
 from codetune_trainer.train.running import Run
+from codetune_trainer.train.scoring.evaluating import HeldOut
 
 
 class Played:

@@ -13,7 +13,7 @@ from codetune_api.finetune import LoraOverrides
 from codetune_api.protocol import StageEvent
 from codetune_trainer.errors import IncompatibleCheckpoint, InvalidParameters
 from codetune_trainer.train import heritage, starting
-from codetune_trainer.train.documents import digest_text
+from codetune_trainer.train.data.documents import digest_text
 from safetensors.torch import load_file
 
 if TYPE_CHECKING:

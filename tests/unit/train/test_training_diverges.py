@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from codetune_api.protocol import ParametersEvent, ResumedEvent, StageEvent
 from codetune_trainer.errors import DivergedLoss
-from codetune_trainer.train import fitting, recovery, run, stepping
+from codetune_trainer.train import fitting, recovery, run
+from codetune_trainer.train.model import stepping
 from codetune_trainer.train.pacing import StopSignal
 from safetensors.torch import load_file
 
@@ -193,7 +194,7 @@ def test_a_second_time_ends_the_run_for_good_with_what_to_change(
 
 def test_a_held_out_loss_that_is_no_number_makes_no_checkpoint(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([5.0, 4.0, NAN, 3.0, 2.0])  # base, steps 2 and 4, and these once more
-    monkeypatch.setattr("codetune_trainer.train.evaluating.mean_loss", lambda *_: next(losses))
+    monkeypatch.setattr("codetune_trainer.train.scoring.evaluating.mean_loss", lambda *_: next(losses))
     events = store.train(store.config())
     (back,) = [event for event in events if isinstance(event, ResumedEvent)]
     assert (back.step, "held-out loss was nan" in back.message) == (2, True)

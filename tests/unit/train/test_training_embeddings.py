@@ -21,12 +21,12 @@ from codetune_trainer import merge
 from codetune_trainer.architectures import EMBEDDINGS, WITH_EMBEDDINGS, check_embeddings, explain_no_embeddings
 from codetune_trainer.errors import IncompatibleCheckpoint, InvalidParameters
 from codetune_trainer.reporting import Reporter
-from codetune_trainer.train import losses
+from codetune_trainer.train.data.packing import IGNORED, Packed, pack
 from codetune_trainer.train.kernels.installing import speed_up_adapter
-from codetune_trainer.train.losses import sum_loss
-from codetune_trainer.train.modelling import trainable_weights
-from codetune_trainer.train.packing import IGNORED, Packed, pack
-from codetune_trainer.train.stepping import autocast
+from codetune_trainer.train.model import losses
+from codetune_trainer.train.model.losses import sum_loss
+from codetune_trainer.train.model.modelling import trainable_weights
+from codetune_trainer.train.model.stepping import autocast
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch.nn import functional

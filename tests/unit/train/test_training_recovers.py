@@ -15,8 +15,9 @@ from codetune_api.contracts import TrainConfig
 from codetune_api.protocol import StageEvent
 from codetune_bucket.mirroring import Mirror
 from codetune_trainer.errors import OutOfMemory, OutOfMemoryNow, PeerLost
-from codetune_trainer.train import fitting, recovering, recovery, run, stepping
+from codetune_trainer.train import fitting, recovering, recovery, run
 from codetune_trainer.train.group import Group
+from codetune_trainer.train.model import stepping
 from codetune_trainer.train.recovery import Recovery
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from codetune_trainer.errors import (
     TrainerError,
     UnsupportedModel,
 )
-from codetune_trainer.train import fitting, machine, modelling, stepping
+from codetune_trainer.train import fitting, machine
+from codetune_trainer.train.model import modelling, stepping
 from transformers import (
     BertConfig,
     Gemma2Config,

@@ -142,7 +142,7 @@ def test_the_best_checkpoint_stays_and_is_what_the_evaluation_is_about(
     store: "Store", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([5.0, 2.0, 3.0, 4.0])  # base, then three checkpoints
-    monkeypatch.setattr("codetune_trainer.train.evaluating.mean_loss", lambda *_: next(losses))
+    monkeypatch.setattr("codetune_trainer.train.scoring.evaluating.mean_loss", lambda *_: next(losses))
     events = store.train(store.config(checkpoints=Checkpoints(every_steps=2, keep=1)))
     result = store.result
     assert (result.best_checkpoint, result.latest_checkpoint) == ("step-000002", "step-000006")
@@ -155,7 +155,7 @@ def test_early_stopping_ends_the_run_after_so_many_checkpoints_without_a_fall(
     store: "Store", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([5.0, 2.0, 1.99, 1.98])
-    monkeypatch.setattr("codetune_trainer.train.evaluating.mean_loss", lambda *_: next(losses))
+    monkeypatch.setattr("codetune_trainer.train.scoring.evaluating.mean_loss", lambda *_: next(losses))
     stopping = EarlyStopping(patience=2, min_delta=0.1)
     config = store.config(training={"max_steps": 20, "early_stopping": stopping})
     events = store.train(config)
@@ -269,7 +269,7 @@ def test_a_lost_best_checkpoint_is_replaced_by_the_best_that_is_left(
     store: "Store", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([5.0, 2.0, 3.0, 4.0])
-    monkeypatch.setattr("codetune_trainer.train.evaluating.mean_loss", lambda *_: next(losses))
+    monkeypatch.setattr("codetune_trainer.train.scoring.evaluating.mean_loss", lambda *_: next(losses))
     store.train(store.config(checkpoints=Checkpoints(every_steps=2, keep=3)))
     _cut_weights(store.root / "run" / "checkpoints" / "step-000002")
     store.train(store.config(checkpoints=Checkpoints(every_steps=2, keep=3)))

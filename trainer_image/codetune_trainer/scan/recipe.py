@@ -21,19 +21,19 @@ from codetune_trainer.config import Places, inside, load_config, load_places
 from codetune_trainer.errors import EmptyDataset, SourceError
 from codetune_trainer.purge import prune_datasets
 from codetune_trainer.reporting import Reporter
-from codetune_trainer.scan.deciding import Copies, choose_sides, find_copies, reject_low_quality
-from codetune_trainer.scan.judging import Task
-from codetune_trainer.scan.ledger import DIGEST_BYTES, Ledger
-from codetune_trainer.scan.quality import Text, find_low_quality
-from codetune_trainer.scan.reading import find_licences, judge_all
-from codetune_trainer.scan.remembering import FOLDER as MEMORY
-from codetune_trainer.scan.remembering import digest_rules, load_memory, save_memory
-from codetune_trainer.scan.rules import Judge, Origin
-from codetune_trainer.scan.sources import Readable, prepare_all, prune_cache
+from codetune_trainer.scan.dataset.deciding import Copies, choose_sides, find_copies, reject_low_quality
+from codetune_trainer.scan.dataset.ledger import DIGEST_BYTES, Ledger
+from codetune_trainer.scan.dataset.summing import count_files, count_rejections, count_source, count_types
+from codetune_trainer.scan.dataset.writing import DATASET, FILES, MANIFEST, SPILL, publish, work_folder, write_artifacts
+from codetune_trainer.scan.judging.reading import find_licences, judge_all
+from codetune_trainer.scan.judging.remembering import FOLDER as MEMORY
+from codetune_trainer.scan.judging.remembering import digest_rules, load_memory, save_memory
+from codetune_trainer.scan.judging.worker import Task
+from codetune_trainer.scan.quality.measuring import Text, find_low_quality
+from codetune_trainer.scan.rules.judge import Judge, Origin
+from codetune_trainer.scan.sources.preparing import Readable, prepare_all, prune_cache
+from codetune_trainer.scan.sources.upload_tree import prune_uploads
 from codetune_trainer.scan.storing import bring, keep_memory
-from codetune_trainer.scan.summing import count_files, count_rejections, count_source, count_types
-from codetune_trainer.scan.upload_tree import prune_uploads
-from codetune_trainer.scan.writing import DATASET, FILES, MANIFEST, SPILL, publish, work_folder, write_artifacts
 
 _SECONDS_BETWEEN_EVENTS = 2.0
 _SHOWN_TYPES = 5

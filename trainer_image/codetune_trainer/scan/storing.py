@@ -9,8 +9,9 @@ from codetune_api.contracts import ScanConfig
 from codetune_bucket.errors import ObjectDamaged
 from codetune_bucket.mirroring import Mirror
 
-from codetune_trainer.scan import quality, remembering
-from codetune_trainer.scan.writing import FILES
+from codetune_trainer.scan.dataset.writing import FILES
+from codetune_trainer.scan.judging import remembering
+from codetune_trainer.scan.quality import measuring
 
 
 def bring(config: ScanConfig, mirror: Mirror) -> None:
@@ -40,4 +41,4 @@ def _verdicts(config: ScanConfig) -> str:
 
 
 def _losses(config: ScanConfig) -> str:
-    return f"{config.cache}/{quality.FOLDER}"
+    return f"{config.cache}/{measuring.FOLDER}"

@@ -26,9 +26,9 @@ from safetensors.torch import load_file, save_file
 
 from codetune_trainer.errors import IncompatibleCheckpoint
 from codetune_trainer.manifests import describe_folder, is_intact, sync_folder
-from codetune_trainer.train.feeding import Position
-from codetune_trainer.train.modelling import Model
-from codetune_trainer.train.stepping import RandomState
+from codetune_trainer.train.data.feeding import Position
+from codetune_trainer.train.model.modelling import Model
+from codetune_trainer.train.model.stepping import RandomState
 
 
 @dataclass(frozen=True)

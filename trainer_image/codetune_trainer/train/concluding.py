@@ -8,14 +8,15 @@ from codetune_api.artifacts import checkpoint_name
 from codetune_api.contracts import TrainResult
 from codetune_api.finetune import Evaluation
 
-from codetune_trainer.train import baselines, checkpoints, evaluating, milestones, storing
-from codetune_trainer.train.answering import answer_lines, answer_middles
-from codetune_trainer.train.baselines import Baseline
+from codetune_trainer.train import checkpoints, milestones, storing
 from codetune_trainer.train.charting import build_chart
-from codetune_trainer.train.evaluating import HeldOut
-from codetune_trainer.train.judging import Scored, compare
 from codetune_trainer.train.names import ANSWERS, BASELINE
 from codetune_trainer.train.running import Run
+from codetune_trainer.train.scoring import baselines, evaluating
+from codetune_trainer.train.scoring.answering import answer_lines, answer_middles
+from codetune_trainer.train.scoring.baselines import Baseline
+from codetune_trainer.train.scoring.evaluating import HeldOut
+from codetune_trainer.train.scoring.judging import Scored, compare
 
 _FEW = 4
 """Lines that tell how long an answer takes."""

@@ -9,13 +9,13 @@ import torch
 from codetune_trainer.errors import DivergedLoss, OutOfMemoryNow
 from codetune_trainer.train import machine, milestones, recovering, resuming
 from codetune_trainer.train.charting import add_point
-from codetune_trainer.train.feeding import feed
-from codetune_trainer.train.modelling import enable_checkpointing
+from codetune_trainer.train.data.feeding import feed
+from codetune_trainer.train.data.packing import Packed
+from codetune_trainer.train.model.modelling import enable_checkpointing
+from codetune_trainer.train.model.stepping import RandomState, accumulate, apply_gradients, memory_errors, prepare
 from codetune_trainer.train.pacing import PeerOutOfMemory, Stopped, learning_rate
-from codetune_trainer.train.packing import Packed
 from codetune_trainer.train.recovery import out_of_memory
 from codetune_trainer.train.running import Run, record, report_progress
-from codetune_trainer.train.stepping import RandomState, accumulate, apply_gradients, memory_errors, prepare
 
 MOST_SKIPS = 5
 """So many steps in a row without a number are no accident of a batch any more."""

@@ -12,7 +12,7 @@ from codetune_api.contracts import TrainConfig
 from codetune_bucket.mirroring import Mirror
 
 from codetune_trainer.manifests import replace_text
-from codetune_trainer.train.documents import Dataset, choose_unseen
+from codetune_trainer.train.data.documents import Dataset, choose_unseen
 from codetune_trainer.train.names import START, TRAINED
 
 _HEAD = "codetune trained texts 1"

@@ -9,11 +9,12 @@ from codetune_api.finetune import CheckpointStatus
 from codetune_api.protocol import CheckpointEvent
 
 from codetune_trainer.errors import DivergedLoss
-from codetune_trainer.train import checkpoints, evaluating, storing
+from codetune_trainer.train import checkpoints, storing
 from codetune_trainer.train.charting import add_point
-from codetune_trainer.train.evaluating import HeldOut
 from codetune_trainer.train.pacing import Stopped
 from codetune_trainer.train.running import Run, record
+from codetune_trainer.train.scoring import evaluating
+from codetune_trainer.train.scoring.evaluating import HeldOut
 
 
 def mark(run: Run) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from codetune_api.protocol import ParametersEvent
 
 from codetune_trainer.errors import DivergedLoss, OutOfMemory, OutOfMemoryNow, PeerLost
-from codetune_trainer.train.modelling import enable_checkpointing
+from codetune_trainer.train.model.modelling import enable_checkpointing
 from codetune_trainer.train.names import RECOVERY
 from codetune_trainer.train.recovery import Recovery, learn, load, save
 from codetune_trainer.train.running import Run

@@ -7,7 +7,7 @@ from codetune_api.protocol import ResumedEvent
 
 from codetune_trainer.train import checkpoints, milestones, starting, storing
 from codetune_trainer.train.checkpoints import State
-from codetune_trainer.train.modelling import begin_adapter_anew
+from codetune_trainer.train.model.modelling import begin_adapter_anew
 from codetune_trainer.train.running import Run
 
 

@@ -19,28 +19,30 @@ from codetune_trainer.architectures import EMBEDDINGS, check_embeddings, explain
 from codetune_trainer.config import inside, load_places
 from codetune_trainer.errors import EXIT_STOPPED, InvalidParameters, ModelNotFound
 from codetune_trainer.reporting import Reporter, Silence
-from codetune_trainer.train import evaluating, heritage, machine, modelling, starting, storing
+from codetune_trainer.train import heritage, machine, starting, storing
 from codetune_trainer.train.concluding import conclude, score_base
-from codetune_trainer.train.documents import find_origin, load_dataset
-from codetune_trainer.train.encoding import Encoder, build_encoder
-from codetune_trainer.train.feeding import Corpus
+from codetune_trainer.train.data.documents import find_origin, load_dataset
+from codetune_trainer.train.data.encoding import Encoder, build_encoder
+from codetune_trainer.train.data.feeding import Corpus
+from codetune_trainer.train.data.infilling import find_fim_tokens
+from codetune_trainer.train.data.packing import count_pieces
+from codetune_trainer.train.data.tokens import tokenize
 from codetune_trainer.train.fitting import fit
 from codetune_trainer.train.group import ALONE, Group, join, peer_errors
-from codetune_trainer.train.infilling import find_fim_tokens
 from codetune_trainer.train.kernels.installing import speed_up_base
 from codetune_trainer.train.logbook import keeping_log
+from codetune_trainer.train.model import modelling
+from codetune_trainer.train.model.sharding import shard
+from codetune_trainer.train.model.sizing import choose_size
+from codetune_trainer.train.model.stepping import memory_errors
+from codetune_trainer.train.model.targets import choose_targets, count_experts
 from codetune_trainer.train.names import CONFIG, LOG
 from codetune_trainer.train.pacing import SharedStopSignal, Stopped, StopSignal
-from codetune_trainer.train.packing import count_pieces
 from codetune_trainer.train.recovering import finish, marking
 from codetune_trainer.train.recovery import out_of_memory
 from codetune_trainer.train.resuming import resume
 from codetune_trainer.train.running import Run
-from codetune_trainer.train.sharding import shard
-from codetune_trainer.train.sizing import choose_size
-from codetune_trainer.train.stepping import memory_errors
-from codetune_trainer.train.targets import choose_targets, count_experts
-from codetune_trainer.train.tokens import tokenize
+from codetune_trainer.train.scoring import evaluating
 
 
 def main(config: TrainConfig) -> int:

@@ -12,14 +12,14 @@ from codetune_bucket.mirroring import Mirror
 
 from codetune_trainer.reporting import Reporter
 from codetune_trainer.train.checkpoints import Identity, State
-from codetune_trainer.train.encoding import Encoder
-from codetune_trainer.train.evaluating import Samples
-from codetune_trainer.train.feeding import Corpus
+from codetune_trainer.train.data.encoding import Encoder
+from codetune_trainer.train.data.feeding import Corpus
 from codetune_trainer.train.group import ALONE, Group
-from codetune_trainer.train.modelling import Model
+from codetune_trainer.train.model.modelling import Model
 from codetune_trainer.train.names import METRICS
 from codetune_trainer.train.pacing import Pace, StopSignal, Throttle, count_milestones, learning_rate
 from codetune_trainer.train.recovery import Recovery
+from codetune_trainer.train.scoring.evaluating import Samples
 
 PROGRESS_SECONDS = 2.0
 HEARTBEAT_SECONDS = 20.0

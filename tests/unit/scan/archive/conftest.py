@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from codetune_trainer.scan import archive_asking, archive_download
+from codetune_trainer.scan.archive import asking, download
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Authority, Listen, Workshop
@@ -189,8 +189,8 @@ def serve(listen: "Listen", *where: Any) -> Iterator[Site]:
 @pytest.fixture(autouse=True)
 def quiet_world(monkeypatch: pytest.MonkeyPatch, authority: "Authority") -> None:
     """Attempts follow each other at once; of proxies and authorities there are those of the test only."""
-    monkeypatch.setattr(archive_download, "FIRST_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(archive_asking, "CONNECT_SECONDS", 10.0)
+    monkeypatch.setattr(download, "FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(asking, "CONNECT_SECONDS", 10.0)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.root))
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)

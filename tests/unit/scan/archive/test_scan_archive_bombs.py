@@ -12,10 +12,10 @@ import pytest
 from backports import zstd
 from codetune_api.project import Source
 from codetune_trainer.errors import SourceError
-from codetune_trainer.scan.archive_entries import Entry
-from codetune_trainer.scan.archive_fetching import FetchedArchive, fetch_archive
-from codetune_trainer.scan.archive_limits import Limits
-from codetune_trainer.scan.archive_pack import list_pack, write_pack
+from codetune_trainer.scan.archive.entries import Entry
+from codetune_trainer.scan.archive.fetching import FetchedArchive, fetch_archive
+from codetune_trainer.scan.archive.limits import Limits
+from codetune_trainer.scan.archive.pack import list_pack, write_pack
 
 if TYPE_CHECKING:
     from unit.scan.archive.conftest import Site

@@ -15,9 +15,9 @@ import pytest
 from codetune_api.project import Source
 from codetune_trainer.config import Places
 from codetune_trainer.errors import SourceUnavailable
-from codetune_trainer.scan import archive_asking, archive_download
-from codetune_trainer.scan.archive_fetching import FetchedArchive, fetch_archive
-from codetune_trainer.scan.archive_pack import list_pack
+from codetune_trainer.scan.archive import asking, download
+from codetune_trainer.scan.archive.fetching import FetchedArchive, fetch_archive
+from codetune_trainer.scan.archive.pack import list_pack
 
 if TYPE_CHECKING:
     from unit.scan.archive.conftest import Site
@@ -160,13 +160,13 @@ import json, resource, signal, sys
 from pathlib import Path
 from codetune_api.project import Source
 from codetune_trainer.config import Places
-from codetune_trainer.scan import archive_download
-from codetune_trainer.scan.archive_fetching import fetch_archive
+from codetune_trainer.scan.archive import download
+from codetune_trainer.scan.archive.fetching import fetch_archive
 
 source, root, most = Source.from_wire(json.loads(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-archive_download.STRETCH_BYTES = 20_000
+download.STRETCH_BYTES = 20_000
 places = Places(store=root / "store", scratch=root / "scratch")
 fetched = fetch_archive(source, source.archive, root / "store/team/projects/code/sources", places)
 print(fetched.reason, file=sys.stderr)
@@ -182,7 +182,7 @@ def start(source: dict[str, Any], root: Path, file_bytes: int = 2**30) -> "subpr
 def test_a_killed_download_is_gone_on_with_by_the_next_scan(
     workshop: "Workshop", site: "Site", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive_download, "STRETCH_BYTES", 20_000)
+    monkeypatch.setattr(download, "STRETCH_BYTES", 20_000)
     content = noisy(site)
     site.put("/code", content, cuts=[150_000])
     site.stall = threading.Event()
@@ -240,8 +240,8 @@ def test_a_server_that_is_busy_is_asked_again(workshop: "Workshop", site: "Site"
 def test_a_server_that_falls_silent_does_not_hold_up_the_scan_for_ever(
     workshop: "Workshop", site: "Site", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive_asking, "SILENCE_SECONDS", 0.2)
-    monkeypatch.setattr(archive_download, "ATTEMPTS", 2)
+    monkeypatch.setattr(asking, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
     site.put("/code", noisy(site), cuts=[1000, 1000])
     site.stall = threading.Event()
     with pytest.raises(SourceUnavailable, match="tried 2 times"):
@@ -251,7 +251,7 @@ def test_a_server_that_falls_silent_does_not_hold_up_the_scan_for_ever(
 def test_a_server_that_gives_little_at_a_time_does_not_hold_up_the_scan_for_ever(
     workshop: "Workshop", site: "Site", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive_download, "FETCH_SECONDS", -1.0)
+    monkeypatch.setattr(download, "FETCH_SECONDS", -1.0)
     site.put("/code", noisy(site))
     with pytest.raises(SourceUnavailable, match="did not end within"):
         workshop.scan(site.source("/code"))
@@ -266,13 +266,13 @@ def test_a_part_that_was_not_asked_for_is_thrown_away(
     site.put("/code", noisy(site), cuts=[50_000])
     site.statuses["/code"] = []
     give = site.statuses.setdefault("/code", [])
-    original = archive_download.ask
+    original = download.ask
 
     def ask(*arguments: Any) -> Any:
         if len(site.asked) == 1:
             give.append((206, {"Content-Range": value.decode()}))
         return original(*arguments)
 
-    monkeypatch.setattr(archive_download, "ask", ask)
+    monkeypatch.setattr(download, "ask", ask)
     assert set(workshop.scan(site.source("/code")).files) == {"app/a.py", "app/b.py"}
     assert [asked.status for asked in site.asked] == [200, 206, 200]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from codetune_trainer.errors import DigestMismatch, InvalidArchive, SourceError
-from codetune_trainer.scan import archive_download
-from codetune_trainer.scan.sources import prune_cache
+from codetune_trainer.scan.archive import download
+from codetune_trainer.scan.sources.preparing import prune_cache
 
 if TYPE_CHECKING:
     from unit.scan.archive.conftest import Site
@@ -127,7 +127,7 @@ def test_a_disk_that_is_full_keeps_the_last_good_data_and_half_a_download_goes(
     def fill(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(archive_download, "_sync", fill)
+    monkeypatch.setattr(download, "_sync", fill)
     bad = workshop.scan(site.source("/code")).result
     assert bad.revision == good.revision
     assert bad.sources[0].reason == "DiskFull"

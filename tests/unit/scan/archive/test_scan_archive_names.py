@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from backports import zstd
 from codetune_trainer.errors import SourceError
-from codetune_trainer.scan.archive_formats import read_entries
-from codetune_trainer.scan.archive_limits import Limits
-from codetune_trainer.scan.archive_names import read_name
-from codetune_trainer.scan.archive_pack import list_pack, read_packed, write_pack
+from codetune_trainer.scan.archive.formats import read_entries
+from codetune_trainer.scan.archive.limits import Limits
+from codetune_trainer.scan.archive.names import read_name
+from codetune_trainer.scan.archive.pack import list_pack, read_packed, write_pack
 from codetune_trainer.scan.records import Found
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st

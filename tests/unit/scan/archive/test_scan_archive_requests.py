@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from codetune_trainer.errors import AuthenticationFailed, SourceError, SourceUnavailable, UnsupportedSource
-from codetune_trainer.scan.archive_urls import read_link
+from codetune_trainer.scan.archive.urls import read_link
 
 if TYPE_CHECKING:
     from unit.scan.archive.conftest import Site

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from backports import zstd
 from codetune_trainer.errors import EmptyDataset
-from codetune_trainer.scan.archive_formats import read_entries
-from codetune_trainer.scan.archive_limits import LIMITS
-from codetune_trainer.scan.archive_pack import list_pack, read_packed, write_pack
+from codetune_trainer.scan.archive.formats import read_entries
+from codetune_trainer.scan.archive.limits import LIMITS
+from codetune_trainer.scan.archive.pack import list_pack, read_packed, write_pack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
-from codetune_trainer.scan import archive_download
+from codetune_trainer.scan.archive import download
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Authority, Listen, Workshop
@@ -179,7 +179,7 @@ def serve(site: GitSite, listen: "Listen", *where: Any) -> Iterator[GitSite]:
 @pytest.fixture(autouse=True)
 def quiet_world(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts follow each other at once; of proxies and authorities there are those of the test only."""
-    monkeypatch.setattr(archive_download, "FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(download, "FIRST_PAUSE_SECONDS", 0.0)
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

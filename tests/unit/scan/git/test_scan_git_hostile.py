@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from codetune_api.project import GitSource, Source
 from codetune_trainer.errors import SourceError, SourceUnavailable, UnsupportedSource
-from codetune_trainer.scan import git_objects
-from codetune_trainer.scan.git_fetching import fetch_git
+from codetune_trainer.scan.git import objects
+from codetune_trainer.scan.git.fetching import fetch_git
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Listen, Repository, Workshop
@@ -126,7 +126,7 @@ def test_a_path_does_not_lead_through_a_link(workshop: "Workshop", site: "GitSit
 def test_a_small_repository_with_more_files_than_atoms_is_refused(
     workshop: "Workshop", site: "GitSite", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(git_objects, "MOST_ENTRIES", 10_000)
+    monkeypatch.setattr(objects, "MOST_ENTRIES", 10_000)
     repository = workshop.repository()
     tree, mode = repository.blob(CODE), "100644"
     for _ in range(60):  # each holds the one before ten times over: 10 ** 60 files
@@ -141,7 +141,7 @@ def test_a_small_repository_with_more_files_than_atoms_is_refused(
 def test_a_folder_of_a_repository_that_is_too_large_can_be_scanned(
     workshop: "Workshop", site: "GitSite", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(git_objects, "MOST_ENTRIES", 10)
+    monkeypatch.setattr(objects, "MOST_ENTRIES", 10)
     repository = workshop.repository()
     repository.commit({f"wide/{number}.py": workshop.code(f"f{number}") for number in range(20)})
     repository.commit({"shop/a.py": workshop.code("a")})

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from codetune_trainer.scan import git_lfs, git_repacking
+from codetune_trainer.scan.git import lfs, repacking
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Workshop
@@ -78,7 +78,7 @@ def test_an_object_that_is_here_is_not_fetched_again(workshop: "Workshop", site:
 def test_an_object_that_no_pointer_names_any_more_goes_in_time(
     workshop: "Workshop", site: "GitSite", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(git_repacking, "_PACKS_BEFORE_CLEANING", 1)
+    monkeypatch.setattr(repacking, "_PACKS_BEFORE_CLEANING", 1)
     repository = workshop.repository()
     repository.commit(
         {"a.py": workshop.code("a"), "old.py": site.put(b"old = 1\n"), "kept.py": site.put(b"kept = 1\n")}
@@ -240,7 +240,7 @@ def test_objects_of_a_repository_that_is_not_behind_http_are_not_fetched(worksho
 def test_all_objects_together_have_a_limit(
     workshop: "Workshop", site: "GitSite", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(git_lfs, "MOST_BYTES", 10)
+    monkeypatch.setattr(lfs, "MOST_BYTES", 10)
     files = {f"{number}.py": site.put(f"a{number} = 1\n".encode()) for number in range(3)}
     workshop.repository().commit(files | {"b.py": workshop.code("b")})
     scanned = workshop.scan(site.source(lfs=True))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from codetune_trainer.errors import PathNotFound, UnsupportedSource
-from codetune_trainer.scan import git_mirror, git_repacking
-from codetune_trainer.scan.rules import READ_LIMIT_BYTES
+from codetune_trainer.scan.git import mirror, repacking
+from codetune_trainer.scan.rules.judge import READ_LIMIT_BYTES
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Repository, Workshop
@@ -25,7 +25,7 @@ def noise(seed: int, size: int = 40_000) -> bytes:
 @pytest.fixture
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blobs of 20 kB are too large."""
-    monkeypatch.setattr(git_mirror, "_SMALL_BLOBS", "blob:limit=20000")
+    monkeypatch.setattr(mirror, "_SMALL_BLOBS", "blob:limit=20000")
 
 
 @pytest.fixture
@@ -300,7 +300,7 @@ def test_a_commit_that_no_branch_leads_to_comes_by_its_name(workshop: "Workshop"
 def test_a_mirror_does_not_grow_with_every_scan(
     workshop: "Workshop", site: "GitSite", monorepo: "Repository", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(git_repacking, "_PACKS_BEFORE_CLEANING", 3)
+    monkeypatch.setattr(repacking, "_PACKS_BEFORE_CLEANING", 3)
     workshop.scan(site.source(path="shop"))
     for number in range(8):
         monorepo.commit({"shop/large.bin": noise(100 + number)})

@@ -14,8 +14,8 @@ from codetune_trainer.errors import (
     SourceUnavailable,
     UnsupportedSource,
 )
-from codetune_trainer.scan.git_mirror import Mirror
-from codetune_trainer.scan.git_running import GitError
+from codetune_trainer.scan.git.mirror import Mirror
+from codetune_trainer.scan.git.running import GitError
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Repository, Workshop

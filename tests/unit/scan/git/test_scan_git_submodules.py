@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from codetune_trainer.errors import UnsupportedSource
-from codetune_trainer.scan import git_assembling
-from codetune_trainer.scan.git_modules import MODULES_BYTES, find_remote
-from codetune_trainer.scan.git_urls import read_url
+from codetune_trainer.scan.git import assembling
+from codetune_trainer.scan.git.modules import MODULES_BYTES, find_remote
+from codetune_trainer.scan.git.urls import read_url
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Repository, Workshop
@@ -69,7 +69,7 @@ def test_a_submodule_that_is_away_keeps_what_was_fetched(workshop: "Workshop", f
 def test_all_submodules_together_have_a_limit(
     workshop: "Workshop", family: "Repository", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(git_assembling, "MOST_ENTRIES", 8)
+    monkeypatch.setattr(assembling, "MOST_ENTRIES", 8)
     scanned = workshop.scan({"name": "app", "git": {"url": "file:///team/app", "submodules": True}})
     assert scanned.verdicts()["app.py"] == "train"
     assert "more than 8 files" in str(scanned.report)
@@ -259,7 +259,7 @@ def test_submodules_in_a_circle_end(workshop: "Workshop", site: "GitSite", monke
     for _ in range(8):
         commit = app.commit_modules({"me": (f"{site.url}/app/.git", commit)})
     scanned = workshop.scan(site.source("app/.git", name="app", submodules=True), files={"duplicates": "Allow"})
-    deepest = "me/" * git_assembling.DEEPEST_MODULE
+    deepest = "me/" * assembling.DEEPEST_MODULE
     assert scanned.verdicts()[f"{deepest}a.py"] == "train"
     assert scanned.verdicts()[f"{deepest}me"] == "Unreadable"
 
@@ -267,7 +267,7 @@ def test_submodules_in_a_circle_end(workshop: "Workshop", site: "GitSite", monke
 def test_there_is_an_end_to_the_number_of_submodules(
     workshop: "Workshop", site: "GitSite", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(git_assembling, "MOST_MODULES", 2)
+    monkeypatch.setattr(assembling, "MOST_MODULES", 2)
     lib = workshop.repository("lib").commit({"b.py": workshop.code("b")})
     app = workshop.repository("app")
     links = dict.fromkeys(("x", "y", "z"), (f"{site.url}/lib/.git", lib))
@@ -281,7 +281,7 @@ def test_there_is_an_end_to_the_number_of_submodules(
 def test_submodules_that_fail_count_for_the_end_too(
     workshop: "Workshop", site: "GitSite", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(git_assembling, "MOST_MODULES", 2)
+    monkeypatch.setattr(assembling, "MOST_MODULES", 2)
     app = workshop.repository("app")
     links = {name: (f"{site.url}/{name}/.git", "ab" * 20) for name in ("x", "y", "z")}
     app.commit_modules(links, {"a.py": workshop.code("a")})
@@ -293,7 +293,7 @@ def test_submodules_that_fail_count_for_the_end_too(
 def test_a_host_that_can_not_be_reached_is_tried_once_and_gives_what_is_here(
     workshop: "Workshop", site: "GitSite", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(git_assembling, "MOST_MODULES", 4)
+    monkeypatch.setattr(assembling, "MOST_MODULES", 4)
     lib = workshop.repository("lib").commit({"b.py": workshop.code("b")})
     app = workshop.repository("app")
     away = {f"away{number}": (f"http://127.0.0.1:1/x{number}", "ab" * 20) for number in range(9)}

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from codetune_trainer.errors import HostUnreachable, SourceError, SourceUnavailable, TrainerError, UnsupportedSource
-from codetune_trainer.scan import git_credentials
-from codetune_trainer.scan.git_environment import build_environment
-from codetune_trainer.scan.git_reading import close_off
-from codetune_trainer.scan.git_secrets import Credentials
-from codetune_trainer.scan.git_urls import read_url
-from codetune_trainer.scan.git_words import explain
+from codetune_trainer.scan.git import credentials
+from codetune_trainer.scan.git.environment import build_environment
+from codetune_trainer.scan.git.reading import close_off
+from codetune_trainer.scan.git.secrets import Credentials
+from codetune_trainer.scan.git.urls import read_url
+from codetune_trainer.scan.git.words import explain
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n-----END OPENSSH PRIVATE KEY-----"
 
@@ -210,11 +210,11 @@ def test_a_host_without_a_connection_is_told_from_one_that_does_not_give_somethi
 def test_credentials_go_to_the_sources_own_host_only(tmp_path: Path, expected: str, asked: str) -> None:
     (tmp_path / "username").write_text("me\n")
     (tmp_path / "password").write_text("pw=1\n")
-    assert git_credentials.answer(asked, tmp_path, "https://git.example.com") == expected
+    assert credentials.answer(asked, tmp_path, "https://git.example.com") == expected
 
 
 @pytest.mark.parametrize("action", ["store", "erase", "get"])
 def test_the_helper_says_nothing_when_it_has_nothing_to_say(action: str) -> None:
-    command = [sys.executable, "-I", git_credentials.__file__, action]
+    command = [sys.executable, "-I", credentials.__file__, action]
     done = subprocess.run(command, input=b"protocol=https\nhost=h\n", env={}, capture_output=True, check=True)
     assert done.stdout == b""

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from codetune_trainer.scan.quality import measure
-from codetune_trainer.scan.quality_cache import LossCache, Measured, name_model, prune_losses
+from codetune_trainer.scan.quality.cache import LossCache, Measured, name_model, prune_losses
+from codetune_trainer.scan.quality.measuring import measure
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

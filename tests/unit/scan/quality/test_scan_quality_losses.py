@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from codetune_trainer.scan.quality import LEAST_TOKENS, MOST_TOKENS, judge_loss
-from codetune_trainer.scan.quality_cache import Measured
-from codetune_trainer.scan.quality_model import load_meter
+from codetune_trainer.scan.quality.cache import Measured
+from codetune_trainer.scan.quality.measuring import LEAST_TOKENS, MOST_TOKENS, judge_loss
+from codetune_trainer.scan.quality.model import load_meter
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from codetune_api.protocol import StageEvent, parse
 from codetune_trainer.errors import ModelNotFound, UnsupportedModel
-from codetune_trainer.scan.quality_model import load_meter
+from codetune_trainer.scan.quality.model import load_meter
 
 if TYPE_CHECKING:
     from unit.scan.conftest import Scanned, Workshop

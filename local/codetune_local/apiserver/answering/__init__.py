@@ -1,0 +1,1 @@
+"""How requests are read and answered: objects, lists, watches, tables, subresources, discovery."""

@@ -1,0 +1,1 @@
+"""What a Project makes: the scan Job. Pure."""

@@ -1,0 +1,1 @@
+"""From a dataset's files to packed sequences, in the order of training. It knows no model and no run."""
