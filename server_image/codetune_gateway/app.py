@@ -7,6 +7,7 @@ from functools import partial
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from codetune_api.metadata import API_KEY_HEADER
 from codetune_server.authenticating import ApiKeys
 
 from codetune_gateway.completing import MAX_BODY_BYTES, Completions
@@ -81,11 +82,14 @@ def _build_guard(settings: GatewaySettings, keys: ApiKeys) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         # Bytes that are no text come as lone surrogates, which no key has and which can't be encoded.
-        given = request.headers.get("Authorization", "").encode(errors="backslashreplace").decode()
-        if request.path not in _WITHOUT_KEY and not keys.admit(given):
+        authorization, api_key = (
+            request.headers.get(name, "").encode(errors="backslashreplace").decode()
+            for name in ("Authorization", API_KEY_HEADER)
+        )
+        if request.path not in _WITHOUT_KEY and not keys.admit(authorization, api_key):
             raise MissingKey(
                 f"This is the gateway of the team {settings.config.team}: give one of its API keys as "
-                "Authorization: Bearer …"
+                f"Authorization: Bearer … or {API_KEY_HEADER}: …"
             )
         return await handler(request)
 

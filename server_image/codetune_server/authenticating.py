@@ -31,9 +31,14 @@ class ApiKeys:
         """How many keys are valid now; None where none is asked for."""
         return len(self._read()) if self.are_asked_for else None
 
-    def admit(self, authorization: str) -> bool:
-        """Whether an Authorization header carries one of the keys; where none can be read, nobody is admitted."""
-        scheme, _, given = authorization.partition(" ")
+    def admit(self, authorization: str, api_key: str = "") -> bool:
+        """Whether one of the keys was given; where none can be read, nobody is admitted.
+
+        Args:
+            authorization: The header of that name.
+            api_key: The header `X-Api-Key`, which counts only where the other one is not there.
+        """
+        scheme, _, given = authorization.partition(" ") if authorization else ("bearer", "", api_key)
         digest = hashlib.sha256(given.strip().encode()).digest()
         found = False
         for known in self._read():  # all of them, so that the time tells nothing
