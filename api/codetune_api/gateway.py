@@ -11,6 +11,9 @@ ENV_TEAM_KEYS = "CODETUNE_TEAM_KEYS"
 ENV_SERVER_KEYS = "CODETUNE_SERVER_KEYS"
 """Folder with a folder for each Secret that a ModelDeployment takes its API keys from; unset: none asks for any."""
 
+GATEWAY_SUFFIX = "-gateway"
+"""With this behind it, a Team's name is that of its gateway's Service."""
+
 PROJECT_HEADER = "X-Codetune-Project"
 """Names the project that a request is about, before its `model` does."""
 PROJECT_PREFIX = "project/"
