@@ -1,5 +1,4 @@
-"""A model's server or a team's gateway, through the API server's service proxy: one question, and its answer as it
-comes."""
+"""A question to a model's server or a team's gateway, through the API server's service proxy; answers as they come."""
 
 import json
 from collections.abc import Iterator
@@ -39,11 +38,11 @@ class Server:
         Raises:
             CliError: It was refused, did not come, or broke off; what came before that has been given out.
         """
+        answer = self._send({**question, "stream": True})
         try:
-            answer = self._send({**question, "stream": True})
             yield from self._read(answer)
         except Interrupted as error:
-            raise CliError(f"{str(error).rstrip('.')}. What came before is all there is: ask again.") from error
+            raise CliError(f"{str(error).rstrip('.')}. What came until then is not the whole: ask again.") from error
 
     def _send(self, question: Obj) -> Answer:
         namespace = self.connection.namespace

@@ -43,6 +43,8 @@ def complete(asked: Asked, connection: Connection, screen: Screen) -> None:
         server, models = _choose_server(asked, asked.deployment, connection)
     else:
         server, models = _choose_gateway(asked, asked.team or "", connection)
+    if asked.file is None and sys.stdin.isatty():
+        screen.say("The text comes from here; Ctrl-D ends it.")
     place = cut(_read_text(asked.file), asked.line, asked.column)
     question = {"prompt": place.before, "max_tokens": asked.max_tokens, "temperature": asked.temperature}
     if place.behind:

@@ -73,8 +73,8 @@ def show_logs(asked: LogWish, connection: Connection, screen: Screen) -> None:
         _show_kept(resource, connection, asked.wait_seconds, screen)
         return
     why = tell_ready(resource.status.conditions)
-    told = f"No scan of Project {run.name!r} has a pod, and its log goes with it. {why}".rstrip()
-    raise CliError(f"{told} What the last scan did with each file: kubectl codetune files {run.name}")
+    told = f"Project {run.name!r} has no scan with a pod now, and the log of one that has succeeded is not kept. {why}"
+    raise CliError(f"{told.rstrip()} What the last scan did with each file: kubectl codetune files {run.name}")
 
 
 def may_not_read(error: ApiRefusal) -> CliError:

@@ -13,17 +13,20 @@ import pytest
 import yaml
 from aiohttp import web
 from codetune_cli.connecting import Connection, connect
+from codetune_cli.main import main
 from codetune_cli.storing import StoreClient
 from codetune_local.apiserver.errors import ApiError
 from codetune_local.apiserver.registry import Registry
 from codetune_local.testing import serve
 from codetune_store.app import build_app
 from codetune_store.settings import StoreSettings
+from standin_server import StandinServer, standin_server
 
 Obj = dict[str, Any]
 
 NAMESPACE = "team"
 TOKEN = "the-token-of-this-namespace"
+API_KEY = "sk-the-key"
 DEFINITIONS = Path(__file__).parents[3] / "crds"
 
 
@@ -138,6 +141,11 @@ class Desk:
         slices = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
         self.connection.ask("POST", slices, endpoints)
 
+    def deploy(self, listens: int, status: Obj, **spec: Any) -> None:
+        """A ModelDeployment `coder` whose one pod listens at a port of this machine."""
+        self.make("ModelDeployment", "modeldeployments", "coder", {"baseModel": "hf://a/base", **spec}, status)
+        self.serve_as("coder", spec.get("service", {}).get("port", 8000), listens)
+
     def person(self, folder: Path, *rules: Obj) -> Path:
         """Somebody who may do what the rules say and no more. Returns: their kubeconfig."""
         rbac, namespace = "/apis/rbac.authorization.k8s.io/v1", f"namespaces/{NAMESPACE}"
@@ -234,3 +242,31 @@ def desk(served: tuple[Line, int], tmp_path: Path) -> Iterator[Desk]:
         connection = connect(kubeconfig, None, NAMESPACE)
         yield Desk(kubeconfig, connection, StoreClient(connection), (tmp_path / "store").resolve(), line, logs)
         connection.api.rest_client.pool_manager.clear()
+
+
+@pytest.fixture
+def server() -> Iterator[StandinServer]:
+    """The server of a model."""
+    with standin_server() as running:
+        yield running
+
+
+@pytest.fixture
+def complete(
+    desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """`complete(...)` asks for a completion where `a.py` and a file `key` are; returns exit code, stdout, and stderr as
+    one line. The key is in nothing that it says."""
+    desk.define()
+    monkeypatch.delenv("CODETUNE_API_KEY", raising=False)
+    (tmp_path / "a.py").write_text("def total(items):\n    return \n\nprint(total([]))\n")
+    (tmp_path / "key").write_text(f"{API_KEY}\n")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = main(["complete", *words, "--kubeconfig", str(desk.kubeconfig), "-n", NAMESPACE])
+        told = capsys.readouterr()
+        assert API_KEY not in told.out + told.err
+        return code, told.out, " ".join(told.err.split())
+
+    return call
