@@ -13,6 +13,8 @@ from codetune_cli.keys import HOW
 from codetune_cli.streaming import read_pieces, split_lines
 
 COMPLETIONS = "/v1/completions"
+_READ_SECONDS = 600.0
+"""A server without a GPU takes its time for a long text."""
 _STREAM = "text/event-stream"
 _DATA = b"data:"
 _DONE = b"[DONE]"
@@ -47,11 +49,11 @@ class Server:
     def _send(self, question: Obj) -> Answer:
         namespace = self.connection.namespace
         path = f"/api/v1/namespaces/{namespace}/services/http:{self.service}:{self.port}/proxy{COMPLETIONS}"
-        # The API server keeps Authorization to itself, and other headers pass.
-        headers = {"Content-Type": "application/json", "Accept": _STREAM} | (
-            {API_KEY_HEADER: self.key} if self.key else {}
-        )
-        answer = self.connection.send("POST", path, body=json.dumps(question).encode(), headers=headers)
+        headers = {"Content-Type": "application/json", "Accept": _STREAM}
+        if self.key:
+            headers[API_KEY_HEADER] = self.key  # the API server keeps Authorization to itself
+        body = json.dumps(question).encode()
+        answer = self.connection.send("POST", path, body=body, headers=headers, read_seconds=_READ_SECONDS)
         if answer.status >= 400:
             raise self._refusal(answer.status, read_all(answer))
         kind = answer.headers.get("Content-Type", "")

@@ -84,12 +84,17 @@ class Connection:
         query: Mapping[str, str] | None = None,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        read_seconds: float = _READ_SECONDS,
     ) -> Answer:
-        """One request, whose answer is still to be read. Raises: Interrupted."""
+        """One request, whose answer is still to be read; `read_seconds` may pass without a word of it.
+
+        Raises:
+            Interrupted: The API server could not be reached.
+        """
         url = f"{self.api.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
         sent = {"Accept": "application/json", **self._authorization(), **(headers or {})}
         pool: urllib3.PoolManager = self.api.rest_client.pool_manager
-        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
+        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds)
         try:
             return pool.request(
                 method, url, body=body, headers=sent, timeout=timeout, preload_content=False, retries=False
