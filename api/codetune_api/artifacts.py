@@ -11,6 +11,9 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 MANIFEST = "MANIFEST.json"
 
+TRAIN_LOG = "train.log"
+"""What a run has printed, in its folder: all attempts, one after the other."""
+
 
 def project_folder(namespace: str, name: str) -> str:
     """Everything of a Project."""

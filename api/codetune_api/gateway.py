@@ -14,6 +14,9 @@ ENV_SERVER_KEYS = "CODETUNE_SERVER_KEYS"
 METRICS_PORT = 8001
 """Where a gateway tells what was used, apart from where it completes: who may do the one has no right to the other."""
 
+GATEWAY_SUFFIX = "-gateway"
+"""With this behind it, a Team's name is that of its gateway's Service."""
+
 PROJECT_HEADER = "X-Codetune-Project"
 """Names the project that a request is about, before its `model` does."""
 PROJECT_PREFIX = "project/"

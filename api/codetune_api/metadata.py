@@ -48,6 +48,9 @@ STORE_TOKEN_KEY = "token"
 STORE_TOKEN_HEADER = "X-Codetune-Token"
 """Carries that token: the API server keeps `Authorization` to itself and passes other headers on."""
 
+API_KEY_HEADER = "X-Api-Key"
+"""Carries a client's API key to a server or gateway where `Authorization` is not there, for the same reason."""
+
 MAX_NAME_LENGTH = 63 - len("-purge-") - 8
 """Longest name of a resource: a child adds at most `-purge-` and 8 hex digits, and names end up in labels (63)."""
 

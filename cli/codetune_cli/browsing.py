@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from codetune_cli.connecting import Connection
 from codetune_cli.errors import CliError
 from codetune_cli.reaching import reach_store
-from codetune_cli.resources import find_project
+from codetune_cli.resources import find_project, tell_ready
 from codetune_cli.showing import Screen, printable
 
 _ACCEPTED = ("HeldOut", "Included")
@@ -38,9 +38,8 @@ def show_files(asked: Question, connection: Connection, screen: Screen) -> None:
     project = find_project(connection, asked.project)
     revision = project.status.revision
     if revision is None:
-        ready = next((found for found in project.status.conditions if found.type == "Ready"), None)
-        why = f" {ready.reason}: {ready.message}" if ready is not None else ""
-        raise CliError(f"Project {asked.project!r} has no dataset yet.{why}")
+        why = tell_ready(project.status.conditions)
+        raise CliError(f"Project {asked.project!r} has no dataset yet. {why}".rstrip())
     store = reach_store(connection, project, asked.wait_seconds, screen)
     filters = {"decision": asked.decision, "reason": asked.reason, "type": asked.type, "path": asked.path}
     query = {"revision": revision, **{key: value for key, value in filters.items() if value}}

@@ -22,6 +22,7 @@ Answer = urllib3.BaseHTTPResponse
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 120.0
 _MESSAGE_CHARACTERS = 2000
+REFUSED_CREDENTIALS = "the credentials of the kubeconfig are refused or have run out, as `kubectl auth whoami` shows"
 # The client publishes no types for these.
 _load_file: Callable[..., None] = config.load_kube_config
 _load_service_account: Callable[..., None] = config.load_incluster_config
@@ -43,20 +44,37 @@ class Connection:
             Interrupted: It could not be reached.
         """
         data = None if body is None else json.dumps(body).encode()
-        answer = self.send(method, path, body=data, headers={"Content-Type": content_type})
-        content = read_all(answer)
-        if answer.status >= 400 and not _is_status(content):
-            raise self._not_an_api_server(f"HTTP {answer.status}")
-        if answer.status == 401:
-            hint = "the credentials of the kubeconfig are refused or have run out, as `kubectl auth whoami` shows"
-            raise ApiRefusal(answer.status, f"{read_message(content)}: {hint}")
-        if answer.status >= 400:
-            raise ApiRefusal(answer.status, read_message(content))
+        content = read_all(self.open(method, path, body=data, headers={"Content-Type": content_type}))
         try:
             found: Obj = json.loads(content)
         except ValueError as error:
             raise self._not_an_api_server("something else than JSON") from error
         return found
+
+    def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One request to the API server itself, whose answer is still to be read.
+
+        Raises:
+            ApiRefusal: It refused.
+            Interrupted: It could not be reached.
+        """
+        answer = self.send(method, path, query=query, body=body, headers=headers)
+        if answer.status < 400:
+            return answer
+        content = read_all(answer)
+        if not _is_status(content):
+            raise self._not_an_api_server(f"HTTP {answer.status}")
+        if answer.status == 401:
+            raise ApiRefusal(answer.status, f"{read_message(content)}: {REFUSED_CREDENTIALS}")
+        raise ApiRefusal(answer.status, read_message(content))
 
     def send(
         self,
@@ -66,12 +84,17 @@ class Connection:
         query: Mapping[str, str] | None = None,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        read_seconds: float = _READ_SECONDS,
     ) -> Answer:
-        """One request, whose answer is still to be read. Raises: Interrupted."""
+        """One request, whose answer is still to be read; `read_seconds` may pass without a word of it.
+
+        Raises:
+            Interrupted: The API server could not be reached.
+        """
         url = f"{self.api.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
         sent = {"Accept": "application/json", **self._authorization(), **(headers or {})}
         pool: urllib3.PoolManager = self.api.rest_client.pool_manager
-        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
+        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds)
         try:
             return pool.request(
                 method, url, body=body, headers=sent, timeout=timeout, preload_content=False, retries=False

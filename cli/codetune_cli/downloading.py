@@ -19,7 +19,8 @@ from codetune_cli.errors import CliError, Interrupted
 from codetune_cli.reaching import reach_store
 from codetune_cli.resources import find_finetune
 from codetune_cli.showing import Meter, Screen, say_bytes
-from codetune_cli.storing import StoreClient, read_pieces
+from codetune_cli.storing import StoreClient
+from codetune_cli.streaming import read_pieces
 from codetune_cli.waiting import insist
 
 _RUN = re.compile(r"(?:pvc|s3)://.+/finetunes/([^/]+)/([^/]+)/checkpoints/[^/]+")

@@ -3,7 +3,9 @@
 import base64
 import binascii
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
+from codetune_api.common import Conditions, Resource
 from codetune_api.finetune import FineTune
 from codetune_api.metadata import (
     ANNOTATION_MERGE,
@@ -13,11 +15,15 @@ from codetune_api.metadata import (
     STORE_TOKEN_KEY,
     STORE_TOKEN_SECRET,
 )
+from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.project import Project
+from codetune_api.team import Team
 from pydantic import ValidationError
 
-from codetune_cli.connecting import Connection
+from codetune_cli.connecting import Connection, Obj
 from codetune_cli.errors import ApiRefusal, CliError
+
+R = TypeVar("R", bound=Resource)
 
 STORE_HOURS = 1
 """For how long the store service is asked for to look at something."""
@@ -27,20 +33,38 @@ _MANY = 20
 
 def find_project(connection: Connection, name: str) -> Project:
     """A Project. Raises: CliError that names those that are there."""
-    found = _find(connection, "projects", "Project", name)
-    try:
-        return Project.from_wire(found)
-    except ValidationError as error:
-        raise _too_new("Project", name) from error
+    return read_resource(Project, _find(connection, "projects", "Project", name))
 
 
 def find_finetune(connection: Connection, name: str) -> FineTune:
     """A FineTune. Raises: CliError that names those that are there."""
-    found = _find(connection, "finetunes", "FineTune", name)
+    return read_resource(FineTune, _find(connection, "finetunes", "FineTune", name))
+
+
+def find_modeldeployment(connection: Connection, name: str) -> ModelDeployment:
+    """A ModelDeployment. Raises: CliError that names those that are there."""
+    return read_resource(ModelDeployment, _find(connection, "modeldeployments", "ModelDeployment", name))
+
+
+def find_team(connection: Connection, name: str) -> Team:
+    """A Team. Raises: CliError that names those that are there."""
+    return read_resource(Team, _find(connection, "teams", "Team", name))
+
+
+def read_resource(kind: type[R], found: Obj) -> R:
+    """An object of the API server as what it is. Raises: CliError."""
     try:
-        return FineTune.from_wire(found)
+        return kind.from_wire(found)
     except ValidationError as error:
-        raise _too_new("FineTune", name) from error
+        name = (found.get("metadata") or {}).get("name")
+        told = f"{kind.__name__} {name!r} can't be read: it and this command must be of the same Codetune version."
+        raise CliError(told) from error
+
+
+def tell_ready(conditions: Conditions) -> str:
+    """What the condition `Ready` says; empty where the operator has not seen the resource yet."""
+    ready = next((found for found in conditions if found.type == "Ready"), None)
+    return f"{ready.reason}: {ready.message}" if ready is not None else ""
 
 
 def ask_for_rescan(connection: Connection, project: Project, version: str) -> None:
@@ -85,7 +109,7 @@ def read_token(connection: Connection) -> str | None:
         raise CliError(message) from error
 
 
-def _find(connection: Connection, plural: str, kind: str, name: str) -> dict[str, object]:
+def _find(connection: Connection, plural: str, kind: str, name: str) -> Obj:
     root = f"/apis/{API_VERSION}/namespaces/{connection.namespace}/{plural}"
     try:
         return connection.ask("GET", f"{root}/{name}")
@@ -112,7 +136,3 @@ def _annotate(connection: Connection, resource: Project | FineTune, key: str, va
     except ApiRefusal as error:
         command = f"kubectl annotate {plural[:-1]} {resource.metadata.name} {key}={value} --overwrite"
         raise CliError(f"The annotation {key} can't be set: {error}. Have somebody run `{command}`.") from error
-
-
-def _too_new(kind: str, name: str) -> CliError:
-    return CliError(f"{kind} {name!r} can't be read: it and this command must be of the same Codetune version.")

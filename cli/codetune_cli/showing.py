@@ -1,7 +1,7 @@
 """What a person sees: messages and a progress bar on stderr, results on stdout."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -30,9 +30,42 @@ class Screen:
         """A message, with nothing in it that a terminal would take for an order."""
         self.console.print(printable(text), markup=False)
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person sees the result at once."""
+        return sys.stdout.isatty()
+
     def result(self, text: str) -> None:
         """A line of the result."""
         print(text, file=sys.stdout)
+
+    def flush(self) -> None:
+        """Have the result seen as far as it is."""
+        sys.stdout.flush()
+
+    def redraw(self, text: str) -> None:
+        """A result that takes the place of the one before it, on a terminal."""
+        Console(file=sys.stdout).clear()
+        self.result(text)
+        self.flush()
+
+    @contextmanager
+    def writing(self, *, ends_line: bool = False) -> Iterator[Callable[[str], None]]:
+        """Gives a function that writes a result piece by piece, each seen at once: to a file as it is, on a terminal
+        with nothing in it that steers it. The line is ended on a terminal, or where it is asked for."""
+        is_terminal, last = self.is_terminal, ""
+
+        def write(piece: str) -> None:
+            nonlocal last
+            sys.stdout.write(printable(piece, "\n\t") if is_terminal else piece)
+            sys.stdout.flush()
+            last = piece[-1:] or last
+
+        try:
+            yield write
+        finally:
+            if last != "\n" and (ends_line or (is_terminal and last)):
+                self.result("")
 
     @contextmanager
     def progress(self, text: str, total: int) -> Iterator["Meter"]:
@@ -67,10 +100,15 @@ class Meter:
         self.bar.update(self.task, total=max(total, 1))
 
 
-def printable(text: str) -> str:
-    """The text with everything escaped that could steer a terminal: file names come from anybody."""
+def printable(text: str, kept: str = "\n") -> str:
+    """The text with everything escaped that could steer a terminal: file names come from anybody.
+
+    Args:
+        text: What is to be shown.
+        kept: What is left as it is all the same.
+    """
     return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text
+        char if char.isprintable() or char in kept else char.encode("unicode_escape").decode() for char in text
     )
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import urllib3
 from codetune_api.contracts import Contract
 from codetune_api.metadata import STORE_PORT, STORE_SERVICE, STORE_TOKEN_HEADER, STORE_TOKEN_SECRET
 from codetune_api.storing import MissingBlob, PackAnswer, StoreInfo, StoreRefusal, UploadProgress, UploadRequest
@@ -15,11 +14,9 @@ from pydantic import ValidationError
 from codetune_cli.connecting import Answer, Connection, read_all, read_message
 from codetune_cli.errors import CliError, Interrupted, StoreRefused
 from codetune_cli.resources import read_token
+from codetune_cli.streaming import read_pieces, split_lines
 
 M = TypeVar("M", bound=Contract)
-
-_PIECE = 256 * 2**10
-_LINE_LIMIT = 4 * 2**20
 
 
 @dataclass
@@ -56,14 +53,7 @@ class StoreClient:
 
     def lines(self, path: str, query: Mapping[str, str]) -> Iterator[bytes]:
         """The lines of a JSON Lines answer, as they come. Raises: StoreRefused, Interrupted."""
-        answer, rest = self.open("GET", path, query=query), b""
-        for piece in read_pieces(answer):
-            *whole, rest = (rest + piece).split(b"\n")
-            yield from whole
-            if len(rest) > _LINE_LIMIT:
-                raise CliError(f"The store service answered with a line of more than {_LINE_LIMIT} bytes.")
-        if rest:
-            yield rest
+        yield from split_lines(read_pieces(self.open("GET", path, query=query)))
 
     def open(
         self,
@@ -145,14 +135,3 @@ class StoreClient:
             raise CliError(
                 "The store service answers in another way than this command expects: update both."
             ) from error
-
-
-def read_pieces(answer: Answer) -> Iterator[bytes]:
-    """The body of an answer as it comes. Raises: Interrupted."""
-    try:
-        while piece := answer.read1(_PIECE):
-            yield piece
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise Interrupted(f"The answer broke off: {error}") from error
-    finally:
-        answer.close()

@@ -73,10 +73,11 @@ def describe_store(connection: Connection) -> str:
         return ""
     except Interrupted:
         return ""
-    return next((text for pod in pods if (text := _describe_pod(pod))), "its pod is starting.")
+    return next((text for pod in pods if (text := describe_pod(pod))), "its pod is starting.")
 
 
-def _describe_pod(pod: Obj) -> str:
+def describe_pod(pod: Obj) -> str:
+    """What keeps a pod from running; empty where nothing is known of it."""
     name, status = pod["metadata"]["name"], pod.get("status") or {}
     for condition in status.get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":

@@ -6,6 +6,7 @@ from functools import partial
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from codetune_api.metadata import API_KEY_HEADER
 from codetune_server.authenticating import ApiKeys
 
 from codetune_gateway.completing import MAX_BODY_BYTES, Completions
@@ -81,12 +82,15 @@ def _build_guard(settings: GatewaySettings, keys: ApiKeys) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         # Bytes that are no text come as lone surrogates, which no key has and which can't be encoded.
-        given = request.headers.get("Authorization", "").encode(errors="backslashreplace").decode()
-        key = keys.identify(given)
+        authorization, api_key = (
+            request.headers.get(name, "").encode(errors="backslashreplace").decode()
+            for name in ("Authorization", API_KEY_HEADER)
+        )
+        key = keys.identify(authorization, api_key)
         if request.path not in _WITHOUT_KEY and key is None:
             raise MissingKey(
                 f"This is the gateway of the team {settings.config.team}: give one of its API keys as "
-                "Authorization: Bearer …"
+                f"Authorization: Bearer … or {API_KEY_HEADER}: …"
             )
         if key is not None and PASSAGE in request:
             request[PASSAGE].identify(key)

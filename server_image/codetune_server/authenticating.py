@@ -31,13 +31,18 @@ class ApiKeys:
         """How many keys are valid now; None where none is asked for."""
         return len(self._read()) if self.are_asked_for else None
 
-    def admit(self, authorization: str) -> bool:
-        """Whether an Authorization header carries one of the keys; where none can be read, nobody is admitted."""
-        return self.identify(authorization) is not None
+    def admit(self, authorization: str, api_key: str = "") -> bool:
+        """Whether one of the keys was given; where none can be read, nobody is admitted. Arguments: as `identify`."""
+        return self.identify(authorization, api_key) is not None
 
-    def identify(self, authorization: str) -> str | None:
-        """The name of the first file that has the key of an Authorization header; None where no file has it."""
-        scheme, _, given = authorization.partition(" ")
+    def identify(self, authorization: str, api_key: str = "") -> str | None:
+        """The name of the first file that has the key that was given; None where no file has it.
+
+        Args:
+            authorization: The header of that name.
+            api_key: The header `X-Api-Key`, which counts only where the other one is not there.
+        """
+        scheme, _, given = authorization.partition(" ") if authorization else ("bearer", "", api_key)
         digest = hashlib.sha256(given.strip().encode()).digest()
         found: str | None = None
         for known, name in self._read():  # all of them, so that the time tells nothing

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from functools import partial
 
+from codetune_api.metadata import API_KEY_HEADER
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,6 +39,7 @@ MAX_BODY_BYTES = 64 << 20
 _WITHOUT_KEY = frozenset({"/health", "/ping"})
 """vLLM's health routes: the kubelet has no key."""
 _ADAPTER_HEADER = b"x-amzn-sagemaker-adapter-identifier"
+_KEY_HEADER = API_KEY_HEADER.lower().encode()
 
 
 class AdapterMiddleware:
@@ -65,7 +67,7 @@ class AdapterMiddleware:
         elif not is_open(_path_of(scope)):
             await send({"type": "websocket.close", "code": 1008, "reason": "closed to clients"})
         else:
-            await self._app(scope, receive, send)
+            await self._app(_without(_KEY_HEADER, scope), receive, send)
 
     async def _follow_lifespan(self, scope: Scope, send: Send, message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":
@@ -110,7 +112,7 @@ class AdapterMiddleware:
         else:
             send = self._traffic.begin(send)
             try:
-                await self._route(scope, receive, send, path)
+                await self._route(_without(_KEY_HEADER, scope), receive, send, path)
             finally:
                 self._traffic.end()
 
@@ -118,7 +120,7 @@ class AdapterMiddleware:
         headers = Headers(scope=scope)
         if scope.get("method") == "OPTIONS" and {"origin", "access-control-request-method"} <= {*headers}:
             return True  # a browser asks beforehand, without the key, whether it may ask; vLLM answers that itself
-        return self._keys.admit(headers.get("authorization", ""))
+        return self._keys.admit(headers.get("authorization", ""), headers.get(API_KEY_HEADER, ""))
 
     async def _route(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         if not is_open(path):
@@ -189,5 +191,11 @@ def _is_json(scope: Scope) -> bool:
 
 def _without_adapter_header(scope: Scope) -> Scope:
     """vLLM's SageMaker route takes the model from this header, past the body; here the body alone says it."""
-    headers = [header for header in scope["headers"] if header[0].lower() != _ADAPTER_HEADER]
-    return scope if len(headers) == len(scope["headers"]) else {**scope, "headers": headers}
+    return _without(_ADAPTER_HEADER, scope)
+
+
+def _without(name: bytes, scope: Scope) -> Scope:
+    """The scope without the headers of a name, which is in small letters."""
+    given = scope.get("headers", [])  # ASGI lets it be left out
+    headers = [header for header in given if header[0].lower() != name]
+    return scope if len(headers) == len(given) else {**scope, "headers": headers}

@@ -25,6 +25,6 @@ def unknown_model(name: str) -> JSONResponse:
 
 def missing_key() -> JSONResponse:
     """OpenAI's form of an answer to a request without a valid API key."""
-    message = "This server asks for an API key: give a valid one as Authorization: Bearer …"
+    message = "This server asks for an API key: give a valid one as Authorization: Bearer … or X-Api-Key: …"
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}
     return JSONResponse({"error": error}, 401, headers={"WWW-Authenticate": "Bearer"})

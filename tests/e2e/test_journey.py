@@ -7,6 +7,8 @@ with SIGKILL, in the middle of its work.
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -151,6 +153,29 @@ def test_the_evaluation_compares_tuned_with_base_on_held_out_files(laptop: Lapto
     assert evaluation["improvement"] > 0
 
 
+def test_losses_and_logs_are_shown_while_there_are_pods_and_when_they_are_gone(laptop: Laptop) -> None:
+    history = get(laptop, "finetune", "pluggy")["status"]["lossHistory"]
+    steps = [line.partition(",")[0] for line in codetune(laptop, "plot", "pluggy", "-o", "csv").splitlines()[1:]]
+    assert steps == [str(point["step"]) for point in history]
+    assert "pluggy: Succeeded at step 6 of 6 (100 %)" in codetune(laptop, "plot", "pluggy", "--follow")
+
+    printed = codetune(laptop, "logs", "pluggy")  # of the attempt that went on
+    assert "event=resumed" in printed
+    assert codetune(laptop, "logs", "pluggy", "--follow") == printed
+    laptop.kubectl("delete", "pods", "-l", "codetune.dev/finetune=pluggy")
+    kept = codetune(laptop, "logs", "pluggy")
+    assert kept.count("event=result") == 1
+    assert kept.index("step=1 ") < kept.index("event=resumed") < kept.index("event=result")
+
+
+def codetune(laptop: Laptop, *words: str, **environment: str) -> str:
+    """`kubectl codetune …`, which must succeed."""
+    line = [sys.executable, "-m", "codetune_cli", *words, "--kubeconfig", str(laptop.kubeconfig)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_base_and_tuned_model_answer_and_a_wrong_adapter_is_named(laptop: Laptop) -> None:
     other = finetune("other", baseModel="hf://someone/else", suspend=True)
     adapters = [
@@ -167,7 +192,13 @@ def test_base_and_tuned_model_answer_and_a_wrong_adapter_is_named(laptop: Laptop
     apply(laptop, other, resource("ModelDeployment", "coder", spec))
     laptop.kubectl("wait", "--for=condition=Ready", "--timeout=600s", "modeldeployment/coder")
     prompt = "class PluginManager:\n    def register("
-    assert complete(laptop, "base", prompt) != complete(laptop, "tuned", prompt)
+    base, tuned = complete(laptop, "base", prompt), complete(laptop, "tuned", prompt)
+    assert base != tuned
+    file = write_prompt(laptop, prompt)
+    assert codetune(laptop, "complete", "coder", file, "--max-tokens", "32") == tuned
+    both = codetune(laptop, "complete", "coder", file, "--max-tokens", "32", "--compare")
+    assert both.startswith(f"==> base <==\n{base.rstrip()}")
+    assert f"==> tuned <==\n{tuned.rstrip()}" in both
 
     apply(laptop, resource("ModelDeployment", "coder", {**spec, "adapters": adapters}))
     wait_for(
@@ -177,6 +208,13 @@ def test_base_and_tuned_model_answer_and_a_wrong_adapter_is_named(laptop: Laptop
     assert complete(laptop, "tuned", prompt)
     apply(laptop, resource("ModelDeployment", "coder", spec))
     laptop.kubectl("wait", "--for=condition=Ready", "--timeout=120s", "modeldeployment/coder")
+
+
+def write_prompt(laptop: Laptop, prompt: str) -> str:
+    """A file that ends where something is to be completed."""
+    file = laptop.state / "prompt.py"
+    file.write_text(prompt)
+    return str(file)
 
 
 def adapter_state(laptop: Laptop, name: str) -> dict[str, Any]:
@@ -199,6 +237,9 @@ def test_a_team_completes_with_the_model_of_its_project_and_with_nothing_else(la
 
     prompt = "class PluginManager:\n    def register("
     assert ask_team(laptop, "project/pluggy", prompt) == (200, complete(laptop, "tuned", prompt))
+    words = ["complete", "--team", "plugin-people", write_prompt(laptop, prompt), "--max-tokens", "32"]
+    completed = codetune(laptop, *words, "--project", "pluggy", CODETUNE_API_KEY=TEAM_KEY)
+    assert completed == complete(laptop, "tuned", prompt)
     for expected, model, key in ((401, "project/pluggy", "sk-guessed"), (404, "base", TEAM_KEY), (400, "", TEAM_KEY)):
         assert ask_team(laptop, model, prompt, key=key)[0] == expected
 

@@ -1,25 +1,23 @@
 """Follows the resources of Codetune's kinds: lists them, then watches what changes."""
 
-import json
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 from urllib.parse import urlencode
 
-import urllib3
 from codetune_api.metadata import API_VERSION
 
-from codetune_cli.connecting import Answer, Connection, Obj, read_all, read_message
-from codetune_cli.errors import ApiRefusal, CliError, Interrupted
+from codetune_cli.connecting import Connection, Obj
+from codetune_cli.errors import ApiRefusal, CliError
+from codetune_cli.watching import GONE, watch_events
 
 KINDS = ("projects", "finetunes", "modeldeployments", "teams")
 """Plural names, in the order in which the parts build on each other."""
 _PAGE = 500
-_WATCH_SECONDS = 90
-"""How long one watch lasts: below the time after which a silent connection counts as dead."""
+_BETWEEN_SECONDS = 1.0
+"""Between two watches, should something on the way end each at once."""
 _PAUSE_SECONDS = 5.0
-_GONE = 410
+"""After a failure."""
 
 Key = tuple[str, str]
 """Namespace and name."""
@@ -103,13 +101,16 @@ class Follower:
         version = ""
         while not stopped.is_set():
             try:
-                version = self._watch(version) if version else self._list()
-                self.board.tell(self.kind, "")
+                if not version:
+                    version = self._list()
+                version = self._watch(version)
+                stopped.wait(_BETWEEN_SECONDS)
             except ApiRefusal as error:
                 version = ""
-                if error.status != _GONE:  # else only too much has happened meanwhile
+                if error.status != GONE:  # else only too much has happened meanwhile
                     self._pause(_explain(error), stopped)
             except CliError as error:
+                version = ""
                 self._pause(str(error), stopped)
 
     def _pause(self, problem: str, stopped: threading.Event) -> None:
@@ -136,45 +137,13 @@ class Follower:
 
     def _watch(self, version: str) -> str:
         """Returns: the version to go on from. Raises: CliError."""
-        query = {
-            "watch": "1",
-            "resourceVersion": version,
-            "allowWatchBookmarks": "true",
-            "timeoutSeconds": str(_WATCH_SECONDS),
-        }
-        answer = self.connection.send("GET", self._path, query=query)
-        if answer.status >= 400:
-            raise ApiRefusal(answer.status, read_message(read_all(answer)))
-        try:
-            for event in _read_events(answer):
-                version = self._take(event)
-        finally:
-            answer.close()
+        for event in watch_events(self.connection, self._path, version):
+            version = event.version
+            if event.type == "DELETED":
+                self.board.drop(self.kind, event.object)
+            elif event.type != "BOOKMARK":
+                self.board.put(self.kind, event.object)
         return version
-
-    def _take(self, event: Obj) -> str:
-        """Returns: the version that the event brings. Raises: ApiRefusal."""
-        kind, found = event["type"], event["object"]
-        if kind == "ERROR":
-            raise ApiRefusal(int(found.get("code") or 500), str(found.get("message") or "the watch ended"))
-        if kind == "DELETED":
-            self.board.drop(self.kind, found)
-        elif kind != "BOOKMARK":
-            self.board.put(self.kind, found)
-        return str(found["metadata"]["resourceVersion"])
-
-
-def _read_events(answer: Answer) -> Iterator[Obj]:
-    """The lines of a watch as they come. Raises: Interrupted."""
-    held = b""
-    try:
-        for piece in answer.stream(None):
-            *lines, held = (held + piece).split(b"\n")
-            for line in filter(None, lines):
-                event: dict[str, Any] = json.loads(line)
-                yield event
-    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        raise Interrupted(f"The connection to the API server broke: {error}") from error
 
 
 def _explain(error: ApiRefusal) -> str:

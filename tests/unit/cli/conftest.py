@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,20 @@ import pytest
 import yaml
 from aiohttp import web
 from codetune_cli.connecting import Connection, connect
+from codetune_cli.main import main
 from codetune_cli.storing import StoreClient
+from codetune_local.apiserver.errors import ApiError
 from codetune_local.apiserver.registry import Registry
 from codetune_local.testing import serve
 from codetune_store.app import build_app
 from codetune_store.settings import StoreSettings
+from standin_server import StandinServer, standin_server
 
 Obj = dict[str, Any]
 
 NAMESPACE = "team"
 TOKEN = "the-token-of-this-namespace"
+API_KEY = "sk-the-key"
 DEFINITIONS = Path(__file__).parents[3] / "crds"
 
 
@@ -65,6 +70,31 @@ async def _copy(
 
 
 @dataclass
+class PodLogs:
+    """What pods print, in the place of a kubelet."""
+
+    lines: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    """`POD/CONTAINER` → (time, text) of each line; one that is not here waits to start."""
+    cuts: list[int] = field(default_factory=list)
+    """Lines after which the connection breaks, one for each followed log to come."""
+    asked: list[Obj] = field(default_factory=list)
+
+    async def read_log(self, pod: Obj, container: str, **options: Any) -> AsyncIterator[bytes]:
+        """The lines of a container since a whole second."""
+        self.asked.append({"pod": pod["metadata"]["name"], "container": container, **options})
+        lines = self.lines.get(f"{pod['metadata']['name']}/{container}")
+        if lines is None:
+            raise ApiError(400, "BadRequest", f'container "{container}" is waiting to start: PodInitializing')
+        since: datetime | None = options["since_time"]
+        asked = [(time, text) for time, text in lines if not since or time[:19] >= since.isoformat()[:19]]
+        left = self.cuts.pop(0) if options["follow"] and self.cuts else len(asked)
+        for time, text in asked[:left]:
+            yield f"{time} {text}\n".encode() if options["timestamps"] else f"{text}\n".encode()
+        if left < len(asked):
+            raise RuntimeError("the kubelet went away")
+
+
+@dataclass
 class Desk:
     """A person's desk: a kubeconfig, folders, and what lies in the store."""
 
@@ -74,6 +104,7 @@ class Desk:
     root: Path
     """Of the artifact store."""
     line: Line
+    logs: PodLogs
 
     @property
     def upload(self) -> Path:
@@ -95,10 +126,59 @@ class Desk:
             merge = "application/merge-patch+json"
             self.connection.ask("PATCH", f"{path}/{name}/status", {"status": status}, merge)
 
+    def patch(self, path: str, body: Obj) -> None:
+        """Change an object, or its status, below the namespace's paths."""
+        root = "/api/v1" if path.startswith("pods/") else "/apis/codetune.dev/v1alpha1"
+        merge = "application/merge-patch+json"
+        self.connection.ask("PATCH", f"{root}/namespaces/{NAMESPACE}/{path}", body, merge)
+
+    def serve_as(self, service: str, port: int, listens: int) -> None:
+        """A Service whose one pod listens at a port of this machine."""
+        spec = {"ports": [{"name": "http", "port": port}], "selector": {"a": "b"}}
+        endpoints = build_endpoints(service, listens)
+        services = f"/api/v1/namespaces/{NAMESPACE}/services"
+        self.connection.ask("POST", services, {"metadata": {"name": service}, "spec": spec})
+        slices = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
+        self.connection.ask("POST", slices, endpoints)
+
+    def deploy(self, listens: int, status: Obj, **spec: Any) -> None:
+        """A ModelDeployment `coder` whose one pod listens at a port of this machine."""
+        self.make("ModelDeployment", "modeldeployments", "coder", {"baseModel": "hf://a/base", **spec}, status)
+        self.serve_as("coder", spec.get("service", {}).get("port", 8000), listens)
+
+    def person(self, folder: Path, *rules: Obj) -> Path:
+        """Somebody who may do what the rules say and no more. Returns: their kubeconfig."""
+        rbac, namespace = "/apis/rbac.authorization.k8s.io/v1", f"namespaces/{NAMESPACE}"
+        named: Obj = {"metadata": {"name": "person"}}
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "person"}
+        subject = {"kind": "ServiceAccount", "name": "person", "namespace": NAMESPACE}
+        accounts = f"/api/v1/{namespace}/serviceaccounts"
+        self.connection.ask("POST", accounts, named)
+        self.connection.ask("POST", f"{rbac}/{namespace}/roles", {**named, "rules": list(rules)})
+        self.connection.ask(
+            "POST", f"{rbac}/{namespace}/rolebindings", {**named, "roleRef": role, "subjects": [subject]}
+        )
+        token = self.connection.ask("POST", f"{accounts}/person/token", {"spec": {}})["status"]["token"]
+        config = yaml.safe_load(self.kubeconfig.read_text())
+        config["users"][0]["user"] = {"token": token}
+        made = folder / "person.kubeconfig"
+        made.write_text(yaml.safe_dump(config))
+        return made
+
     def annotations(self, plural: str, name: str) -> dict[str, str]:
         """Of a resource."""
         found = self.connection.ask("GET", f"/apis/codetune.dev/v1alpha1/namespaces/{NAMESPACE}/{plural}/{name}")
         return dict(found["metadata"].get("annotations") or {})
+
+
+def build_endpoints(service: str, listens: int) -> Obj:
+    """Where a Service's one pod listens."""
+    return {
+        "metadata": {"name": f"{service}-1", "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": listens}],
+        "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
+    }
 
 
 Started = tuple[Line, web.AppRunner, asyncio.Server]
@@ -151,19 +231,42 @@ def desk(served: tuple[Line, int], tmp_path: Path) -> Iterator[Desk]:
     registry.create(registry.by_key("namespaces"), "", {"metadata": {"name": NAMESPACE}})
     service = {"ports": [{"name": "http", "port": 8080}], "selector": {"a": "b"}}
     secret = {"data": {"token": base64.b64encode(TOKEN.encode()).decode()}}
-    endpoints = {
-        "metadata": {"name": "codetune-store-1", "labels": {"kubernetes.io/service-name": "codetune-store"}},
-        "addressType": "IPv4",
-        "ports": [{"name": "http", "port": port}],
-        "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
-    }
     for key, obj in {
         "services": {"metadata": {"name": "codetune-store"}, "spec": service},
         "secrets": {"metadata": {"name": "codetune-store-token"}, **secret},
-        "endpointslices.discovery.k8s.io": endpoints,
+        "endpointslices.discovery.k8s.io": build_endpoints("codetune-store", port),
     }.items():
         registry.create(registry.by_key(key), NAMESPACE, obj)
-    with serve(registry) as kubeconfig:
+    logs = PodLogs()
+    with serve(registry, runtime=logs) as kubeconfig:
         connection = connect(kubeconfig, None, NAMESPACE)
-        yield Desk(kubeconfig, connection, StoreClient(connection), (tmp_path / "store").resolve(), line)
+        yield Desk(kubeconfig, connection, StoreClient(connection), (tmp_path / "store").resolve(), line, logs)
         connection.api.rest_client.pool_manager.clear()
+
+
+@pytest.fixture
+def server() -> Iterator[StandinServer]:
+    """The server of a model."""
+    with standin_server() as running:
+        yield running
+
+
+@pytest.fixture
+def complete(
+    desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """`complete(...)` asks for a completion where `a.py` and a file `key` are; returns exit code, stdout, and stderr as
+    one line. The key is in nothing that it says."""
+    desk.define()
+    monkeypatch.delenv("CODETUNE_API_KEY", raising=False)
+    (tmp_path / "a.py").write_text("def total(items):\n    return \n\nprint(total([]))\n")
+    (tmp_path / "key").write_text(f"{API_KEY}\n")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = main(["complete", *words, "--kubeconfig", str(desk.kubeconfig), "-n", NAMESPACE])
+        told = capsys.readouterr()
+        assert API_KEY not in told.out + told.err
+        return code, told.out, " ".join(told.err.split())
+
+    return call

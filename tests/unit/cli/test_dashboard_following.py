@@ -32,7 +32,7 @@ def _names(shelves: dict[str, Shelf]) -> list[str]:
 @pytest.fixture
 def follow(desk: "Desk", monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Board]]:
     """Starts following the FineTunes with a connection; watches are short, so that one follows the other."""
-    monkeypatch.setattr("codetune_cli.dashboard.following._WATCH_SECONDS", 1)
+    monkeypatch.setattr("codetune_cli.watching.WATCH_SECONDS", 1)
     stopped, started = threading.Event(), []
 
     def start(connection: Connection, everywhere: bool = False) -> Board:

@@ -63,6 +63,23 @@ async def test_who_is_admitted(status: int, header: str, gateway: "Gateway") -> 
     assert (await gateway.complete({"prompt": "x"}, Authorization=header)).status == status
 
 
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        pytest.param(200, {"X_Api_Key": OTHER}, id="alone"),
+        pytest.param(401, {"X_Api_Key": f"{OTHER}x"}, id="a key and more"),
+        pytest.param(401, {"X_Api_Key": "ключ"}, id="letters that no key has"),
+        pytest.param(401, {"X_Api_Key": KEY, "Authorization": "Bearer sk-wrong"}, id="Authorization counts first"),
+    ],
+)
+async def test_a_key_may_come_in_a_header_that_proxies_pass_on(
+    status: int, headers: dict[str, str], gateway: "Gateway", servers: "dict[str, FakeServer]"
+) -> None:
+    answer = await gateway.complete({"prompt": "x"}, **{"Authorization": "", **headers})
+    assert answer.status == status
+    assert not [seen for seen in servers["base"].seen if "X-Api-Key" in seen.headers]
+
+
 @pytest.mark.parametrize("value", [b"Bearer \xff\xfe", b"Bearer \xed\xb3\xbf"])
 async def test_bytes_that_are_no_text_are_no_key(value: bytes, gateway: "Gateway") -> None:
     said = ask_raw(

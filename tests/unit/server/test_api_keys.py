@@ -95,6 +95,41 @@ async def test_what_is_no_key_is_refused(header: str, pod: "Pod") -> None:
     assert answer.status_code == 401
 
 
+OWN_HEADER = [
+    pytest.param(200, {"X-Api-Key": KEY}, id="the first key"),
+    pytest.param(200, {"x-api-key": f"  {OTHER} "}, id="another key, another case, spaces"),
+    pytest.param(200, {"X-Api-Key": KEY, "Authorization": ""}, id="beside an Authorization that is empty"),
+    pytest.param(401, {"X-Api-Key": ""}, id="no key"),
+    pytest.param(401, {"X-Api-Key": f"Bearer {KEY}"}, id="with a scheme"),
+    pytest.param(401, {"X-Api-Key": f"{KEY}x"}, id="a key and more"),
+    pytest.param(401, {"X-Api-Key": KEY, **bearer("sk-wrong")}, id="beside a wrong Authorization, which counts"),
+]
+
+
+@pytest.mark.parametrize(("status", "headers"), OWN_HEADER)
+async def test_a_key_may_come_in_a_header_that_proxies_pass_on(
+    status: int, headers: dict[str, str], pod: "Pod"
+) -> None:
+    """The API server's service proxy keeps Authorization to itself."""
+    assert (await pod.client.get("/v1/models", headers=headers)).status_code == status
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_key_in_that_header_does_not_reach_vllm(method: str, pod: "Pod") -> None:
+    content = {"model": "base", "prompt": "x"} if method == "POST" else None
+    path = "/v1/completions" if method == "POST" else "/metrics"
+    before = len(pod.vllm.headers)
+    answer = await pod.client.request(method, path, json=content, headers={"X-Api-Key": KEY, "X-Other": "1"})
+    assert answer.status_code == 200
+    (seen,) = pod.vllm.headers[before:]
+    assert b"x-api-key" not in seen
+    assert seen[b"x-other"] == b"1"
+
+
+async def test_that_header_does_not_carry_the_operators_token(pod: "Pod") -> None:
+    assert (await pod.client.get("/codetune/adapters", headers={"X-Api-Key": "a-secret-token"})).status_code == 401
+
+
 async def test_a_browsers_question_beforehand_carries_no_key(pod: "Pod") -> None:
     headers = {"Origin": "https://ide.example", "Access-Control-Request-Method": "POST"}
     assert (await pod.client.options("/v1/completions", headers=headers)).status_code != 401

@@ -1,8 +1,10 @@
 """What the files in a run's folder are called, besides its checkpoints."""
 
+from codetune_api.artifacts import TRAIN_LOG
+
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
-LOG = "train.log"
+LOG = TRAIN_LOG
 RECOVERY = "recovery.json"
 BASELINE = "baseline.json"
 ANSWERS = "evaluation.json"

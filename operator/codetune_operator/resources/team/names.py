@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from codetune_api.gateway import GATEWAY_SUFFIX
 from codetune_api.metadata import LABEL_COMPONENT, LABEL_INSTANCE, LABEL_TEAM, labels
 from codetune_api.team import Team
 
@@ -16,7 +17,7 @@ _COMPONENT = "gateway"
 
 def gateway_name(team: Team) -> str:
     """Name of each of its objects."""
-    return f"{team.metadata.name}-gateway"
+    return f"{team.metadata.name}{GATEWAY_SUFFIX}"
 
 
 def gateway_labels(team: Team) -> dict[str, str]:
