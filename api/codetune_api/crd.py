@@ -164,9 +164,10 @@ def build_schema(model: type[Resource]) -> Schema:
     for key in ("apiVersion", "kind"):
         properties[key] = {"type": "string"}
     properties["metadata"] = {"type": "object"}
-    properties["status"].pop("default", None)
     schema["required"] = ["spec"]
     _strip_status_defaults(properties["status"])
+    # To kstatus an object without a status is done: this one says that nobody has looked at it yet.
+    properties["status"]["default"] = {"observedGeneration": -1}
     return schema
 
 
