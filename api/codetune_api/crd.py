@@ -274,7 +274,11 @@ def render(definition: dict[str, Any]) -> str:
 def render_template(definition: dict[str, Any]) -> str:
     """The chart's template of a definition: behind a switch, and never deleted with the release."""
     kept = copy.deepcopy(definition)
-    kept["metadata"]["annotations"] = {"helm.sh/resource-policy": "keep"}
+    # Argo CD minds Helm's word when an Application is deleted, and only its own when a switch takes the template away.
+    kept["metadata"]["annotations"] = {
+        "helm.sh/resource-policy": "keep",
+        "argocd.argoproj.io/sync-options": "Prune=false",
+    }
     # Helm would read braces in descriptions as template actions.
     text = render(kept).replace("{{", '{{ "{{" }}')
     return "{{- if .Values.crds.enabled }}\n" + text + "{{- end }}\n"
