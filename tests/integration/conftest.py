@@ -66,8 +66,10 @@ class Installation:
     def without_operator(self) -> Iterator[None]:
         """Nobody is at work meanwhile."""
         self.end_operator(signal.SIGTERM)
-        yield
-        self.start_operator()
+        try:
+            yield
+        finally:
+            self.start_operator()
 
 
 class Team:
