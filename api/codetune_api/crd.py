@@ -164,9 +164,10 @@ def build_schema(model: type[Resource]) -> Schema:
     for key in ("apiVersion", "kind"):
         properties[key] = {"type": "string"}
     properties["metadata"] = {"type": "object"}
-    properties["status"].pop("default", None)
     schema["required"] = ["spec"]
     _strip_status_defaults(properties["status"])
+    # To kstatus an object without a status is done: this one says that nobody has looked at it yet.
+    properties["status"]["default"] = {"observedGeneration": -1}
     return schema
 
 
@@ -273,7 +274,11 @@ def render(definition: dict[str, Any]) -> str:
 def render_template(definition: dict[str, Any]) -> str:
     """The chart's template of a definition: behind a switch, and never deleted with the release."""
     kept = copy.deepcopy(definition)
-    kept["metadata"]["annotations"] = {"helm.sh/resource-policy": "keep"}
+    # Argo CD minds Helm's word when an Application is deleted, and only its own when a switch takes the template away.
+    kept["metadata"]["annotations"] = {
+        "helm.sh/resource-policy": "keep",
+        "argocd.argoproj.io/sync-options": "Prune=false",
+    }
     # Helm would read braces in descriptions as template actions.
     text = render(kept).replace("{{", '{{ "{{" }}')
     return "{{- if .Values.crds.enabled }}\n" + text + "{{- end }}\n"

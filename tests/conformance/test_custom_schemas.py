@@ -234,19 +234,30 @@ def test_a_transition_rule_compares_with_what_was(store: "Widgets", row: Any) ->
 # -- the status and scale subresources
 
 
+NEVER_SEEN = {"observedGeneration": -1}
+"""The default of a Widget's status."""
+
+
 def test_a_write_to_the_object_leaves_its_status_alone(store: "Widgets", api: "Api") -> None:
     body = {**store.build("w"), "status": {"phase": "Claimed"}}
     created = api.call("POST", store.path(), body).body
-    assert "status" not in created
+    assert created["status"] == NEVER_SEEN
     store.patch("w", {"status": {"phase": "Real"}}, subresource="status")
-    assert store.patch("w", {"spec": {"size": 4}, "status": {"phase": "Claimed"}}).body["status"] == {"phase": "Real"}
+    body = store.patch("w", {"spec": {"size": 4}, "status": {"phase": "Claimed"}}).body
+    assert body["status"] == {**NEVER_SEEN, "phase": "Real"}
+
+
+def test_a_default_of_the_status_is_there_from_the_first_moment_on(store: "Widgets", api: "Api") -> None:
+    store.create("w")
+    (listed,) = api.call("GET", store.path()).body["items"]
+    assert (store.get("w")["status"], listed["status"]) == (NEVER_SEEN, NEVER_SEEN)
 
 
 def test_a_write_to_the_status_leaves_the_rest_alone(store: "Widgets") -> None:
     store.create("w")
     patch = {"spec": {"size": 9}, "metadata": {"labels": {"a": "b"}}, "status": {"phase": "Real"}}
     body = store.patch("w", patch, subresource="status").body
-    assert (body["spec"]["size"], body["status"]) == (3, {"phase": "Real"})
+    assert (body["spec"]["size"], body["status"]) == (3, {**NEVER_SEEN, "phase": "Real"})
     assert "labels" not in body["metadata"]
 
 

@@ -144,7 +144,8 @@ def test_wait_ends_when_the_condition_holds(kubectl: "Kubectl", store: "Widgets"
     store.create("w")
     command = kubectl.command("wait", "widget/w", "--for=condition=Ready", "--timeout=20s")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        store.patch("w", {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}, subresource="status")
+        told = {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "True"}]}
+        store.patch("w", {"status": told}, subresource="status")
         output, _ = process.communicate(timeout=30)
     assert (process.returncode, output) == (0, "widget.conformance.example.com/w condition met\n")
 

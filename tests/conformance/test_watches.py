@@ -29,7 +29,8 @@ def test_a_watch_from_a_list_tells_every_later_change_once_and_in_order(store: "
     versions = [int(event["object"]["metadata"]["resourceVersion"]) for event in events]
     assert versions == sorted(set(versions))
     assert events[1]["object"]["spec"]["size"] == 5
-    assert events[3]["object"]["status"] == {"phase": "Busy"}
+    assert events[0]["object"]["status"] == {"observedGeneration": -1}
+    assert events[3]["object"]["status"] == {"observedGeneration": -1, "phase": "Busy"}
 
 
 def test_a_watch_without_a_version_begins_with_what_is_there(store: "Widgets", api: "Api") -> None:

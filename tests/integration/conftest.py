@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,15 @@ class Installation:
         code = self.process.wait(timeout=30)
         self.process = None
         return code
+
+    @contextmanager
+    def without_operator(self) -> Iterator[None]:
+        """Nobody is at work meanwhile."""
+        self.end_operator(signal.SIGTERM)
+        try:
+            yield
+        finally:
+            self.start_operator()
 
 
 class Team:

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 Obj = dict[str, Any]
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").rglob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "examples"
+# Those for GitOps are parts of overlays, and of other tools: test_operator_gitops.py and tests/unit/api have them.
+EXAMPLES = sorted(path for path in FOLDER.rglob("*.yaml") if "gitops" not in path.relative_to(FOLDER).parts)
 
 PROJECT: Obj = {
     "apiVersion": "codetune.dev/v1alpha1",

@@ -179,7 +179,10 @@ def test_definitions_are_installed_when_wanted_and_kept(count: int, values: dict
     found = find(render_chart(values), "CustomResourceDefinition")
     assert len(found) == count
     for definition in found:
-        assert definition["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+        assert definition["metadata"]["annotations"] == {
+            "helm.sh/resource-policy": "keep",
+            "argocd.argoproj.io/sync-options": "Prune=false",
+        }
 
 
 @pytest.mark.parametrize("page", ["README.md", "templates/NOTES.txt"])

@@ -108,6 +108,12 @@ def test_a_kind_has_its_names_and_subresources(kind: Kind) -> None:
     assert ("scale" in version["subresources"]) is (kind.plural == "modeldeployments")
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.plural)
+def test_an_object_that_nobody_has_looked_at_is_in_progress_to_kstatus(kind: Kind) -> None:
+    """Without a status it would be Current, and whoever waits for it would go on at once."""
+    assert SCHEMAS[kind.model.__name__]["properties"]["status"]["default"] == {"observedGeneration": -1}
+
+
 SOURCE = {"name": "a", "git": {"url": "https://example.com/a.git"}}
 FINETUNE = {"projectRef": {"name": "a"}, "baseModel": "hf://a/b", "lora": {}}
 COMPLETES = {"completionModel": {"deploymentRef": {"name": "coder"}}}

@@ -1,13 +1,8 @@
-"""What Flux, Argo CD and `kubectl wait` make of a Project in every state: kstatus's documented rules are the oracle.
-
-The rules, from kstatus's own documentation: a deletion timestamp means Terminating; an observedGeneration that lags
-means InProgress; Reconciling that is True means InProgress and Stalled that is True means Failed; else Ready decides:
-True is Current, False and Unknown are InProgress.
-"""
+"""What Flux, Argo CD and `kubectl wait` make of a Project in every state: kstatus's documented rules are the oracle."""
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from codetune_api.common import Failure
@@ -16,35 +11,18 @@ from codetune_operator.reconcile.datasets import DatasetUse
 from codetune_operator.reconcile.observed import ProjectView
 from codetune_operator.reconcile.project import reconcile
 from codetune_operator.settings import Settings
+from unit.operator.kstatus import kstatus
 
 if TYPE_CHECKING:
     from unit.operator.conftest import Story
 
 Tell = Callable[..., "Story"]
 Make = Callable[..., ScanResult]
-Obj = dict[str, Any]
 
 AWAY = Failure(reason="SourceUnavailable", message="No route.", hint="Wait.")
 EMPTY = Failure(reason="EmptyDataset", message="No file.", hint="Select more.")
 TWO = [{"name": name, "git": {"url": f"https://git.example.org/{name}.git"}} for name in ("app", "lib")]
 WHILE = timedelta(seconds=31)
-
-
-def kstatus(obj: Obj) -> str:
-    """The status that kstatus computes of an object."""
-    metadata, status = obj["metadata"], obj.get("status", {})
-    if metadata.get("deletionTimestamp"):
-        return "Terminating"
-    if "observedGeneration" in status and status["observedGeneration"] != metadata["generation"]:
-        return "InProgress"
-    conditions = status.get("conditions", [])
-    for condition in conditions:
-        if condition["type"] == "Reconciling" and condition["status"] == "True":
-            return "InProgress"
-        if condition["type"] == "Stalled" and condition["status"] == "True":
-            return "Failed"
-    ready = [condition["status"] for condition in conditions if condition["type"] == "Ready"]
-    return "Current" if ready in ([], ["True"]) else "InProgress"
 
 
 def scanning(told: "Story", result: Make) -> None:
