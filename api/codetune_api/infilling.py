@@ -67,6 +67,23 @@ class Family:
         """Special tokens around prefix, suffix and middle."""
         return tuple(token for token in (self.prefix, self.suffix, self.middle) if token is not None)
 
+    @property
+    def layout(self) -> str:
+        """Its prompt as a text has it, P for the prefix and S for the suffix."""
+        prefix, suffix = f"{_spell(self.prefix)}P", f"{_spell(self.suffix)}S"
+        return f"{suffix}{prefix}" if self.middle is None else f"{prefix}{suffix}{_spell(self.middle)}"
+
+    def has_laid_out(self, text: str) -> bool:
+        """Whether a text is a prompt of this format already, behind which the middle belongs."""
+        if self.middle is None:
+            return text.startswith(_spell(self.suffix)) and _spell(self.prefix) in text
+        return text.endswith(_spell(self.middle)) and _spell(self.prefix) in text and _spell(self.suffix) in text
+
+
+def _spell(token: str) -> str:
+    """A token as a text has it: the space in front that SentencePiece writes is the text's own."""
+    return token.lstrip("▁")
+
 
 _STARCODER = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")
 _BARRED = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
