@@ -16,7 +16,9 @@ from byte_tokenizer import STARCODER, build_byte_tokenizer
 from codetune_api.contracts import DesiredAdapter, DesiredAdapters
 from codetune_api.gateway import GatewayConfig, Upstream
 from codetune_server.infilling import Infiller, InfillMiddleware
+from codetune_server.machine import Machine
 from codetune_server.middleware import AdapterMiddleware
+from codetune_server.serving import build_command
 from codetune_server.settings import ServerSettings
 from unit.server.conftest import AUTHORIZED, TOKEN, FakeVllm, write_adapter
 
@@ -26,12 +28,16 @@ if TYPE_CHECKING:
 MODEL = "project/shop"
 BEFORE, AFTER = "# calc.py\ndef add(a, b):\n    return ", "\n\n\ndef sub(a, b):\n"
 LAID_OUT = f"<fim_prefix>{BEFORE}<fim_suffix>{AFTER}<fim_middle>"
-STOPS = ["<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<file_sep>", "<|endoftext|>", "/src/", "```"]
+# Continue's for a model whose name it doesn't know, and Zed's, which are the same for all models.
+CONTINUE = ["<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<file_sep>", "<|endoftext|>", "</fim_middle>", "</code>"]
+CONTINUE += ["/src/", "#- coding: utf-8", "```"]
+ZED = ["<|endoftext|>", "<|file_separator|>", "<|fim_pad|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]
+ZED += ["<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<PRE>", "<SUF>", "<MID>", "[PREFIX]", "[SUFFIX]"]
 
 SUFFIX = [
     pytest.param(
         {"Accept": "application/json", "x-api-key": "sk-team-first"},
-        {"max_tokens": 256, "temperature": 0.01, "stop": STOPS, "stream": True},
+        {"max_tokens": 256, "temperature": 0.01, "stop": CONTINUE, "stream": True},
         id="Continue, provider llamastack",
     ),
     pytest.param({"Accept": "application/json"}, {"stream": True, "max_tokens": 64, "top_p": 0.9}, id="minuet-ai.nvim"),
@@ -40,10 +46,10 @@ SUFFIX = [
 PROMPT = [
     pytest.param(
         {"api-key": "sk-team-first"},
-        {"max_tokens": 256, "temperature": 0.01, "stream": True, "stop": STOPS},
+        {"max_tokens": 256, "temperature": 0.01, "stream": True, "stop": CONTINUE},
         id="Continue, provider vllm",
     ),
-    pytest.param({"User-Agent": "Zed/1.0"}, {"max_tokens": 64, "stop": STOPS}, id="Zed"),
+    pytest.param({"User-Agent": "Zed/1.0"}, {"max_tokens": 64, "stop": ZED}, id="Zed"),
     pytest.param({}, {"stream": True, "temperature": 0.2, "max_tokens": 512}, id="twinny, provider lmstudio"),
     pytest.param(
         {"User-Agent": "llm-ls/0.5.3; rust/unknown; ide/Neovim"},
@@ -141,6 +147,15 @@ async def test_a_prompt_that_the_plugin_lays_out_comes_as_it_is(
     assert answer.headers["Content-Type"].startswith(
         "text/event-stream" if fields.get("stream") else "application/json"
     )
+
+
+@pytest.mark.parametrize(("headers", "fields"), [*SUFFIX, *PROMPT])
+def test_vllm_is_started_to_take_as_many_stops_as_a_plugin_sends(
+    headers: dict[str, str], fields: dict[str, Any]
+) -> None:
+    machine = Machine(cores=(0,), memory_bytes=1 << 30, has_ipv6=False)
+    environment = build_command(["--model", "/m"], {}, machine).environment
+    assert len(fields.get("stop", [])) <= int(environment["VLLM_MAX_STOP_STRINGS"])
 
 
 async def test_a_chat_comes_as_it_is(gateway: "Gateway", vllm: FakeVllm) -> None:
