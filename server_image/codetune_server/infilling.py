@@ -4,8 +4,8 @@ vLLM refuses `suffix` for nearly all models. Here the text before and the text a
 token ids in the model family's own format: the one that the trainer trains with, from the same table.
 
 A prompt that a client has laid out in that format itself stays as it is: vLLM reads the tokens in it. What ends a
-middle is added: vLLM stops at the model's end of text alone, and a client's `stop` never meets a special token, because
-answers hold none.
+middle is added: vLLM stops at the model's end of text alone, and a client's `stop` meets no token that is special,
+because answers hold none of these.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codetune_api.infilling import FAMILIES, Encode, Family, Format, build_literal, find_format
+from codetune_api.infilling import FAMILIES, Encode, Family, Format, build_literal, find_format, spell
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -32,7 +32,7 @@ MAX_BODY_BYTES = 64 << 20
 # What would mean something else, or nothing, beside a prompt that is made of two texts.
 _UNSUPPORTED = ("echo", "prompt_embeds", "truncate_prompt_tokens")
 # Most requests are not parsed at all: without one of these there is no `suffix`, and no prompt that is laid out.
-_SIGNS = (b"suffix", b"\\u", *sorted({family.suffix.lstrip("▁").encode() for family in FAMILIES}))
+_SIGNS = (b"suffix", b"\\u", *sorted({spell(family.suffix).encode() for family in FAMILIES}))
 
 
 class Refused(Exception):
@@ -52,6 +52,8 @@ class Infiller:
     format: Format | None
     encode: Encode
     """Token ids of a text, nothing added; code that spells a special token stays text."""
+    readable: tuple[Family, ...] = ()
+    """Families whose tokens the tokenizer has, so that a prompt may be laid out in their format."""
 
     @classmethod
     def load(cls, folder: Path) -> "Infiller":
@@ -68,7 +70,9 @@ class Infiller:
             return ids
 
         vocabulary = tokenizer.get_vocab()
-        return cls(begin, find_format(vocabulary, tokenizer.eos_token_id), build_literal(encode, vocabulary))
+        readable = tuple(family for family in FAMILIES if all(token in vocabulary for token in family.sentinels))
+        found = find_format(vocabulary, tokenizer.eos_token_id)
+        return cls(begin, found, build_literal(encode, vocabulary), readable)
 
     def build_prompt(self, prefix: str, suffix: str) -> list[int]:
         """Token ids between which and the end the middle belongs. Raises: Refused."""
@@ -81,8 +85,8 @@ class Infiller:
         return self._end(request) if request.get("suffix") is None else self._lay_out(request)
 
     def _end(self, request: dict[str, Any]) -> dict[str, Any]:
-        """A request whose prompts the client has laid out. Raises: Refused when that is the format of other models."""
-        if self.format is not None and find_layout(request, [self.format.family]):
+        """A request whose prompts the client has laid out. Raises: Refused when this model lacks the tokens."""
+        if find_layout(request, self.readable):
             return {**request, "stop_token_ids": self._list_stops(request)}
         found = find_layout(request)
         if found is None:

@@ -144,6 +144,14 @@ async def test_a_prompt_that_the_client_lays_out_stays_and_ends_where_a_middle_d
     assert json.loads(asked) == {**body, "stop_token_ids": [7, *expected.stops]}
 
 
+async def test_a_model_with_the_tokens_of_two_families_takes_both_formats(folder: Callable[..., Path]) -> None:
+    model = folder(*STARCODER, "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
+    for layout in (LAYOUTS["StarCoder"], LAYOUTS["CodeGemma"]):
+        prompt = layout.format(prefix="a", suffix="b")
+        _, (asked,) = await _post(model, {"prompt": prompt})
+        assert json.loads(asked)["prompt"] == prompt
+
+
 async def test_several_prompts_may_be_laid_out(folder: Callable[..., Path]) -> None:
     prompts = [f"<fim_prefix>{text}<fim_suffix><fim_middle>" for text in "ab"]
     _, (asked,) = await _post(folder(*STARCODER), {"prompt": prompts})
