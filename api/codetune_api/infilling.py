@@ -67,6 +67,23 @@ class Family:
         """Special tokens around prefix, suffix and middle."""
         return tuple(token for token in (self.prefix, self.suffix, self.middle) if token is not None)
 
+    @property
+    def layout(self) -> str:
+        """Its prompt as a text has it, P for the prefix and S for the suffix."""
+        prefix, suffix = f"{spell(self.prefix)}P", f"{spell(self.suffix)}S"
+        return f"{suffix}{prefix}" if self.middle is None else f"{prefix}{suffix}{spell(self.middle)}"
+
+    def has_laid_out(self, text: str) -> bool:
+        """Whether a text is a prompt of this format already, behind which the middle belongs."""
+        if self.middle is None:
+            return text.startswith(spell(self.suffix)) and spell(self.prefix) in text
+        return text.endswith(spell(self.middle)) and spell(self.prefix) in text and spell(self.suffix) in text
+
+
+def spell(token: str) -> str:
+    """A token as a text has it: the space in front that SentencePiece writes is the text's own."""
+    return token.lstrip("▁")
+
 
 _STARCODER = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")
 _BARRED = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")

@@ -1,17 +1,22 @@
-"""`suffix` in `/v1/completions`: `vllm … --middleware codetune_server.infilling.InfillMiddleware`.
+"""Fill-in-the-middle in `/v1/completions`: `vllm … --middleware codetune_server.infilling.InfillMiddleware`.
 
-vLLM refuses the field for nearly all models. Here the text before and the text after the cursor become one prompt of
+vLLM refuses `suffix` for nearly all models. Here the text before and the text after the cursor become one prompt of
 token ids in the model family's own format: the one that the trainer trains with, from the same table.
+
+A prompt that a client has laid out in that format itself stays as it is: vLLM reads the tokens in it. What ends a
+middle is added: vLLM stops at the model's end of text alone, and a client's `stop` meets no token that is special,
+because answers hold none of these.
 """
 
 import asyncio
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codetune_api.infilling import Encode, Format, build_literal, find_format
+from codetune_api.infilling import FAMILIES, Encode, Family, Format, build_literal, find_format, spell
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,6 +31,8 @@ COMPLETIONS = "/v1/completions"
 MAX_BODY_BYTES = 64 << 20
 # What would mean something else, or nothing, beside a prompt that is made of two texts.
 _UNSUPPORTED = ("echo", "prompt_embeds", "truncate_prompt_tokens")
+# Most requests are not parsed at all: without one of these there is no `suffix`, and no prompt that is laid out.
+_SIGNS = (b"suffix", b"\\u", *sorted({spell(family.suffix).encode() for family in FAMILIES}))
 
 
 class Refused(Exception):
@@ -45,6 +52,8 @@ class Infiller:
     format: Format | None
     encode: Encode
     """Token ids of a text, nothing added; code that spells a special token stays text."""
+    readable: tuple[Family, ...] = ()
+    """Families whose tokens the tokenizer has, so that a prompt may be laid out in their format."""
 
     @classmethod
     def load(cls, folder: Path) -> "Infiller":
@@ -61,7 +70,9 @@ class Infiller:
             return ids
 
         vocabulary = tokenizer.get_vocab()
-        return cls(begin, find_format(vocabulary, tokenizer.eos_token_id), build_literal(encode, vocabulary))
+        readable = tuple(family for family in FAMILIES if all(token in vocabulary for token in family.sentinels))
+        found = find_format(vocabulary, tokenizer.eos_token_id)
+        return cls(begin, found, build_literal(encode, vocabulary), readable)
 
     def build_prompt(self, prefix: str, suffix: str) -> list[int]:
         """Token ids between which and the end the middle belongs. Raises: Refused."""
@@ -70,7 +81,23 @@ class Infiller:
         return [*self.begin, *self.format.prompt(prefix, suffix, self.encode)]
 
     def rewrite(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The request that vLLM gets instead of one with `suffix`. Raises: Refused."""
+        """The request that vLLM gets instead of one that asks for a middle. Raises: Refused."""
+        return self._end(request) if request.get("suffix") is None else self._lay_out(request)
+
+    def _end(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A request whose prompts the client has laid out. Raises: Refused when this model lacks the tokens."""
+        if find_layout(request, self.readable):
+            return {**request, "stop_token_ids": self._list_stops(request)}
+        found = find_layout(request)
+        if found is None:
+            return request
+        message = f"`prompt` has the fill-in-the-middle format {found.layout}, and this model"
+        if self.format is None:
+            raise Refused(f"{message} has none: turn fill-in-the-middle off in the editor", "prompt")
+        own = self.format.family.layout
+        raise Refused(f"{message}'s is {own}: set that one in the editor, or let it send `suffix`", "prompt")
+
+    def _lay_out(self, request: dict[str, Any]) -> dict[str, Any]:
         suffix, prompt = request["suffix"], request.get("prompt")
         texts = [prompt] if isinstance(prompt, str) else prompt
         if not isinstance(suffix, str):
@@ -80,17 +107,27 @@ class Infiller:
         for field in _UNSUPPORTED:
             if request.get(field):
                 raise Refused(f"`{field}` can't be combined with `suffix`: leave one of them out", field)
+        stops = self._list_stops(request)
+        prompts = [self.build_prompt(text, suffix) for text in texts]
+        rest = {key: value for key, value in request.items() if key != "suffix"}
+        return {**rest, "prompt": prompts if isinstance(prompt, list) else prompts[0], "stop_token_ids": stops}
+
+    def _list_stops(self, request: dict[str, Any]) -> list[int]:
         asked = request.get("stop_token_ids") or []
         if not isinstance(asked, list) or not all(type(token) is int for token in asked):
             raise Refused("`stop_token_ids` must be a list of token ids", "stop_token_ids")
-        prompts = [self.build_prompt(text, suffix) for text in texts]
-        rest = {key: value for key, value in request.items() if key != "suffix"}
-        stops = [*asked, *(self.format.stops if self.format else ())]
-        return {**rest, "prompt": prompts if isinstance(prompt, list) else prompts[0], "stop_token_ids": stops}
+        return [*asked, *(self.format.stops if self.format else ())]
+
+
+def find_layout(request: dict[str, Any], families: Iterable[Family] = FAMILIES) -> Family | None:
+    """The first of the formats in which the client has laid out its prompts; None: they are plain."""
+    prompt = request.get("prompt")
+    texts = [text for text in (prompt if isinstance(prompt, list) else [prompt]) if isinstance(text, str)]
+    return next((family for family in families if texts and all(map(family.has_laid_out, texts))), None)
 
 
 class InfillMiddleware:
-    """Rewrites requests with a `suffix`; everything else passes untouched."""
+    """Rewrites requests for a middle; everything else passes untouched."""
 
     def __init__(self, app: ASGIApp, folder: Path | None = None) -> None:
         self._app = app
@@ -111,19 +148,23 @@ class InfillMiddleware:
             return
         if body is None:
             return
-        # Most requests are not parsed at all: without these letters there is no such field.
-        request = parse_object(body) if b"suffix" in body or b"\\u" in body else None
-        if request is not None and request.get("suffix") is not None:
+        request = parse_object(body) if any(sign in body for sign in _SIGNS) else None
+        if request is not None and (request.get("suffix") is not None or find_layout(request)):
             try:
-                body = await self._rewrite(request)
+                body = await self._rewrite(request, body)
             except Refused as error:
                 await error_reply(400, str(error), error.param)(scope, receive, send)
                 return
             scope = {**scope, "headers": with_length(scope["headers"], len(body))}
         await self._app(scope, replay(body, receive), send)
 
-    async def _rewrite(self, request: dict[str, Any]) -> bytes:
-        infiller = await self._load()
+    async def _rewrite(self, request: dict[str, Any], body: bytes) -> bytes:
+        try:
+            infiller = await self._load()
+        except Refused:
+            if request.get("suffix") is None:
+                return body  # the prompt is whole without us
+            raise
         return json.dumps(await asyncio.to_thread(infiller.rewrite, request)).encode()
 
     async def _load(self) -> Infiller:

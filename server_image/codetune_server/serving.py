@@ -23,6 +23,8 @@ from codetune_server.settings import DEFAULT_MAX_LORA_RANK, ENV_BIND_HOST, ENV_C
 VLLM_MODULE = "vllm.entrypoints.openai.api_server"
 SHUTDOWN_SECONDS = 60
 """Time that requests get to end after a signal: vLLM's default is none at all. The preStop hook waits before that."""
+MAX_STOP_STRINGS = 32
+"""Texts in `stop` of a request: editors name every token of a family or two, and vLLM refuses more than four."""
 MIDDLEWARE = "codetune_server.middleware.AdapterMiddleware"
 INFILLING = "codetune_server.infilling.InfillMiddleware"
 """Named first, so that it comes last: behind the middleware that knows who may ask, and for which model."""
@@ -50,6 +52,7 @@ def build_command(arguments: Sequence[str], environment: Mapping[str, str], mach
     argv += ["--middleware", INFILLING, "--middleware", MIDDLEWARE]
     variables = {
         "VLLM_NO_USAGE_STATS": "1",  # serving pods call nobody
+        "VLLM_MAX_STOP_STRINGS": str(MAX_STOP_STRINGS),
         **environment,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         ENV_TOKENIZER: given.get("tokenizer", given.get("model", "")),

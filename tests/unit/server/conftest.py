@@ -129,11 +129,19 @@ class FakeVllm:
                 raise RuntimeError("the request broke")
             if content.get("stream"):
                 await self._stream(f"{kind}-stream", model, receive, send)
-            else:
-                await self.may_stream.wait()
+            elif await self._may_answer(receive):
                 await reply(send, kind, model=model)
         finally:
             self.active[model] -= 1
+
+    async def _may_answer(self, receive: Receive) -> bool:
+        """Whether there is still somebody to answer when the test lets it; as vLLM does, it stops when there is not."""
+        hung_up = asyncio.create_task(wait_for_hang_up(receive))
+        going_on = asyncio.create_task(self.may_stream.wait())
+        await asyncio.wait((going_on, hung_up), return_when=asyncio.FIRST_COMPLETED)
+        hung_up.cancel()
+        going_on.cancel()
+        return going_on.done()
 
     async def _stream(self, kind: str, model: str, receive: Receive, send: Send) -> None:
         """The recorded stream, event by event; as Starlette does, it ends when the client hangs up."""

@@ -25,6 +25,7 @@ def test_on_a_gpu_vllm_gets_its_arguments_the_address_and_the_middleware() -> No
     assert command.environment == {
         "PATH": "/bin",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_MAX_STOP_STRINGS": "32",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "CODETUNE_TOKENIZER": "/m",
         "CODETUNE_MAX_LORA_RANK": "16",
