@@ -158,11 +158,14 @@ def _split(line: str) -> dict[str, str] | None:
 
 
 def _decode(model: type[Event], fields: Mapping[str, str]) -> dict[str, Any]:
-    """Nested values travel as JSON; scalars as they are, and pydantic reads numbers out of text."""
+    """Nested values travel as JSON; scalars as they are, and pydantic reads numbers out of text.
+
+    Text stays text, even where it looks like JSON: a message may be `[]`.
+    """
     decoded: dict[str, Any] = {}
     for key, text in fields.items():
         field = model.model_fields.get(key)
-        nested = field is not None and text[:1] in {"{", "["}
+        nested = field is not None and field.annotation not in (str, str | None) and text[:1] in {"{", "["}
         try:
             decoded[key] = json.loads(text) if nested else text
         except ValueError:

@@ -13,7 +13,7 @@ from codetune_api.protocol import (
     parse,
     render,
 )
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 NONCE = "0123456789abcdef"
@@ -85,6 +85,8 @@ def test_a_line_that_is_no_protocol_line_is_skipped(line: str) -> None:
 
 
 @given(st.text(max_size=200))
+@example("[]")
+@example('{"step": 1}')
 def test_any_text_survives(text: str) -> None:
     event = StageEvent(stage="Scanning", message=text)
     line = render(event, NONCE)
