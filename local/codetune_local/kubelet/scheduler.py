@@ -36,7 +36,7 @@ class Scheduler:
         self._clock = clock
 
     def controller(self) -> Controller:
-        """The loop: new pods, each by itself, and everything that may have made room."""
+        """The loop: new pods, and everything that may have made room."""
         return Controller(
             name="scheduler",
             triggers={
@@ -48,9 +48,16 @@ class Scheduler:
         )
 
     async def reconcile(self, key: Key) -> float | None:
-        """Try one pod if it waits, or all that do, the oldest first."""
+        """Try one pod if it waits, with all that were not tried yet, or all that wait: the most urgent first, then the
+        oldest."""
+
+        def is_due(pod: Obj) -> bool:
+            return is_waiting(pod) and (key in (EVERYTHING, key_of(pod)) or not _was_tried(pod))
+
+        pods = await self._client.list("pods", where=is_due)
+        if not pods:
+            return None
         bound = await self._client.list("pods", where=self._is_bound)
-        pods = await self._client.list("pods", where=lambda pod: is_waiting(pod) and key in (EVERYTHING, key_of(pod)))
         pods.sort(key=lambda pod: (-(pod["spec"].get("priority") or 0), pod["metadata"]["creationTimestamp"]))
         waits = [await self._schedule(pod, bound) for pod in pods]
         return min((wait for wait in waits if wait is not None), default=None)
@@ -125,5 +132,14 @@ def _concerned_by_pod(pod: Obj) -> list[Key]:
 
 def _was_refused(pod: Obj) -> bool:
     """Whether there was no room for a pod: that this is told of it makes no room."""
+    return _reason(pod) == "Unschedulable"
+
+
+def _was_tried(pod: Obj) -> bool:
+    return _reason(pod) is not None
+
+
+def _reason(pod: Obj) -> str | None:
+    """Why a pod is not bound, as it was told."""
     told = (pod.get("status") or {}).get("conditions") or []
-    return any(known["type"] == "PodScheduled" and known.get("reason") == "Unschedulable" for known in told)
+    return next((known.get("reason") for known in told if known["type"] == "PodScheduled"), None)
