@@ -23,7 +23,8 @@ from codetune_local.machinery.times import Clock, utc_now
 EVERYTHING: Key = ("", "*")
 """Stands for all pods that wait, where room may have been made for any of them."""
 LOOK_AGAIN = 5.0
-"""Seconds after which a pod that did not fit is tried again even when nothing seems to have changed."""
+"""Seconds after which all that wait are tried again even when nothing seems to have changed: together, since each by
+itself would ask anew what is bound."""
 
 
 class Scheduler:
@@ -55,30 +56,28 @@ class Scheduler:
             return is_waiting(pod) and (key in (EVERYTHING, key_of(pod)) or not _was_tried(pod))
 
         pods = await self._client.list("pods", where=is_due)
-        if not pods:
-            return None
-        bound = await self._client.list("pods", where=self._is_bound)
+        bound = await self._client.list("pods", where=self._is_bound) if pods else []
         pods.sort(key=lambda pod: (-(pod["spec"].get("priority") or 0), pod["metadata"]["creationTimestamp"]))
-        waits = [await self._schedule(pod, bound) for pod in pods]
-        return min((wait for wait in waits if wait is not None), default=None)
+        for pod in pods:
+            await self._schedule(pod, bound)
+        return LOOK_AGAIN if key == EVERYTHING else None
 
     def _is_bound(self, pod: Obj) -> bool:
         return bool(pod["spec"].get("nodeName") == self._node_name)
 
-    async def _schedule(self, pod: Obj, bound: list[Obj]) -> float | None:
-        """Bind a pod, and add it to those that are bound; or say why not, and when to look again."""
+    async def _schedule(self, pod: Obj, bound: list[Obj]) -> None:
+        """Bind a pod, and add it to those that are bound; or say why not."""
         if pod["spec"].get("schedulingGates"):
             await self._refuse(
                 pod, "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates", quiet=True
             )
-            return None
+            return
         message = await self._find_problem(pod, bound)
         if message:
             await self._refuse(pod, "Unschedulable", message)
-            return LOOK_AGAIN
+            return
         await self._bind(pod)
         bound.append(pod)
-        return None
 
     async def _find_problem(self, pod: Obj, bound: list[Obj]) -> str | None:
         node = await get_or_none(self._client, "nodes", self._node_name)

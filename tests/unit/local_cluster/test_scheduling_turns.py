@@ -8,6 +8,7 @@ import pytest
 from codetune_local.apiserver.registry import Registry
 from codetune_local.apiserver.storage import Storage
 from codetune_local.inprocess import Client
+from codetune_local.kubelet import scheduler
 from codetune_local.kubelet.scheduler import Scheduler
 from codetune_local.machinery.looping import run_controller
 from codetune_local.machinery.recording import Recorder
@@ -45,6 +46,18 @@ class Cluster:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def count_looks_at_what_is_bound(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        looks: list[Any] = []
+        ask = self.client.list
+
+        async def listen(resource: str, *arguments: Any, **options: Any) -> Any:
+            if options.get("where") == self._scheduler._is_bound:
+                looks.append(resource)
+            return await ask(resource, *arguments, **options)
+
+        monkeypatch.setattr(self.client, "list", listen)
+        return looks
 
     async def bound(self) -> set[str]:
         pods = await self.client.list("pods", where=lambda found: bool(found["spec"].get("nodeName")))
@@ -111,3 +124,22 @@ async def test_a_pod_whose_gates_are_gone_is_tried(cluster: Cluster) -> None:
     assert await cluster.wait(bool) == set()
     await cluster.client.merge_patch("pods", "gated", "default", {"spec": {"schedulingGates": None}})
     assert await cluster.wait(bool) == {"gated"}
+
+
+async def test_pods_that_wait_are_tried_again_together_though_nothing_is_told(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "LOOK_AGAIN", 0.3)
+    await cluster.make_node("1")
+    cluster.begin()
+    await cluster.client.create("pods", pod("first"))
+    assert await cluster.wait(bool) == {"first"}
+    for number in range(20):
+        await cluster.client.create("pods", pod(f"waits-{number}"))
+    await asyncio.sleep(0.2)
+    looks = cluster.count_looks_at_what_is_bound(monkeypatch)
+    # Nobody is told that a pod has gone which was not asked to go before.
+    await cluster.client.delete("pods", "first", "default", grace_period_seconds=0)
+    assert await cluster.wait(bool) == {"waits-0"}
+    await asyncio.sleep(0.5)
+    assert 1 <= len(looks) <= 5
