@@ -20,10 +20,10 @@ Kubectl = Callable[..., str]
 
 
 def render_chart(
-    values: Mapping[str, Any], release: str = RELEASE, namespace: str = SYSTEM_NAMESPACE
+    values: Mapping[str, Any], release: str = RELEASE, namespace: str = SYSTEM_NAMESPACE, chart: Path = CHART
 ) -> list[dict[str, Any]]:
     """The chart's objects as Helm renders them."""
-    manifests = Chart.load(CHART).render(dict(values), name=release, namespace=namespace)
+    manifests = Chart.load(chart).render(dict(values), name=release, namespace=namespace)
     texts = [text for name, text in manifests.items() if name.endswith((".yaml", ".yml"))]
     return [document for text in texts for document in yaml.safe_load_all(text) if document]
 

@@ -1,6 +1,6 @@
 """What Prometheus reads of the real operator while a FineTune lives: it waits, trains, ends and is gone.
 
-What each metric says of each status is in tests/unit/operator/test_metrics_of_resources.py.
+What each metric says of each status is in tests/unit/operator/metrics/test_metrics_of_resources.py.
 """
 
 import urllib.request

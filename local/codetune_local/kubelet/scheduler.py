@@ -23,7 +23,8 @@ from codetune_local.machinery.times import Clock, utc_now
 EVERYTHING: Key = ("", "*")
 """Stands for all pods that wait, where room may have been made for any of them."""
 LOOK_AGAIN = 5.0
-"""Seconds after which a pod that did not fit is tried again even when nothing seems to have changed."""
+"""Seconds after which all that wait are tried again even when nothing seems to have changed: together, since each by
+itself would ask anew what is bound."""
 
 
 class Scheduler:
@@ -36,7 +37,7 @@ class Scheduler:
         self._clock = clock
 
     def controller(self) -> Controller:
-        """The loop: new pods, each by itself, and everything that may have made room."""
+        """The loop: new pods, and everything that may have made room."""
         return Controller(
             name="scheduler",
             triggers={
@@ -48,30 +49,35 @@ class Scheduler:
         )
 
     async def reconcile(self, key: Key) -> float | None:
-        """Try one pod if it waits, or all that do, the oldest first."""
-        bound = await self._client.list("pods", where=self._is_bound)
-        pods = await self._client.list("pods", where=lambda pod: is_waiting(pod) and key in (EVERYTHING, key_of(pod)))
+        """Try one pod if it waits, with all that were not tried yet, or all that wait: the most urgent first, then the
+        oldest."""
+
+        def is_due(pod: Obj) -> bool:
+            return is_waiting(pod) and (key in (EVERYTHING, key_of(pod)) or not _was_tried(pod))
+
+        pods = await self._client.list("pods", where=is_due)
+        bound = await self._client.list("pods", where=self._is_bound) if pods else []
         pods.sort(key=lambda pod: (-(pod["spec"].get("priority") or 0), pod["metadata"]["creationTimestamp"]))
-        waits = [await self._schedule(pod, bound) for pod in pods]
-        return min((wait for wait in waits if wait is not None), default=None)
+        for pod in pods:
+            await self._schedule(pod, bound)
+        return LOOK_AGAIN if key == EVERYTHING else None
 
     def _is_bound(self, pod: Obj) -> bool:
         return bool(pod["spec"].get("nodeName") == self._node_name)
 
-    async def _schedule(self, pod: Obj, bound: list[Obj]) -> float | None:
-        """Bind a pod, and add it to those that are bound; or say why not, and when to look again."""
+    async def _schedule(self, pod: Obj, bound: list[Obj]) -> None:
+        """Bind a pod, and add it to those that are bound; or say why not."""
         if pod["spec"].get("schedulingGates"):
             await self._refuse(
                 pod, "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates", quiet=True
             )
-            return None
+            return
         message = await self._find_problem(pod, bound)
         if message:
             await self._refuse(pod, "Unschedulable", message)
-            return LOOK_AGAIN
+            return
         await self._bind(pod)
         bound.append(pod)
-        return None
 
     async def _find_problem(self, pod: Obj, bound: list[Obj]) -> str | None:
         node = await get_or_none(self._client, "nodes", self._node_name)
@@ -125,5 +131,14 @@ def _concerned_by_pod(pod: Obj) -> list[Key]:
 
 def _was_refused(pod: Obj) -> bool:
     """Whether there was no room for a pod: that this is told of it makes no room."""
+    return _reason(pod) == "Unschedulable"
+
+
+def _was_tried(pod: Obj) -> bool:
+    return _reason(pod) is not None
+
+
+def _reason(pod: Obj) -> str | None:
+    """Why a pod is not bound, as it was told."""
     told = (pod.get("status") or {}).get("conditions") or []
-    return any(known["type"] == "PodScheduled" and known.get("reason") == "Unschedulable" for known in told)
+    return next((known.get("reason") for known in told if known["type"] == "PodScheduled"), None)

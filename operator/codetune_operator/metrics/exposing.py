@@ -2,21 +2,15 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
-from urllib.parse import urlsplit
+from contextlib import ExitStack, contextmanager
 
-from prometheus_client import (
-    CollectorRegistry,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-    start_http_server,
-)
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, disable_created_metrics
 
 from codetune_operator.errors import SettingsError
 from codetune_operator.handlers.queueing import WorkQueue
 from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.waking import RECONCILED
+from codetune_operator.metrics.answering import answer
 from codetune_operator.metrics.collecting import Snapshot, SnapshotCollector
 from codetune_operator.metrics.counting import Counts
 
@@ -48,25 +42,21 @@ class Exposition:
     def listen(self, url: str | None) -> Iterator[None]:
         """Answer scrapes at this place, if there is one. Raises: SettingsError, where nothing can listen there.
 
-        The library's own server, with threads of its own: a scrape of thousands of resources is put together beside
-        the event loop, and a connection that Prometheus keeps open does not hold up the end of kopf.
+        By threads: a scrape of thousands of resources is put together beside the event loop, and a connection that
+        Prometheus keeps open does not hold up the end of kopf.
         """
         if url is None:
             yield
             return
         # When each counter began is of no use to anybody here, and a series for each of them.
         disable_created_metrics()
-        try:
-            parts = urlsplit(url)
-            server, thread = start_http_server(parts.port or 80, addr=parts.hostname or "", registry=self.registry)
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"Scrapes can't be answered at {url}: {error}. Give another --metrics URL.") from error
-        try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(answer(url, self.registry))
+            except (OSError, ValueError) as error:
+                text = f"Scrapes can't be answered at {url}: {error}. Give another --metrics URL."
+                raise SettingsError(text) from error
             yield
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
 
     def _take_from_outside(self) -> Snapshot:
         return asyncio.run_coroutine_threadsafe(self._take(), self._loop).result(_ANSWER_SECONDS)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,18 @@ def test_named_namespaces_get_roles_and_a_cluster_role_that_only_lets_go() -> No
     (binding,) = find(objects, "ClusterRoleBinding")
     assert binding["roleRef"]["name"] == ending["metadata"]["name"]
     assert binding["subjects"] == find(objects, "RoleBinding", "key")[0]["subjects"]
+
+
+@pytest.mark.parametrize("block", ["dashboards", "prometheusRule"])
+def test_an_upgrade_goes_through_with_the_values_of_a_release_that_had_a_block_not_yet(
+    tmp_path: Path, block: str
+) -> None:
+    """`--reuse-values` puts the values of the old chart, defaults included, in the place of the new one's."""
+    old = shutil.copytree(CHART, tmp_path / "codetune")
+    values = yaml.safe_load((old / "values.yaml").read_text())
+    del values[block]
+    (old / "values.yaml").write_text(yaml.safe_dump(values))
+    assert render_chart({}, chart=old) == render_chart({})
 
 
 def test_all_namespaces_need_no_role_for_their_end(default: Objects) -> None:

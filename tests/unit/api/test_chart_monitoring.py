@@ -306,6 +306,14 @@ def test_an_alert_says_what_is_wrong_and_what_to_do(rule: Obj) -> None:
     assert not named or "by (namespace, name)" in rule["expr"]
 
 
+@pytest.mark.parametrize(
+    "rule", [rule for rule in alerts() if rule["for"].endswith("d")], ids=lambda rule: rule["alert"]
+)
+def test_a_wait_of_days_does_not_begin_anew_with_the_operator(rule: Obj) -> None:
+    """Prometheus forgets an alert that waits when its series is gone for one evaluation."""
+    assert re.search(r"_over_time\(\w+\[\d+m\]\)", rule["expr"])
+
+
 def test_alerts_have_the_labels_that_a_prometheus_selects_them_by() -> None:
     values = {"prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}}}
     (made,) = find(render_chart(values), "PrometheusRule")

@@ -1,9 +1,14 @@
-"""A rule that became stricter: what an update leaves as it was is held against it no more, what it changes is."""
+"""A definition that became stricter: what an update leaves as it was is held against it no more, what it changes is.
+
+By rules (`x-kubernetes-validations`) first, then by the rest of the schema.
+"""
 
 from typing import Any
 
 import pytest
-from codetune_local.apiserver.objects.celrules import MISSING, check_rules
+from codetune_local.apiserver.objects.celrules import check_rules
+from codetune_local.apiserver.objects.correlating import MISSING
+from codetune_local.apiserver.objects.structural import validate
 
 Obj = dict[str, Any]
 SMALL = {"rule": "self <= 10", "message": "at most 10"}
@@ -68,3 +73,80 @@ def test_a_new_object_is_held_against_everything() -> None:
 def test_a_rule_about_change_is_looked_at_though_nothing_changed() -> None:
     ((where, _, message),) = check_rules(OLD, OLD, SCHEMA, is_update=True)
     assert (where, "it only grows" in message) == ("counter", True)
+
+
+SHORT = {"type": "string", "maxLength": 2}
+PART = {"type": "object", "properties": {"name": {"type": "string"}, "text": SHORT}}
+STRICTER: Obj = {
+    "type": "object",
+    "required": ["needed"],
+    "properties": {
+        "needed": {"type": "string"},
+        "text": SHORT,
+        "word": {"type": "string", "enum": ["a"]},
+        "number": {"type": "integer", "maximum": 1},
+        "type": {"type": "string"},
+        "other": {"type": "string"},
+        "few": {"type": "array", "maxItems": 1, "items": SHORT},
+        "any": {"type": "array", "items": SHORT},
+        "once": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "integer"}},
+        "named": {
+            "type": "array",
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["name"],
+            "items": PART,
+        },
+        "either": {"type": "object", "properties": {"or": {"oneOf": [SHORT]}}},
+        "keyed": {"type": "object", "additionalProperties": SHORT},
+    },
+}
+WRONG: Obj = {
+    "text": "long",
+    "word": "b",
+    "number": 2,
+    "type": 1,
+    "few": ["long", "a"],
+    "any": ["long"],
+    "named": [{"name": "x", "text": "long"}],
+    "keyed": {"x": "long"},
+    "needed": "",
+}
+EVERYTHING = sorted(["text", "word", "number", "type", "few", "few[0]", "any[0]", "named[0].text", "keyed.x"])
+
+CHANGES: dict[str, tuple[list[str], Obj]] = {
+    "nothing": ([], {}),
+    "another field": ([], {"other": "x"}),
+    "a wrong value to another": (["text"], {"text": "longer"}),
+    "a wrong word to another": (["word"], {"word": "c"}),
+    "a list by an item": (["few", "few[0]"], {"few": ["long", "b"]}),
+    "a list that was short enough for its items": (["any[0]"], {"any": ["long", "a"]}),
+    "an item beside one that is found by its key": ([], {"named": [{"name": "y"}, {"name": "x", "text": "long"}]}),
+    "a key beside another": (["keyed.y"], {"keyed": {"x": "long", "y": "long"}}),
+}
+
+
+def _find_wrong(new: Obj, old: Any) -> list[str]:
+    return sorted(where for where, _, _ in validate(new, STRICTER, old=old))
+
+
+@pytest.mark.parametrize("row", CHANGES.values(), ids=CHANGES.keys())
+def test_values_that_an_update_leaves_may_be_wrong(row: tuple[list[str], Obj]) -> None:
+    expected, change = row
+    assert _find_wrong({**WRONG, **change}, WRONG) == sorted(expected)
+
+
+def test_the_values_of_a_new_object_may_not() -> None:
+    assert _find_wrong(WRONG, MISSING) == EVERYTHING
+
+
+LASTING: dict[str, tuple[str, Obj]] = {
+    "a field that has to be there": ("needed", {}),
+    "a list that has become a set": ("once[1]", {"needed": "", "once": [1, 1]}),
+    "what a junctor asks for": ("either.or", {"needed": "", "either": {"or": "long"}}),
+}
+
+
+@pytest.mark.parametrize("row", LASTING.values(), ids=LASTING.keys())
+def test_some_things_have_to_be_mended_by_the_next_update(row: tuple[str, Obj]) -> None:
+    where, unchanged = row
+    assert _find_wrong(unchanged, unchanged) == [where]

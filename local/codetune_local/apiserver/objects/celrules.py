@@ -9,11 +9,11 @@ from celpy import celtypes
 from celpy.celparser import CELParseError
 from celpy.evaluation import CELEvalError
 
-from codetune_local.apiserver.objects.schemas import Schema, list_map_keys
+from codetune_local.apiserver.objects.correlating import MISSING, old_field, old_item
+from codetune_local.apiserver.objects.schemas import Schema
 from codetune_local.apiserver.objects.structural import Cause
 
 _ENVIRONMENT = celpy.Environment()
-MISSING = object()
 
 
 @lru_cache(maxsize=2048)
@@ -89,24 +89,14 @@ def _evaluate(rule: dict[str, Any], new: Any, old: Any, path: str) -> str:
 
 def _children(new: Any, old: Any, schema: Schema) -> Iterator[tuple[str, Any, Any, Schema]]:
     if isinstance(new, dict):
-        before = old if isinstance(old, dict) else {}
         properties, extra = schema.get("properties") or {}, schema.get("additionalProperties")
         for key, value in new.items():
             inner = properties.get(key, extra)
             if isinstance(inner, dict):
-                yield (key if key in properties else f"[{key}]"), value, before.get(key, MISSING), inner
+                yield (key if key in properties else f"[{key}]"), value, old_field(old, key), inner
     elif isinstance(new, list) and isinstance(schema.get("items"), dict):
-        keys = list_map_keys(schema)
         for index, value in enumerate(new):
-            yield f"[{index}]", value, _counterpart(value, old, keys), schema["items"]
-
-
-def _counterpart(value: Any, old: Any, keys: list[str] | None) -> Any:
-    """The old item of a list-map with the same keys; other lists have no item to compare with."""
-    if not keys or not isinstance(old, list) or not isinstance(value, dict):
-        return MISSING
-    identity = [value.get(key) for key in keys]
-    return next((found for found in old if [found.get(key) for key in keys] == identity), MISSING)
+            yield f"[{index}]", value, old_item(value, old, schema), schema["items"]
 
 
 def _to_cel(value: Any) -> Any:

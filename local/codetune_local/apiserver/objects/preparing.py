@@ -5,7 +5,8 @@ from typing import Any
 from codetune_local.apiserver.catalog import ResourceInfo
 from codetune_local.apiserver.errors import ApiError, bad_request, invalid
 from codetune_local.apiserver.objects.builtin_rules import check_builtin
-from codetune_local.apiserver.objects.celrules import MISSING, check_rules, has_rules
+from codetune_local.apiserver.objects.celrules import check_rules, has_rules
+from codetune_local.apiserver.objects.correlating import MISSING
 from codetune_local.apiserver.objects.defaulting import apply_builtin_defaults
 from codetune_local.apiserver.objects.definitions import DEFINITIONS, check_definition
 from codetune_local.apiserver.objects.immutability import check_immutable
@@ -70,7 +71,9 @@ def _check_decodable(info: ResourceInfo, causes: list[Cause]) -> None:
 def check(info: ResourceInfo, obj: Obj, old: Obj | None) -> None:
     """Validate a whole object. Raises: ApiError (422) with everything that is wrong."""
     schema = schema_of(info)
-    causes: list[Cause] = check_metadata(info, obj["metadata"]) + validate(_body(obj), _without_root(schema))
+    before = _body(old) if old is not None and info.custom is not None else MISSING
+    causes: list[Cause] = check_metadata(info, obj["metadata"])
+    causes += validate(_body(obj), _without_root(schema), old=before)
     if info.custom is None:  # their list keys are checked one by one, e.g. a variable may be set twice
         causes = [cause for cause in causes if cause[1] != "FieldValueDuplicate"]
     if info.custom is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import date, datetime
 from typing import Any
 
+from codetune_local.apiserver.objects.correlating import MISSING, old_field, old_item
 from codetune_local.apiserver.objects.schemas import Schema, list_map_keys, resolve
 
 Cause = tuple[str, str, str]
@@ -87,31 +88,55 @@ def drop_nulls(value: Any, schema: Schema) -> None:
             drop_nulls(item, whole["items"])
 
 
-def validate(value: Any, schema: Schema, path: str = "") -> list[Cause]:
-    """Everything that is wrong with a value."""
+def validate(
+    value: Any, schema: Schema, path: str = "", *, old: Any = MISSING, same_above: bool = False
+) -> list[Cause]:
+    """Everything that is wrong with a value.
+
+    What an update leaves as it was may be wrong ("validation ratcheting", since Kubernetes 1.33), but for fields that
+    have to be there, doubled items, and what `anyOf` and the like ask for.
+
+    Args:
+        value: The new value.
+        schema: What it should be like.
+        path: Where it is.
+        old: The value of a custom resource that an update replaces.
+        same_above: Whether what holds the value is as it was, where there is no old value to compare with.
+    """
     schema = resolve(schema)
-    if value is None:
-        return [] if schema.get("nullable") or not schema.get("type") else [_type_error(path, value, schema["type"])]
-    if schema.get("x-kubernetes-int-or-string") or schema.get("format") == "int-or-string":
-        if not isinstance(value, int | str) or isinstance(value, bool):
-            return [_type_error(path, value, "integer,string")]
-    elif not _is_type(value, schema.get("type")):
-        return [_type_error(path, value, schema["type"])]
-    causes = _validate_enum(value, schema, path)
-    if isinstance(value, str):
-        causes += _validate_string(value, schema, path)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        causes += _validate_number(value, schema, path)
-    elif isinstance(value, list):
-        causes += _validate_list(value, schema, path)
+    is_same = same_above if old is MISSING else value == old
+    wrong_type = _validate_type(value, schema, path)
+    if wrong_type or value is None:
+        return [] if is_same else wrong_type
+    causes = [] if is_same else _validate_alone(value, schema, path)
+    if isinstance(value, list):
+        causes += _validate_list(value, schema, path, old, is_same)
     elif isinstance(value, dict):
-        causes += _validate_object(value, schema, path)
+        causes += _validate_object(value, schema, path, old, is_same)
     return causes + _validate_junctors(value, schema, path)
 
 
-def _is_type(value: Any, wanted: Any) -> bool:
-    if wanted is None:
-        return True
+def _validate_type(value: Any, schema: Schema, path: str) -> list[Cause]:
+    wanted = schema.get("type")
+    if value is None:
+        return [] if schema.get("nullable") or not wanted else [_type_error(path, value, wanted)]
+    if schema.get("x-kubernetes-int-or-string") or schema.get("format") == "int-or-string":
+        is_right = isinstance(value, int | str) and not isinstance(value, bool)
+        return [] if is_right else [_type_error(path, value, "integer,string")]
+    return [] if wanted is None or _is_type(value, wanted) else [_type_error(path, value, wanted)]
+
+
+def _validate_alone(value: Any, schema: Schema, path: str) -> list[Cause]:
+    """What is wrong with a value as a whole, whatever is in it."""
+    causes = _validate_enum(value, schema, path)
+    if isinstance(value, str):
+        return causes + _validate_string(value, schema, path)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return causes + _validate_number(value, schema, path)
+    return causes + _validate_count(value, schema, path) if isinstance(value, list | dict) else causes
+
+
+def _is_type(value: Any, wanted: str) -> bool:
     if wanted == "integer":
         return (isinstance(value, int) and not isinstance(value, bool)) or (
             isinstance(value, float) and value.is_integer()
@@ -200,17 +225,23 @@ def _validate_number(value: float, schema: Schema, path: str) -> list[Cause]:
     return causes
 
 
-def _validate_list(value: list[Any], schema: Schema, path: str) -> list[Cause]:
+def _validate_count(value: list[Any] | dict[str, Any], schema: Schema, path: str) -> list[Cause]:
+    most = schema.get("maxItems" if isinstance(value, list) else "maxProperties")
     causes: list[Cause] = []
-    if "maxItems" in schema and len(value) > schema["maxItems"]:
-        message = f"Too many: {len(value)}: must have at most {schema['maxItems']} items"
-        causes.append((path, "FieldValueTooMany", message))
-    if "minItems" in schema and len(value) < schema["minItems"]:
+    if most is not None and len(value) > most:
+        causes.append((path, "FieldValueTooMany", f"Too many: {len(value)}: must have at most {most} items"))
+    if isinstance(value, list) and len(value) < schema.get("minItems", 0):
         causes.append(_wrong(path, len(value), f"should have at least {schema['minItems']} items"))
+    return causes
+
+
+def _validate_list(value: list[Any], schema: Schema, path: str, old: Any, is_same: bool) -> list[Cause]:
+    causes: list[Cause] = []
     inner = schema.get("items")
     if isinstance(inner, dict):
         for index, item in enumerate(value):
-            causes += validate(item, inner, f"{path}[{index}]")
+            before = old_item(item, old, schema)
+            causes += validate(item, inner, f"{path}[{index}]", old=before, same_above=is_same)
     return causes + _validate_unique(value, schema, path)
 
 
@@ -234,20 +265,18 @@ def _identity(value: Any) -> str:
     return _show(value)
 
 
-def _validate_object(value: dict[str, Any], schema: Schema, path: str) -> list[Cause]:
+def _validate_object(value: dict[str, Any], schema: Schema, path: str, old: Any, is_same: bool) -> list[Cause]:
     causes: list[Cause] = []
     for key in schema.get("required") or []:
         if key not in value:
             causes.append((f"{path}.{key}" if path else key, "FieldValueRequired", "Required value"))
-    if "maxProperties" in schema and len(value) > schema["maxProperties"]:
-        message = f"Too many: {len(value)}: must have at most {schema['maxProperties']} items"
-        causes.append((path, "FieldValueTooMany", message))
     properties = schema.get("properties") or {}
     extra = schema.get("additionalProperties")
     for key, item in value.items():
         inner = properties.get(key, extra)
         if isinstance(inner, dict):
-            causes += validate(item, inner, f"{path}.{key}" if path else key)
+            where = f"{path}.{key}" if path else key
+            causes += validate(item, inner, where, old=old_field(old, key), same_above=is_same)
     return causes
 
 

@@ -2,17 +2,25 @@
 
 import asyncio
 import socket
+import threading
+import time
 import urllib.request
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from codetune_operator.errors import SettingsError
 from codetune_operator.handlers.keys import Key
 from codetune_operator.handlers.queueing import WorkQueue
 from codetune_operator.handlers.storing import Obj, Store
+from codetune_operator.metrics import answering
 from codetune_operator.metrics.collecting import CATALOGUE
 from codetune_operator.metrics.exposing import Exposition
+from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 FINETUNE: Obj = {
     "kind": "FineTune",
@@ -20,6 +28,20 @@ FINETUNE: Obj = {
     "status": {"progress": {"loss": 1.5}},
 }
 LOSS = 'codetune_finetune_loss{name="mine",namespace="ns"} 1.5'
+
+
+class Together(Collector):
+    """Counts how many scrapes ask it at once."""
+
+    def __init__(self) -> None:
+        self.now, self.most = 0, 0
+
+    def collect(self) -> Iterable[Metric]:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        time.sleep(0.05)
+        self.now -= 1
+        return ()
 
 
 def free_url(host: str = "127.0.0.1") -> str:
@@ -91,6 +113,35 @@ async def test_every_series_is_of_a_metric_in_the_catalogue_or_of_the_process() 
     told = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")}
     own = {name for name in told if not name.startswith(("process_", "python_"))}
     assert own == {family.name for family in CATALOGUE}
+
+
+async def test_clients_that_say_nothing_take_few_threads_and_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering._Handler, "timeout", 1.0)
+    url = free_url()
+    before = threading.active_count()
+    with Exposition().listen(url), ExitStack() as stack:
+        for _ in range(4 * answering.CONNECTIONS):
+            stack.enter_context(socket.create_connection(("127.0.0.1", urlsplit(url).port or 0)))
+            await asyncio.sleep(0.005)  # more than five that wait to be accepted are a second late each
+        await asyncio.sleep(0.2)
+        assert threading.active_count() <= before + answering.CONNECTIONS + 1
+        await asyncio.sleep(1.5)
+        assert "codetune_operator_leading 0.0" in (await scrape(url))[1]
+
+
+async def test_scrapes_at_once_are_put_together_one_after_the_other() -> None:
+    exposition, url, together = Exposition(), free_url(), Together()
+    exposition.registry.register(together)
+    with exposition.listen(url):
+        texts = await asyncio.gather(*(scrape(url) for _ in range(4)))
+    assert [("codetune_operator_leading" in text) for _, text in texts] == [True] * 4
+    assert together.most == 1
+
+
+async def test_it_listens_without_a_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda *_: pytest.fail("asked for a name"))
+    with Exposition().listen(free_url()):
+        pass
 
 
 async def test_nothing_listens_where_nobody_asked_for_it() -> None:
