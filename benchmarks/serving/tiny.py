@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_CONFTEST = Path(__file__).resolve().parents[2] / "tests" / "e2e" / "conftest.py"
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_CONFTEST = _REPOSITORY / "tests" / "e2e" / "conftest.py"
 
 
 def make_model(folder: Path) -> Path:
@@ -28,7 +29,7 @@ def make_model(folder: Path) -> Path:
         eos_token_id=257,
     )
     LlamaForCausalLM(config).save_pretrained(str(folder))  # type: ignore[no-untyped-call]
-    tests.byte_tokenizer().save_pretrained(str(folder))
+    tests.build_tokenizer().save_pretrained(str(folder))
     return folder
 
 
@@ -43,6 +44,7 @@ def _load_tests() -> Any:
         spec = importlib.util.spec_from_file_location(name, _CONFTEST)
         assert spec is not None
         assert spec.loader is not None
+        sys.path.append(str(_REPOSITORY / "hack"))  # as pytest has it
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]

@@ -131,7 +131,7 @@ def make_tiny_model(folder: Path, *, tied: bool = False) -> TinyModel:
         pad_token_id=257,
     )
     LlamaForCausalLM(config).save_pretrained(str(folder))  # type: ignore[no-untyped-call]
-    byte_tokenizer().save_pretrained(str(folder))
+    build_tokenizer().save_pretrained(str(folder))
     return TinyModel(folder)
 
 
@@ -139,21 +139,14 @@ FILL_IN = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_separat
 """CodeGemma's tokens around what is filled in."""
 
 
-def byte_tokenizer() -> Any:
+def build_tokenizer() -> Any:
     """One token a byte, plus begin and end of text, those to fill in between two texts, and a chat template."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+    from byte_tokenizer import build_byte_tokenizer
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    )
-    fast.add_special_tokens({"additional_special_tokens": list(FILL_IN)})
-    fast.chat_template = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
-    return fast
+    tokenizer = build_byte_tokenizer(*FILL_IN)
+    tokenizer.pad_token = "</s>"
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+    return tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from byte_tokenizer import STARCODER, build_byte_tokenizer
 from codetune_api.contracts import (
     ENV_CONFIG,
     ENV_MODEL,
@@ -30,26 +31,11 @@ from codetune_api.protocol import Event, ResultEvent, parse
 from codetune_trainer.train.data.encoding import Encoder, build_encoder
 from codetune_trainer.train.pacing import StopSignal
 from codetune_trainer.train.run import train
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
 
 TRAIN = ("-m", "codetune_trainer", "train")
 NONCE = "0123456789abcdef"
 BASE_MODEL = "file:///tiny"
-STARCODER_FIM = ("<fim_prefix>", "<fim_suffix>", "<fim_middle>")
-
-
-def build_tokenizer(*special: str, begins: bool = False) -> Any:
-    """One token a byte, `</s>` as end of text, and more special tokens as asked."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in ("<s>", "</s>", *special)])
-    if begins:
-        tokenizer.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B", [("<s>", 256)])
-    fast: Any = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    return fast
 
 
 def make_model(folder: Path, tokenizer: Any = None, **settings: Any) -> Path:
@@ -68,7 +54,7 @@ def make_model(folder: Path, tokenizer: Any = None, **settings: Any) -> Path:
         "eos_token_id": 257,
     }
     LlamaForCausalLM(LlamaConfig(**{**shape, **settings})).save_pretrained(str(folder))
-    (tokenizer or build_tokenizer()).save_pretrained(str(folder))
+    (tokenizer or build_byte_tokenizer()).save_pretrained(str(folder))
     return folder
 
 
@@ -283,8 +269,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_tokenizer() -> Callable[..., Any]:
-    """`build_tokenizer`, for tests."""
-    return build_tokenizer
+    """`build_byte_tokenizer`, for tests."""
+    return build_byte_tokenizer
 
 
 @pytest.fixture(scope="session", name="make_model")
@@ -296,7 +282,7 @@ def _make_model() -> Callable[..., Path]:
 @pytest.fixture
 def infilling(store: "Store", tmp_path: Path) -> "Store":
     """A store with a model that has fill-in-the-middle tokens."""
-    store.model = make_model(tmp_path / "infilling", build_tokenizer(*STARCODER_FIM))
+    store.model = make_model(tmp_path / "infilling", build_byte_tokenizer(*STARCODER))
     return store
 
 
@@ -316,7 +302,7 @@ def code() -> Callable[[str, int], str]:
 @pytest.fixture
 def encoder() -> Encoder:
     """The tiny model's tokenizer."""
-    return build_encoder(build_tokenizer())
+    return build_encoder(build_byte_tokenizer())
 
 
 @pytest.fixture
