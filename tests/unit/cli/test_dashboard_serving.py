@@ -1,6 +1,7 @@
 """The dashboard's server: who gets an answer, and what."""
 
 import http.client
+import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -84,6 +85,22 @@ def test_nobody_else_gets_an_answer(row: tuple[int, str, Headers], server: Dashb
     assert (status, "tuned" in text) == (expected, False)
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        pytest.param('theme={"dark": true}', id="of JSON"),
+        pytest.param("session=a b", id="with a blank"),
+        pytest.param("seen", id="without a value"),
+        pytest.param("items[]=1", id="with brackets"),
+        pytest.param("codetune-1=another", id="of another dashboard"),
+    ],
+)
+def test_cookies_of_other_servers_on_this_machine_are_no_matter(others: str, server: Dashboard) -> None:
+    own = _cookie(server)["Cookie"]
+    for cookies in (f"{others}; {own}", f"{own}; {others}"):
+        assert _ask(server, "/", {"Cookie": cookies})[0] == 200
+
+
 def test_a_name_that_somebody_lets_point_here_is_not_answered_to(server: Dashboard) -> None:
     for host in ("evil.example", f"evil.example:{server.server_port}", "127.0.0.1"):
         status, _, _ = _ask(server, "/", {**_cookie(server), "Host": host})
@@ -107,6 +124,13 @@ def test_nothing_can_be_changed(method: str, server: Dashboard) -> None:
 def test_an_address_of_nothing_says_so(path: str, server: Dashboard) -> None:
     status, _, text = _ask(server, path, _cookie(server))
     assert (status, "Nothing here" in text) == (404, True)
+
+
+def test_what_is_no_address_is_refused_in_silence(server: Dashboard, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_port), 20) as line:
+        line.sendall(b"GET http://[ HTTP/1.1\r\n\r\n")
+        assert line.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_page_waits_for_the_next_change(server: Dashboard) -> None:
