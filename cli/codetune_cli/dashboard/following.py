@@ -15,7 +15,7 @@ KINDS = ("projects", "finetunes", "modeldeployments", "teams")
 """Plural names, in the order in which the parts build on each other."""
 _PAGE = 500
 _BETWEEN_SECONDS = 1.0
-"""Between two watches, should something on the way end each at once."""
+"""Between two watches, should something on the way end each at once, or forget what there was at once."""
 _PAUSE_SECONDS = 5.0
 """After a failure."""
 
@@ -107,7 +107,9 @@ class Follower:
                 stopped.wait(_BETWEEN_SECONDS)
             except ApiRefusal as error:
                 version = ""
-                if error.status != GONE:  # else only too much has happened meanwhile
+                if error.status == GONE:  # only too much has happened meanwhile
+                    stopped.wait(_BETWEEN_SECONDS)
+                else:
                     self._pause(_explain(error), stopped)
             except CliError as error:
                 version = ""

@@ -109,7 +109,7 @@ def test_after_a_lost_connection_what_was_known_stays_and_is_brought_up_to_date(
 def test_a_watch_that_is_too_old_begins_anew(desk: "Desk", monkeypatch: pytest.MonkeyPatch) -> None:
     desk.define()
     desk.make("FineTune", "finetunes", "first", SPEC)
-    board, stopped, told = Board(), threading.Event(), 0
+    board, stopped, told, waited = Board(), threading.Event(), 0, list[float]()
 
     def expire(self: Follower, version: str) -> str:
         nonlocal told
@@ -118,6 +118,10 @@ def test_a_watch_that_is_too_old_begins_anew(desk: "Desk", monkeypatch: pytest.M
             stopped.set()
         raise ApiRefusal(410, "too old resource version")
 
+    # Not at once, lest an API server that always says so is asked for everything as fast as it can answer.
+    monkeypatch.setattr(stopped, "wait", waited.append)
+
     monkeypatch.setattr(Follower, "_watch", expire)
     Follower(desk.connection, "finetunes", False, board).run(stopped)
     assert (told, _names(board.read()[1]), board.read()[1]["finetunes"].problem) == (2, ["first"], "")
+    assert waited == [1.0, 1.0]
