@@ -8,9 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from codetune_cli.connecting import Connection
 from codetune_cli.dashboard.following import Board
 from codetune_cli.dashboard.pages import View
 from codetune_cli.dashboard.serving import Dashboard
+from codetune_cli.dashboard.showing import Wish, show_dashboard
+from codetune_cli.showing import Screen
+from kubernetes.client import ApiClient
 
 Headers = dict[str, str]
 RUN = {
@@ -59,6 +63,29 @@ def test_the_printed_address_lets_the_browser_in(server: Dashboard) -> None:
     assert (status, "/finetunes/team/tuned" in page) == (200, True)
     assert headers["content-security-policy"].startswith("default-src 'none'")
     assert server.token not in page
+
+
+def test_what_a_browser_is_started_with_lets_one_in_once(server: Dashboard) -> None:
+    """Other users of the machine see the command, and with it the address."""
+    path = server.issue_ticket().partition(str(server.server_port))[2]
+    assert server.token not in path
+    status, headers, _ = _ask(server, path)
+    assert (status, headers["set-cookie"].partition(";")[0]) == (303, _cookie(server)["Cookie"])
+    assert _ask(server, path)[0] == 403
+    assert _ask(server, path, _cookie(server))[0] == 200
+
+
+def test_a_browser_is_started_without_the_token(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("codetune_cli.dashboard.showing.KINDS", ())
+    monkeypatch.setattr(Dashboard, "serve_forever", lambda _: None)
+    show_dashboard(Wish(everywhere=False, port=0, browser=True), Connection("team", ApiClient()), Screen())
+    (address,), printed = opened, capsys.readouterr().out.strip()
+    assert address.partition("=")[0] == printed.partition("=")[0]
+    assert address != printed
 
 
 def test_a_page_of_its_own_can_be_opened_at_once(server: Dashboard) -> None:
