@@ -290,6 +290,22 @@ def test_a_followed_log_that_breaks_off_goes_on_where_it_was(cut: int, cluster: 
     assert (code, out.splitlines()) == (0, TEXTS)
 
 
+def test_a_log_whose_pod_went_before_it_was_read_on_is_no_success(cluster: Cluster, run: Run) -> None:
+    cluster.pod("coder-x")
+    cluster.desk.logs.lines["coder-x/train"] = LINES
+    cluster.desk.logs.cuts = [1]
+
+    def end() -> None:
+        cluster.remove("coder-x")
+        cluster.phase("Succeeded")
+
+    cluster.events = [end]
+    code, out, said = run("coder", "-f")
+    assert (code, out.splitlines()) == (1, TEXTS[:1])
+    assert "The log of coder-x broke off and could not be read on" in said
+    assert "without --follow, what the store has of the log is shown" in said
+
+
 AT_ONCE = [("2026-11-23T10:00:02.123456001Z", "same"), ("2026-11-23T10:00:02.123456001Z", "same")]
 AT_ONCE += [("2026-11-23T10:00:02.123456789Z", f"line {number}") for number in range(3)]
 
