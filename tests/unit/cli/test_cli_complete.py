@@ -206,6 +206,15 @@ def test_code_goes_to_a_file_as_it_is_and_steers_no_terminal(
     assert complete("coder", "a.py")[:2] == (0, expected)
 
 
+def test_on_a_terminal_line_breaks_of_windows_are_line_breaks(
+    desk: "Desk", server: StandinServer, complete: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codetune_cli.showing.Screen.is_terminal", True)
+    desk.deploy(server.port, STATUS)
+    server.events = [event("a\r\nb\r"), event("\nc\rd"), event("\r"), DONE]
+    assert complete("coder", "a.py")[:2] == (0, "a\nb\nc\\rd\\r\n")
+
+
 def openai(message: str) -> bytes:
     return json.dumps({"error": {"message": message, "type": "t", "param": None, "code": "c"}}).encode()
 
