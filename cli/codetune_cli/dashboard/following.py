@@ -131,11 +131,16 @@ class Follower:
         while True:
             query = {"limit": str(_PAGE), **({"continue": going_on} if going_on else {})}
             page = self.connection.ask("GET", f"{self._path}?{urlencode(query)}")
-            objects.extend(page["items"])
-            going_on = page["metadata"].get("continue") or ""
+            try:
+                found, told = [item for item in page["items"] if _key(item)], page["metadata"]
+                version, going_on = str(told["resourceVersion"]), told.get("continue") or ""
+            except (KeyError, TypeError, AttributeError) as error:
+                message = f"The API server answers with something else than a list of {self.kind}"
+                raise CliError(f"{message}: is the kubeconfig's server right?") from error
+            objects.extend(found)
             if not going_on:
                 self.board.fill(self.kind, objects)
-                return str(page["metadata"]["resourceVersion"])
+                return version
 
     def _watch(self, version: str) -> str:
         """Returns: the version to go on from. Raises: CliError."""
