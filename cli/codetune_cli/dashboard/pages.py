@@ -146,10 +146,13 @@ def _helpers(now: datetime) -> dict[str, object]:
 
 
 def say_age(time: str | None, now: datetime) -> str:
-    """How long ago a time was, as kubectl says ages: `40s`, `12m`, `3h`, `2d`; empty for none."""
+    """How long ago a time was, as kubectl says ages: `40s`, `12m`, `3h`, `2d`; empty for none, else as it stands."""
     if not time:
         return ""
-    moment = datetime.fromisoformat(time)
+    try:
+        moment = datetime.fromisoformat(time)
+    except ValueError:
+        return time  # as somebody wrote it into a status: one such resource is to spoil no page of all
     seconds = int((now - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))).total_seconds())
     return next((f"{seconds // step}{unit}" for step, unit in _STEPS if seconds >= step), f"{max(0, seconds)}s")
 

@@ -228,6 +228,7 @@ def test_lists_take_no_time_for_the_points_of_all_charts(monkeypatch: pytest.Mon
         pytest.param("12m", EARLIER, id="minutes"),
         pytest.param("23h", "2026-11-27T12:30:00Z", id="hours"),
         pytest.param("2d", "2026-11-26T11:00:00.5Z", id="days"),
+        pytest.param("2026-02-30T00:00:00Z", "2026-02-30T00:00:00Z", id="a day that there is not"),
     ],
 )
 def test_ages_are_said_as_kubectl_says_them(expected: str, time: str | None) -> None:
