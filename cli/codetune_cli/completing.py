@@ -122,10 +122,10 @@ def _read_key(file: Path | None, who: str) -> str:
 
 
 def _read_text(file: Path | None) -> str:
-    """The file as it is, with the line breaks that it has. Raises: CliError."""
+    """The file as it is, with the line breaks that it has; a byte order mark is none of its text. Raises: CliError."""
     try:
         content = sys.stdin.buffer.read() if file is None else file.read_bytes()
-        return content.decode()
+        return content.decode().removeprefix("\ufeff")
     except OSError as error:
         raise CliError(f"{file} can't be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:

@@ -130,6 +130,8 @@ class _Follower:
         self._run, self._asked, self._screen = run, asked, screen
         self._logs: dict[tuple[str, str], PodLog] = {}
         self._done: set[tuple[str, str]] = set()
+        self._broken: dict[tuple[str, str], str] = {}
+        """Pods' names by the logs that have broken off and were not read on."""
         self._told = ""
 
     def follow(self) -> bool:
@@ -143,12 +145,20 @@ class _Follower:
                 if begun is not None:
                     continue  # with a newer one, if there is any
                 if resource.status.phase in _STANDS:
+                    self._check_whole()
                     return bool(self._logs)
             if pod is None or is_over(pod):
                 self._say(tell_ready(resource.status.conditions))
             else:
                 self._say(describe_pod(pod))
             waiting.sleep(_LOOK_SECONDS)
+
+    def _check_whole(self) -> None:
+        """Raises: CliError where a log broke off and went before it could be read on."""
+        if self._broken:
+            names = ", ".join(sorted(self._broken.values()))
+            cure = "; without --follow, what the store has of the log is shown" if self._run.kind == "finetune" else ""
+            raise CliError(f"The log of {names} broke off and could not be read on: lines may be missing here{cure}.")
 
     def _find_begun(self, pods: list[Obj]) -> Obj | None:
         """The pod whose log is shown and not whole yet: a newer one's comes after it."""
@@ -169,6 +179,7 @@ class _Follower:
                 self._screen.result(show_line(line))
                 self._screen.flush()
         except Interrupted:
+            self._broken[key] = pod["metadata"]["name"]
             return False  # read on from there
         except ApiRefusal as error:
             # It is just beginning, or just going.
@@ -177,6 +188,7 @@ class _Follower:
                 raise may_not_read(error) from error
             self._say("" if is_passing else str(error))
             return False
+        self._broken.pop(key, None)
         if was_over:  # before it was read, so the log is whole
             self._done.add(key)
         return was_over

@@ -53,17 +53,23 @@ class Screen:
     def writing(self, *, ends_line: bool = False) -> Iterator[Callable[[str], None]]:
         """Gives a function that writes a result piece by piece, each seen at once: to a file as it is, on a terminal
         with nothing in it that steers it. The line is ended on a terminal, or where it is asked for."""
-        is_terminal, last = self.is_terminal, ""
+        is_terminal, last, held = self.is_terminal, "", ""
 
         def write(piece: str) -> None:
-            nonlocal last
-            sys.stdout.write(printable(piece, "\n\t") if is_terminal else piece)
+            nonlocal last, held
+            if is_terminal:  # a line break may be of two characters, of which each may come alone
+                text = (held + piece).replace("\r\n", "\n")
+                held = text[len(text.removesuffix("\r")) :]
+                piece = printable(text.removesuffix("\r"), "\n\t")
+            sys.stdout.write(piece)
             sys.stdout.flush()
             last = piece[-1:] or last
 
         try:
             yield write
         finally:
+            if held:
+                sys.stdout.write(printable(held))
             if last != "\n" and (ends_line or (is_terminal and last)):
                 self.result("")
 

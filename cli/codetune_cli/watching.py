@@ -63,11 +63,17 @@ def watch_events(connection: Connection, path: str, version: str, *, name: str =
 
 
 def _read_event(line: bytes) -> Event:
+    """Raises: Interrupted where it is none, or not the whole of one."""
     try:
         event = json.loads(line)
-        return Event(event["type"], event["object"])
+        read = Event(event["type"], dict(event["object"]))
+        if read.type != "ERROR":
+            told = {"resourceVersion"} if read.type == "BOOKMARK" else {"resourceVersion", "name"}
+            if not told <= {*read.object["metadata"]}:
+                raise KeyError("metadata")
     except (ValueError, KeyError, TypeError) as error:
         raise Interrupted("The watch broke off in the middle of a change.") from error
+    return read
 
 
 def watch_finetune(connection: Connection, name: str, say: Say) -> Iterator[FineTune]:

@@ -16,6 +16,8 @@ _SWITCHES = ("include_usage", "continuous_usage_stats")
 _OPTIONS = "stream_options"
 _MAX_EVENT_BYTES = 16 << 10
 """The event with the usage has some hundred bytes; what is longer passes as it comes."""
+_MAX_BREAK_BYTES = 3
+"""What ends a line, and all but the last byte of what ends the next one."""
 _KEPT_BYTES = 2 << 10
 """Of a whole answer: `usage` with everything in it."""
 _DATA = b"data:"
@@ -111,7 +113,7 @@ class EventStream(Answer):
             self._open = rest
             return passed
         # A line break stays: with the next one it may be the end of the event.
-        end = len(rest.rstrip(b"\r\n"))
+        end = max(len(rest.rstrip(b"\r\n")), len(rest) - _MAX_BREAK_BYTES)
         self._open = rest[end:]
         if not end:
             return passed

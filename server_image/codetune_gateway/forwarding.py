@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from codetune_gateway.errors import Failure, UpstreamFailed, UpstreamUnavailable
@@ -140,7 +141,7 @@ def diagnose(error: Exception) -> tuple[Failure, str]:
             return Failure.SILENT, "it said nothing for too long"
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | OSError():
             return Failure.HUNG_UP, "it hung up"
-        case aiohttp.ClientResponseError():
+        case aiohttp.ClientResponseError() | HttpProcessingError():
             return Failure.NO_HTTP, "it does not speak HTTP"
         case _:
             return Failure.OTHER, type(error).__name__

@@ -1,9 +1,11 @@
 """Passing an answer on: piece by piece as it comes, and broken off where it breaks off."""
 
+import asyncio
 import logging
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from codetune_gateway.counting import Answer, EventStream, WholeAnswer
 from codetune_gateway.forwarding import diagnose
@@ -11,6 +13,9 @@ from codetune_gateway.headers import pass_down
 from codetune_gateway.measuring import PASSAGE
 
 logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+"""While a server says nothing, whether it is there is looked at this often."""
 
 
 class BrokenOff(Exception):
@@ -90,7 +95,19 @@ async def _write(response: web.StreamResponse, data: bytes) -> None:
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:
     """The next piece; empty at the end. Raises: BrokenOff."""
-    try:
-        return await answer.content.readany()
-    except (aiohttp.ClientError, OSError) as error:
-        raise BrokenOff(diagnose(error)[1]) from error
+    content = answer.content
+    protocol = answer.connection.protocol if answer.connection is not None else None
+    while True:
+        patience = asyncio.timeout(_LOOK_SECONDS)
+        try:
+            async with patience:
+                return await content.readany()
+        except (aiohttp.ClientError, HttpProcessingError) as error:
+            raise BrokenOff(diagnose(error)[1]) from error
+        except OSError as error:
+            if not patience.expired():
+                raise BrokenOff(diagnose(error)[1]) from error
+            # Over a malformed piece aiohttp closes the connection, but ends neither the waiting for more nor its time.
+            is_told = content.is_eof() or content.exception() is not None
+            if protocol is not None and not protocol.connected and not is_told:
+                raise BrokenOff(diagnose(HttpProcessingError())[1]) from None

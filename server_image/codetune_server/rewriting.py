@@ -1,7 +1,8 @@
 """Model names in JSON bytes: a request's is replaced by the version's, an answer's by the stable name. Pure.
 
 Both work on the bytes as they are, so that nothing else in a body changes. That is safe because inside a JSON
-string every quote is escaped: `"model":"x"` can only be a key with its value, never a part of somebody's text.
+string every quote is escaped: `"model":"x"` can only be a key with its value, never a part of somebody's text. (Of
+UTF-8 that is true. JSON in UTF-16, which parsers take too, may spell it with other letters: it is written anew.)
 """
 
 import json
@@ -24,11 +25,12 @@ def replace_model(body: bytes, request: dict[str, Any], model: str) -> bytes:
     """The request with another `model`; `request` is what `body` holds.
 
     The bytes are spliced where exactly one plain `"model": "…"` can be the one that is meant; otherwise (nested
-    keys of the same name, escaped letters) the whole body is written anew.
+    keys of the same name, escaped letters, no UTF-8) the whole body is written anew.
     """
     matches = list(_MODEL_KEY.finditer(body))
     old = json.dumps(request["model"]).encode()[1:]
-    if len(matches) == 1 and b"\\u" not in body and body.startswith(old, matches[0].end()):
+    is_plain = json.detect_encoding(body).startswith("utf-8") and b"\\u" not in body
+    if len(matches) == 1 and is_plain and body.startswith(old, matches[0].end()):
         start = matches[0].end()
         return body[:start] + json.dumps(model).encode()[1:] + body[start + len(old) :]
     return json.dumps({**request, "model": model}).encode()

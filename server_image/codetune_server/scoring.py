@@ -8,9 +8,12 @@ adapter of another one.
 
 import functools
 import importlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 _RUNNER = "vllm.v1.worker.gpu_model_runner"
 """Runs models on a CPU too."""
@@ -24,10 +27,13 @@ def mend_later(module: Any) -> None:
     That is in the processes that compute, where the runner is loaded then; loading it takes all others a second.
 
     Args:
-        module: The one with the wrapper for CPUs; another version's that has none stays as it is.
+        module: The one with the wrapper for CPUs; another version's that has none stays as it is, which is told.
     """
     wrapper = getattr(module, "PunicaWrapperCPU", None)
-    if wrapper is None or hasattr(wrapper.__init__, _MARK):
+    if wrapper is None:
+        _tell_left("PunicaWrapperCPU")
+        return
+    if hasattr(wrapper.__init__, _MARK):
         return
     make = wrapper.__init__
 
@@ -41,10 +47,20 @@ def mend_later(module: Any) -> None:
 
 
 def mend(runner: Any) -> None:
-    """Put a mended method in the place of a runner class's own."""
+    """Put a mended method in the place of a runner class's own; one that has none stays as it is, which is told."""
     score = getattr(runner, "_get_prompt_logprobs_dict", None)
-    if score is not None and not hasattr(score, _MARK):
+    if score is None:
+        _tell_left("_get_prompt_logprobs_dict")
+    elif not hasattr(score, _MARK):
         runner._get_prompt_logprobs_dict = _one_by_one(score)
+
+
+def _tell_left(name: str) -> None:
+    logger.warning(
+        "This vLLM has no %s, which Codetune mends in 0.32: scores of prompts may be those of another request's "
+        "adapter. Serve with vLLM 0.32, or don't trust prompt_logprobs.",
+        name,
+    )
 
 
 def _one_by_one(score: Score) -> Score:

@@ -8,12 +8,15 @@ group `vllm.general_plugins`. What else vLLM mixes up there is mended with it (`
 
 import functools
 import importlib
+import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from codetune_server import scoring
 from codetune_server.settings import ENV_DEVICE
+
+logger = logging.getLogger(__name__)
 
 _MODULES = ("vllm.lora.ops.torch_ops.lora_ops", "vllm.lora.punica_wrapper.punica_cpu")
 """Where the operations are looked up by those who use them."""
@@ -30,10 +33,17 @@ def spare_base(environment: Mapping[str, str] = os.environ) -> None:
 
 
 def mend(module: Any) -> None:
-    """Put mended operations in the place of a module's own; another version's that has none stays as it is."""
+    """Put mended operations in the place of a module's own; what another version has not is told, and left out."""
     for name in _OPERATIONS:
         operation = getattr(module, name, None)
-        if operation is not None and not hasattr(operation, _MARK):
+        if operation is None:
+            logger.warning(
+                "This vLLM has no %s in %s, which Codetune mends in 0.32: adapters may change what the base model says "
+                "beside them. Serve with vLLM 0.32, or don't ask for the base model where there are adapters.",
+                name,
+                module.__name__,
+            )
+        elif not hasattr(operation, _MARK):
             setattr(module, name, _sparing(operation))
 
 

@@ -15,7 +15,7 @@ KINDS = ("projects", "finetunes", "modeldeployments", "teams")
 """Plural names, in the order in which the parts build on each other."""
 _PAGE = 500
 _BETWEEN_SECONDS = 1.0
-"""Between two watches, should something on the way end each at once."""
+"""Between two watches, should something on the way end each at once, or forget what there was at once."""
 _PAUSE_SECONDS = 5.0
 """After a failure."""
 
@@ -107,7 +107,9 @@ class Follower:
                 stopped.wait(_BETWEEN_SECONDS)
             except ApiRefusal as error:
                 version = ""
-                if error.status != GONE:  # else only too much has happened meanwhile
+                if error.status == GONE:  # only too much has happened meanwhile
+                    stopped.wait(_BETWEEN_SECONDS)
+                else:
                     self._pause(_explain(error), stopped)
             except CliError as error:
                 version = ""
@@ -129,11 +131,16 @@ class Follower:
         while True:
             query = {"limit": str(_PAGE), **({"continue": going_on} if going_on else {})}
             page = self.connection.ask("GET", f"{self._path}?{urlencode(query)}")
-            objects.extend(page["items"])
-            going_on = page["metadata"].get("continue") or ""
+            try:
+                found, told = [item for item in page["items"] if _key(item)], page["metadata"]
+                version, going_on = str(told["resourceVersion"]), told.get("continue") or ""
+            except (KeyError, TypeError, AttributeError) as error:
+                message = f"The API server answers with something else than a list of {self.kind}"
+                raise CliError(f"{message}: is the kubeconfig's server right?") from error
+            objects.extend(found)
             if not going_on:
                 self.board.fill(self.kind, objects)
-                return str(page["metadata"]["resourceVersion"])
+                return version
 
     def _watch(self, version: str) -> str:
         """Returns: the version to go on from. Raises: CliError."""

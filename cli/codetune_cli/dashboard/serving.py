@@ -9,7 +9,6 @@ import secrets
 import sys
 from collections.abc import Callable
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
@@ -52,11 +51,29 @@ class Dashboard(ThreadingHTTPServer):
         self.token = secrets.token_urlsafe(32)
         self.cookie = f"codetune-{self.server_port}"
         """Cookies are shared by all ports of an address."""
+        self._tickets: set[str] = set()
 
     @property
     def url(self) -> str:
         """What to open; the browser gets its cookie there."""
-        return f"http://{ADDRESS}:{self.server_port}/?token={self.token}"
+        return self._address(self.token)
+
+    def issue_ticket(self) -> str:
+        """The same, but good for once: a command to open it is seen by all users of the machine."""
+        ticket = secrets.token_urlsafe(32)
+        self._tickets.add(ticket)
+        return self._address(ticket)
+
+    def take_ticket(self, ticket: str) -> bool:
+        """Whether it is one, which it is no more from now on."""
+        try:
+            self._tickets.remove(ticket)
+        except KeyError:
+            return False
+        return True
+
+    def _address(self, token: str) -> str:
+        return f"http://{ADDRESS}:{self.server_port}/?token={token}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that went away is no error; anything else is the program's, and is shown."""
@@ -72,11 +89,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Every request: there is nothing but to read."""
-        url = urlsplit(self.path)
+        try:
+            url = urlsplit(self.path)
+        except ValueError:
+            self._answer(HTTPStatus.BAD_REQUEST, "This is no address.")
+            return
         query = {key: values[-1] for key, values in parse_qs(url.query).items()}
         if self.headers.get("Host") not in {f"{name}:{self.server.server_port}" for name in (ADDRESS, "localhost")}:
             self._answer(HTTPStatus.MISDIRECTED_REQUEST, "This server answers at its own address only.")
-        elif self._is(query.get("token", "")):
+        elif self._is(token := query.get("token", "")) or self.server.take_ticket(token):
             self._let_in(url.path)
         elif not self._is(self._cookie()):
             self._answer(HTTPStatus.FORBIDDEN, "Open the address that `kubectl codetune dashboard` printed.")
@@ -112,11 +133,12 @@ class _Handler(BaseHTTPRequestHandler):
         return hmac.compare_digest(token.encode(errors="replace"), self.server.token.encode())
 
     def _cookie(self) -> str:
-        try:
-            found = SimpleCookie(self.headers.get("Cookie", "")).get(self.server.cookie)
-        except CookieError:
-            found = None
-        return found.value if found else ""
+        """Not by `http.cookies`: beside one that is not to the letter it finds none, and other ports' come here too."""
+        for given in self.headers.get("Cookie", "").split(";"):
+            name, _, value = given.strip().partition("=")
+            if name == self.server.cookie:
+                return str(value)
+        return ""
 
     def _let_in(self, path: str) -> None:
         cookie = f"{self.server.cookie}={self.server.token}; HttpOnly; SameSite=Strict; Path=/"

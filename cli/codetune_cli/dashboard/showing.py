@@ -48,7 +48,7 @@ def show_dashboard(wish: Wish, connection: Connection, screen: Screen) -> None:
         scope = f"namespace {namespace}" if namespace else "all namespaces"
         screen.say(f"The dashboard of {scope} is at this address, for this machine alone. Ctrl-C ends it.")
         if wish.browser:
-            webbrowser.open(server.url)
+            webbrowser.open(server.issue_ticket())
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -65,6 +65,15 @@ def test_a_text_that_is_not_cut_has_nothing_behind_it_and_may_come_from_stdin(
     ]
 
 
+def test_a_byte_order_mark_is_no_column_of_the_text(
+    desk: "Desk", server: StandinServer, complete: Run, tmp_path: Path
+) -> None:
+    desk.deploy(server.port, STATUS)
+    (tmp_path / "a.py").write_text("import os\n", encoding="utf-8-sig")
+    assert complete("coder", "a.py", "--line", "1", "--column", "8")[0] == 0
+    assert (server.questions[0]["prompt"], server.questions[0]["suffix"]) == ("import ", "os\n")
+
+
 MODELS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "no adapter: the base model": (["base"], ["base"], []),
     "the only adapter": (["shop"], ["base", "shop"], []),
@@ -195,6 +204,15 @@ def test_code_goes_to_a_file_as_it_is_and_steers_no_terminal(
     desk.deploy(server.port, STATUS)
     server.events = [event("\tx\x1b[2J\n"), event("\ud83d"), DONE]
     assert complete("coder", "a.py")[:2] == (0, expected)
+
+
+def test_on_a_terminal_line_breaks_of_windows_are_line_breaks(
+    desk: "Desk", server: StandinServer, complete: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codetune_cli.showing.Screen.is_terminal", True)
+    desk.deploy(server.port, STATUS)
+    server.events = [event("a\r\nb\r"), event("\nc\rd"), event("\r"), DONE]
+    assert complete("coder", "a.py")[:2] == (0, "a\nb\nc\\rd\\r\n")
 
 
 def openai(message: str) -> bytes:

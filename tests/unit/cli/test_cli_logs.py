@@ -290,6 +290,52 @@ def test_a_followed_log_that_breaks_off_goes_on_where_it_was(cut: int, cluster: 
     assert (code, out.splitlines()) == (0, TEXTS)
 
 
+def test_a_log_whose_pod_went_before_it_was_read_on_is_no_success(cluster: Cluster, run: Run) -> None:
+    cluster.pod("coder-x")
+    cluster.desk.logs.lines["coder-x/train"] = LINES
+    cluster.desk.logs.cuts = [1]
+
+    def end() -> None:
+        cluster.remove("coder-x")
+        cluster.phase("Succeeded")
+
+    cluster.events = [end]
+    code, out, said = run("coder", "-f")
+    assert (code, out.splitlines()) == (1, TEXTS[:1])
+    assert "The log of coder-x broke off and could not be read on" in said
+    assert "without --follow, what the store has of the log is shown" in said
+
+
+AT_ONCE = [("2026-11-23T10:00:02.123456001Z", "same"), ("2026-11-23T10:00:02.123456001Z", "same")]
+AT_ONCE += [("2026-11-23T10:00:02.123456789Z", f"line {number}") for number in range(3)]
+
+
+@pytest.mark.parametrize("cut", range(len(AT_ONCE)), ids="after {} lines".format)
+def test_of_lines_that_were_printed_at_once_none_is_lost_or_shown_twice(cut: int, cluster: Cluster, run: Run) -> None:
+    cluster.pod("coder-x", "terminated")
+    cluster.phase("Succeeded")
+    cluster.desk.logs.lines["coder-x/train"] = [*AT_ONCE, LINES[-1]]
+    cluster.desk.logs.cuts = [cut, cut]
+    cluster.events = [lambda: None, lambda: None]
+    code, out, _ = run("coder", "-f")
+    assert (code, out.splitlines()) == (0, ["same", "same", "line 0", "line 1", "line 2", TEXTS[-1]])
+
+
+def test_a_line_that_comes_in_parts_is_not_shown_again_either(
+    cluster: Cluster, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("codetune_cli.streaming.LINE_LIMIT", 1000)
+    monkeypatch.setattr("codetune_cli.streaming._PIECE", 5000)
+    cluster.pod("coder-x", "terminated")
+    cluster.phase("Succeeded")
+    long = ("2026-11-23T10:00:02.1Z", "x" * 100_000)
+    cluster.desk.logs.lines["coder-x/train"] = [long, *LINES[1:]]
+    cluster.desk.logs.cuts = [2]
+    cluster.events = [lambda: None]
+    code, out, _ = run("coder", "-f")
+    assert (code, out.count("x"), out.count(TEXTS[1]), out.count(TEXTS[2])) == (0, 100_000, 1, 1)
+
+
 def test_a_run_that_begins_again_is_followed_into_its_next_pod(cluster: Cluster, run: Run) -> None:
     cluster.pod("coder-a", "failed")
     cluster.desk.logs.lines |= {"coder-a/train": LINES[:1], "coder-b/train": LINES[1:]}

@@ -1,5 +1,6 @@
 """The dashboard follows the resources of a real API surface, whatever happens to its connection."""
 
+import http.server
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ import pytest
 from codetune_cli.connecting import Connection, connect
 from codetune_cli.dashboard.following import Board, Follower, Shelf
 from codetune_cli.errors import ApiRefusal
+from kubernetes.client import ApiClient, Configuration
 
 if TYPE_CHECKING:
     from unit.cli.conftest import Desk
@@ -109,7 +111,7 @@ def test_after_a_lost_connection_what_was_known_stays_and_is_brought_up_to_date(
 def test_a_watch_that_is_too_old_begins_anew(desk: "Desk", monkeypatch: pytest.MonkeyPatch) -> None:
     desk.define()
     desk.make("FineTune", "finetunes", "first", SPEC)
-    board, stopped, told = Board(), threading.Event(), 0
+    board, stopped, told, waited = Board(), threading.Event(), 0, list[float]()
 
     def expire(self: Follower, version: str) -> str:
         nonlocal told
@@ -118,6 +120,47 @@ def test_a_watch_that_is_too_old_begins_anew(desk: "Desk", monkeypatch: pytest.M
             stopped.set()
         raise ApiRefusal(410, "too old resource version")
 
+    # Not at once, lest an API server that always says so is asked for everything as fast as it can answer.
+    monkeypatch.setattr(stopped, "wait", waited.append)
+
     monkeypatch.setattr(Follower, "_watch", expire)
     Follower(desk.connection, "finetunes", False, board).run(stopped)
     assert (told, _names(board.read()[1]), board.read()[1]["finetunes"].problem) == (2, ["first"], "")
+    assert waited == [1.0, 1.0]
+
+
+NONE = b'{"items": [], "metadata": {"resourceVersion": "1"}}'
+OTHERS: dict[str, tuple[bytes, bytes, str]] = {
+    "no list": (b'{"error": "log in first"}', b"", "answers with something else than a list of finetunes"),
+    "no object": (b"null", b"", "answers with something else than a list of finetunes"),
+    "no resources": (b'{"items": [{}], "metadata": {"resourceVersion": "1"}}', b"", "something else than a list"),
+    "no change": (NONE, b'{"type": "ADDED", "object": null}', "broke off in the middle of a change"),
+    "a change of nothing": (NONE, b'{"type": "ADDED", "object": {"metadata": {"resourceVersion": "2"}}}', "broke off"),
+    "an error in other words": (NONE, b'{"type": "ERROR", "object": "too late"}', "broke off"),
+}
+
+
+@pytest.mark.parametrize("row", OTHERS.values(), ids=OTHERS.keys())
+def test_what_answers_in_the_place_of_an_api_server_is_told_and_ends_nothing(
+    row: tuple[bytes, bytes, str], follow: Callable[..., Board]
+) -> None:
+    listed, watched, expected = row
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = watched if "watch=" in self.path else listed
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        configuration = Configuration()
+        configuration.host = f"http://127.0.0.1:{server.server_port}"
+        board = follow(Connection("team", ApiClient(configuration)))
+        _wait(board, lambda shelves: expected in shelves["finetunes"].problem)
+        server.shutdown()

@@ -6,6 +6,7 @@ from html import unescape
 from typing import Any
 
 import pytest
+from codetune_api.finetune import FineTune
 from codetune_cli.dashboard.following import KINDS, Shelf
 from codetune_cli.dashboard.pages import View, render_overview, render_resource, say_age
 
@@ -200,6 +201,24 @@ def test_a_resource_of_another_version_is_listed_and_the_page_still_comes() -> N
     assert "must be of the same Codetune version" in _read(_page(view, "finetunes", "tuned"))
 
 
+def test_lists_take_no_time_for_the_points_of_all_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def count(found: Obj) -> FineTune:
+        read.append(len(found["status"].get("lossHistory", [])))
+        return from_wire(found)
+
+    from_wire = FineTune.from_wire
+    monkeypatch.setattr(FineTune, "from_wire", count)
+    runs = [_run(f"run-{number}", lossHistory=[{"step": 1, "loss": 2.5}] * 100) for number in range(3)]
+    view = _view(*runs, _project())
+    render_overview(view)
+    _page(view, "projects", "shop")
+    assert read == [0, 0, 0]
+    assert "<svg" in _page(view, "finetunes", "run-1")
+    assert read == [0, 0, 0, 100]
+
+
 @pytest.mark.parametrize(
     ("expected", "time"),
     [
@@ -209,6 +228,7 @@ def test_a_resource_of_another_version_is_listed_and_the_page_still_comes() -> N
         pytest.param("12m", EARLIER, id="minutes"),
         pytest.param("23h", "2026-11-27T12:30:00Z", id="hours"),
         pytest.param("2d", "2026-11-26T11:00:00.5Z", id="days"),
+        pytest.param("2026-02-30T00:00:00Z", "2026-02-30T00:00:00Z", id="a day that there is not"),
     ],
 )
 def test_ages_are_said_as_kubectl_says_them(expected: str, time: str | None) -> None:

@@ -1,15 +1,20 @@
 """The dashboard's server: who gets an answer, and what."""
 
 import http.client
+import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from codetune_cli.connecting import Connection
 from codetune_cli.dashboard.following import Board
 from codetune_cli.dashboard.pages import View
 from codetune_cli.dashboard.serving import Dashboard
+from codetune_cli.dashboard.showing import Wish, show_dashboard
+from codetune_cli.showing import Screen
+from kubernetes.client import ApiClient
 
 Headers = dict[str, str]
 RUN = {
@@ -60,6 +65,29 @@ def test_the_printed_address_lets_the_browser_in(server: Dashboard) -> None:
     assert server.token not in page
 
 
+def test_what_a_browser_is_started_with_lets_one_in_once(server: Dashboard) -> None:
+    """Other users of the machine see the command, and with it the address."""
+    path = server.issue_ticket().partition(str(server.server_port))[2]
+    assert server.token not in path
+    status, headers, _ = _ask(server, path)
+    assert (status, headers["set-cookie"].partition(";")[0]) == (303, _cookie(server)["Cookie"])
+    assert _ask(server, path)[0] == 403
+    assert _ask(server, path, _cookie(server))[0] == 200
+
+
+def test_a_browser_is_started_without_the_token(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("codetune_cli.dashboard.showing.KINDS", ())
+    monkeypatch.setattr(Dashboard, "serve_forever", lambda _: None)
+    show_dashboard(Wish(everywhere=False, port=0, browser=True), Connection("team", ApiClient()), Screen())
+    (address,), printed = opened, capsys.readouterr().out.strip()
+    assert address.partition("=")[0] == printed.partition("=")[0]
+    assert address != printed
+
+
 def test_a_page_of_its_own_can_be_opened_at_once(server: Dashboard) -> None:
     _, headers, _ = _ask(server, f"/finetunes/team/tuned?token={server.token}")
     assert headers["location"] == "/finetunes/team/tuned"
@@ -82,6 +110,22 @@ def test_nobody_else_gets_an_answer(row: tuple[int, str, Headers], server: Dashb
     expected, path, headers = row
     status, _, text = _ask(server, path, headers)
     assert (status, "tuned" in text) == (expected, False)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        pytest.param('theme={"dark": true}', id="of JSON"),
+        pytest.param("session=a b", id="with a blank"),
+        pytest.param("seen", id="without a value"),
+        pytest.param("items[]=1", id="with brackets"),
+        pytest.param("codetune-1=another", id="of another dashboard"),
+    ],
+)
+def test_cookies_of_other_servers_on_this_machine_are_no_matter(others: str, server: Dashboard) -> None:
+    own = _cookie(server)["Cookie"]
+    for cookies in (f"{others}; {own}", f"{own}; {others}"):
+        assert _ask(server, "/", {"Cookie": cookies})[0] == 200
 
 
 def test_a_name_that_somebody_lets_point_here_is_not_answered_to(server: Dashboard) -> None:
@@ -107,6 +151,13 @@ def test_nothing_can_be_changed(method: str, server: Dashboard) -> None:
 def test_an_address_of_nothing_says_so(path: str, server: Dashboard) -> None:
     status, _, text = _ask(server, path, _cookie(server))
     assert (status, "Nothing here" in text) == (404, True)
+
+
+def test_what_is_no_address_is_refused_in_silence(server: Dashboard, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_port), 20) as line:
+        line.sendall(b"GET http://[ HTTP/1.1\r\n\r\n")
+        assert line.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_page_waits_for_the_next_change(server: Dashboard) -> None:

@@ -103,6 +103,34 @@ async def test_a_stream_that_breaks_off_is_not_taken_for_a_whole_one(
     assert "ModelDeployment base: an answer broke off: it hung up" in caplog.messages
 
 
+async def test_a_stream_that_goes_on_as_no_http_ends_there(
+    gateway: "Gateway", servers: "dict[str, FakeServer]", caplog: pytest.LogCaptureFixture
+) -> None:
+    tuned, may_go_on, got = servers["tuned"], asyncio.Event(), list[bytes]()
+    await tuned.stop()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"%x\r\n%b\r\n" % (len(EVENTS[0]), EVENTS[0]))
+        await may_go_on.wait()
+        writer.write(b"no length\r\n")
+        await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(answer, "127.0.0.1", tuned.port)
+    content = {**STREAM, "model": "project/shop"}
+    async with gateway.requests.post(f"{gateway.url}/v1/completions", json=content, headers=HEADERS) as reply:
+        got.append(await reply.content.readany())
+        may_go_on.set()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await asyncio.wait_for(read_into(got, reply), 5)
+    assert b"".join(got) == EVENTS[0]
+    assert "ModelDeployment tuned: an answer broke off: it does not speak HTTP" in caplog.messages
+    listening.close()
+    await listening.wait_closed()
+
+
 class TestSilence:
     """A second of it, not 10 minutes, is too long."""
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from codetune_gateway.counting import Answer, EventStream, Tokens, WholeAnswer, ask_for_usage
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 PIECE = (
     b'data: {"id":"cmpl-1","object":"text_completion","created":1,"model":"base","choices":[{"index":0,"text":%b,'
@@ -124,6 +126,26 @@ def test_the_usage_after_a_long_event_is_found(size: int) -> None:
     answer = EventStream(is_asked_for=True)
     assert pass_in_pieces(answer, long + USAGE % b"" + DONE, size) == long + DONE
     assert answer.tokens == Tokens(2, 3)
+
+
+ANY = [PIECE % (b'"a"', b"null", b""), PIECE % (b'"a"', b'"stop"', b""), b": ping\n\n", b"event: x\ndata: 1\n\n", DONE]
+ANY += [b"data: 1\ndata: 2\n\n", b'data: {"error":{}}\r\n\r\n', b"data: x\r\r", b"data: %b\n\n" % (b"x" * 20_000)]
+ANY += [b"\n", b"\r", b"\r\n", b"d", b"data", b"data: 1\n", b"\r" * 20_000]
+
+
+@given(
+    st.lists(st.sampled_from(ANY), max_size=8), st.lists(st.integers(0, 1000) | st.integers(0, 50_000)), st.booleans()
+)
+@example([b"\r" * 20_000], [], True)
+def test_wherever_a_stream_is_cut_it_is_the_same_and_little_of_it_is_held(
+    parts: list[bytes], cuts: list[int], is_asked_for: bool
+) -> None:
+    whole, passed = b"".join(parts), b""
+    answer = EventStream(is_asked_for=is_asked_for)
+    for start, end in pairwise([0, *sorted(cut for cut in cuts if cut < len(whole)), len(whole)]):
+        passed += answer.feed(whole[start:end])
+        assert end - len(passed) < 17_000
+    assert passed + answer.finish() == whole
 
 
 def test_of_an_event_that_can_not_be_about_the_usage_nothing_is_held_back() -> None:

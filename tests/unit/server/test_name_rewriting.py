@@ -95,6 +95,17 @@ def test_a_name_is_replaced_where_it_stands(body: bytes, expected: bytes) -> Non
     assert replace_model(body, request, MODEL) == expected
 
 
+@pytest.mark.parametrize("mark", [pytest.param("", id="without a mark"), pytest.param("\ufeff", id="with a mark")])
+def test_letters_whose_bytes_spell_a_name_in_utf_16_are_text(mark: str) -> None:
+    """Were they replaced, the name that counts would stay: that of a model which was never asked for here."""
+    name = "other@0123456789ab"
+    letters = f'"model":"{name}"'.encode().decode("utf-16-le")
+    body = (mark + json.dumps({"model": name, "prompt": letters}, ensure_ascii=False)).encode("utf-16-le")
+    request = parse_object(body)
+    assert request == {"model": name, "prompt": letters}
+    assert json.loads(replace_model(body, request, MODEL)) == {"model": MODEL, "prompt": letters}
+
+
 @pytest.mark.parametrize(
     "headers",
     [

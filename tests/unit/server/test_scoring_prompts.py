@@ -108,9 +108,15 @@ def test_vllms_runner_is_mended_where_a_wrapper_is_made_and_nowhere_else(monkeyp
     assert runners.GPUModelRunner._get_prompt_logprobs_dict is not plain
 
 
-def test_another_version_that_has_no_such_things_is_left_alone() -> None:
+def test_another_version_that_has_no_such_things_is_left_alone_and_that_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     scoring.mend_later(ModuleType("other"))
     scoring.mend(type("Runner", (), {}))
+    assert [message.partition(",")[0] for message in caplog.messages] == [
+        "This vLLM has no PunicaWrapperCPU",
+        "This vLLM has no _get_prompt_logprobs_dict",
+    ]
 
 
 def test_gpus_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

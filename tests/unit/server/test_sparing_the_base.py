@@ -51,17 +51,18 @@ def test_tokens_without_an_adapter_stay_as_they_are_and_others_get_theirs(operat
     assert torch.allclose(_update(operations), torch.zeros(3, 5), atol=1e-5)
 
 
-def test_it_is_done_once(operations: ModuleType) -> None:
+def test_it_is_done_once_and_nothing_is_told(operations: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
     sparing.mend(operations)
     first = operations.bgmv_shrink
     sparing.mend(operations)
-    assert operations.bgmv_shrink is first
+    assert (operations.bgmv_shrink is first, caplog.messages) == (True, [])
 
 
-def test_what_has_no_such_operations_is_left_alone() -> None:
+def test_what_has_no_such_operations_is_left_alone_and_that_is_told(caplog: pytest.LogCaptureFixture) -> None:
     module = ModuleType("other")
     sparing.mend(module)
     assert not hasattr(module, "bgmv_shrink")
+    assert caplog.messages[0].startswith("This vLLM has no bgmv_shrink in other, ")
 
 
 @pytest.mark.parametrize("device", ["cuda", None])
