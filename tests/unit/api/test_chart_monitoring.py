@@ -271,7 +271,7 @@ def test_an_expression_asks_for_series_that_exist_by_labels_and_words_that_they_
         "kind": set(PHASES),
         "phase": {phase for some in PHASES.values() for phase in some} | set(words_of(AdapterState, "phase")),
         "status": {"true", "false", "unknown"},
-        "type": {"Ready", "Reconciling", "Stalled"},
+        "type": {"Ready", "Reconciling", "Stalled", "Available"},
     }
     for name, label, values in matchers(expression):
         if name in ours:
