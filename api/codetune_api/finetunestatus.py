@@ -201,3 +201,8 @@ class FineTuneStatus(ApiModel):
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
     failure: Failure | None = None
+
+    @property
+    def best(self) -> CheckpointStatus | None:
+        """The checkpoint that `best_checkpoint` names."""
+        return next((found for found in self.checkpoints if found.name == self.best_checkpoint), None)

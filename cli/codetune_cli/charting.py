@@ -8,7 +8,7 @@ from typing import Any
 
 import plotext
 from codetune_api.finetune import FineTune, FineTuneStatus
-from codetune_api.finetunestatus import CheckpointStatus, LossPoint
+from codetune_api.finetunestatus import LossPoint
 
 _X_TICKS = 5
 _plot: Any = plotext
@@ -45,14 +45,14 @@ def describe_run(finetune: FineTune) -> Iterator[str]:
     if status.phase == "Failed" and status.failure is not None:
         told += f": {status.failure.reason}: {status.failure.message}"
     yield told
-    best = _find_best(status)
+    best = status.best
     if best is not None:
         loss = "" if best.holdout_loss is None else f", held-out loss {best.holdout_loss:.4f}"
         yield f"Best checkpoint: {best.name}{loss}"
 
 
 def _draw(status: FineTuneStatus, width: int, height: int) -> str:
-    points, best = status.loss_history, _find_best(status)
+    points, best = status.loss_history, status.best
     steps = [point.step for point in points]
     held_out = [(point.step, point.holdout_loss) for point in points if point.holdout_loss is not None]
     _plot.clear_figure()
@@ -74,7 +74,3 @@ def _draw(status: FineTuneStatus, width: int, height: int) -> str:
     _plot.xticks(sorted({round(first + (last - first) * part / (_X_TICKS - 1)) for part in range(_X_TICKS)}))
     drawn: str = _plot.uncolorize(_plot.build())
     return "\n".join(line.rstrip() for line in drawn.splitlines())
-
-
-def _find_best(status: FineTuneStatus) -> CheckpointStatus | None:
-    return next((found for found in status.checkpoints if found.name == status.best_checkpoint), None)

@@ -5,7 +5,7 @@ import binascii
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from codetune_api.common import Conditions, Resource
+from codetune_api.common import Condition, Conditions, Resource
 from codetune_api.finetune import FineTune
 from codetune_api.metadata import (
     ANNOTATION_MERGE,
@@ -25,6 +25,7 @@ from codetune_cli.errors import ApiRefusal, CliError
 
 R = TypeVar("R", bound=Resource)
 
+NOT_INSTALLED = "This cluster does not know Codetune's resources: install the Helm chart first."
 STORE_HOURS = 1
 """For how long the store service is asked for to look at something."""
 _MERGE = "application/merge-patch+json"
@@ -61,9 +62,14 @@ def read_resource(kind: type[R], found: Obj) -> R:
         raise CliError(told) from error
 
 
+def find_ready(conditions: Conditions) -> Condition | None:
+    """The condition that sums the others up; None where the operator has not seen the resource yet."""
+    return next((found for found in conditions if found.type == "Ready"), None)
+
+
 def tell_ready(conditions: Conditions) -> str:
-    """What the condition `Ready` says; empty where the operator has not seen the resource yet."""
-    ready = next((found for found in conditions if found.type == "Ready"), None)
+    """What the condition `Ready` says; empty where there is none yet."""
+    ready = find_ready(conditions)
     return f"{ready.reason}: {ready.message}" if ready is not None else ""
 
 
@@ -121,7 +127,7 @@ def _find(connection: Connection, plural: str, kind: str, name: str) -> Obj:
         items = connection.ask("GET", root)["items"]
     except ApiRefusal as error:
         if error.status == 404:
-            raise CliError("This cluster does not know Codetune's resources: install the Helm chart first.") from error
+            raise CliError(NOT_INSTALLED) from error
         raise CliError(f"There is no {kind} {name!r} {where}.") from error
     names = ", ".join(item["metadata"]["name"] for item in items[:_MANY])
     told = f"There are: {names}." if names else "There is none at all; is -n NAMESPACE right?"

@@ -8,10 +8,21 @@ from codetune_api.finetunestatus import LossPoint
 
 WIDTH, HEIGHT = 760, 280
 """Of the whole picture, in its own units."""
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 12, 30
-"""What is kept free for the numbers beside the axes."""
 _TICKS = 5
 """About how many numbers an axis has."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the lines are drawn, inside what is kept free for the numbers beside the axes."""
+
+    left: int
+    right: int
+    top: int
+    bottom: int
+
+
+FRAME = Frame(left=52, right=WIDTH - 16, top=12, bottom=HEIGHT - 30)
 
 
 @dataclass(frozen=True)
@@ -63,8 +74,8 @@ def draw(points: Sequence[LossPoint], best_step: int | None = None) -> Chart | N
     losses += [point.holdout_loss for point in points if point.holdout_loss is not None]
     last = max(point.step for point in points)
     low, high, marks = _round_out(min(losses), max(losses))
-    across = _Scale(0, max(last, 1), _LEFT, WIDTH - _RIGHT)
-    down = _Scale(low, high, HEIGHT - _BOTTOM, _TOP)
+    across = _Scale(0, max(last, 1), FRAME.left, FRAME.right)
+    down = _Scale(low, high, FRAME.bottom, FRAME.top)
     return Chart(
         training=" ".join(f"{across.place(point.step):.1f},{down.place(point.loss):.1f}" for point in points),
         held_out=tuple(

@@ -9,6 +9,7 @@ from codetune_api.metadata import API_VERSION
 
 from codetune_cli.connecting import Connection, Obj
 from codetune_cli.errors import ApiRefusal, CliError
+from codetune_cli.resources import NOT_INSTALLED
 from codetune_cli.watching import GONE, watch_events
 
 KINDS = ("projects", "finetunes", "modeldeployments", "teams")
@@ -126,20 +127,19 @@ class Follower:
 
     def _list(self) -> str:
         """Returns: the version to watch from. Raises: CliError."""
-        objects: list[Obj] = []
+        objects: dict[Key, Obj] = {}
         going_on = ""
         while True:
             query = {"limit": str(_PAGE), **({"continue": going_on} if going_on else {})}
             page = self.connection.ask("GET", f"{self._path}?{urlencode(query)}")
             try:
-                found, told = [item for item in page["items"] if _key(item)], page["metadata"]
-                version, going_on = str(told["resourceVersion"]), told.get("continue") or ""
+                objects |= {_key(item): item for item in page["items"]}
+                version, going_on = str(page["metadata"]["resourceVersion"]), page["metadata"].get("continue") or ""
             except (KeyError, TypeError, AttributeError) as error:
                 message = f"The API server answers with something else than a list of {self.kind}"
                 raise CliError(f"{message}: is the kubeconfig's server right?") from error
-            objects.extend(found)
             if not going_on:
-                self.board.fill(self.kind, objects)
+                self.board.fill(self.kind, objects.values())
                 return version
 
     def _watch(self, version: str) -> str:
@@ -155,7 +155,7 @@ class Follower:
 
 def _explain(error: ApiRefusal) -> str:
     if error.status == 404:
-        return "This cluster does not know Codetune's resources: install the Helm chart first."
+        return NOT_INSTALLED
     return str(error)
 
 

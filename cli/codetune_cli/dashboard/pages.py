@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any
 
-from codetune_api.common import Condition, Resource
+from codetune_api.common import Resource
 from codetune_api.finetune import FineTune
 from codetune_api.modeldeployment import ModelDeployment
 from codetune_api.project import Project
@@ -17,8 +17,9 @@ from codetune_api.team import Team
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import ValidationError
 
-from codetune_cli.dashboard.charts import HEIGHT, WIDTH, draw
+from codetune_cli.dashboard.charts import FRAME, HEIGHT, WIDTH, draw
 from codetune_cli.dashboard.following import KINDS, Shelf
+from codetune_cli.resources import find_ready
 from codetune_cli.showing import say_bytes
 
 _MODELS: Mapping[str, type[Resource]] = {
@@ -115,8 +116,8 @@ def render_resource(view: View, entry: Entry) -> str:
     more: dict[str, object] = {}
     if isinstance(entry.resource, FineTune):
         status = entry.resource.status
-        best = next((point.step for point in status.checkpoints if point.name == status.best_checkpoint), None)
-        more = {"chart": draw(status.loss_history, best), "width": WIDTH, "height": HEIGHT}
+        best = status.best.step if status.best else None
+        more = {"chart": draw(status.loss_history, best), "frame": FRAME, "width": WIDTH, "height": HEIGHT}
     return _environment().get_template(template).render(view=view, entry=entry, **more, **_helpers(view.now))
 
 
@@ -155,11 +156,6 @@ def say_age(time: str | None, now: datetime) -> str:
         return time  # as somebody wrote it into a status: one such resource is to spoil no page of all
     seconds = int((now - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))).total_seconds())
     return next((f"{seconds // step}{unit}" for step, unit in _STEPS if seconds >= step), f"{max(0, seconds)}s")
-
-
-def find_ready(conditions: list[Condition]) -> Condition | None:
-    """The condition that sums the others up."""
-    return next((condition for condition in conditions if condition.type == "Ready"), None)
 
 
 def _list(kind: str, key: tuple[str, str], found: dict[str, Any]) -> Entry:
