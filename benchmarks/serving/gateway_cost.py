@@ -19,6 +19,10 @@ from pathlib import Path
 from codetune_api.contracts import ENV_CONFIG
 from codetune_api.gateway import ENV_TEAM_KEYS, GatewayConfig, Upstream
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "hack"))
+
+from mounted_secret import mount
+
 EVENTS = 1000
 REQUESTS = 200
 ROUNDS = 20
@@ -99,10 +103,7 @@ async def _run_gateway(folder: Path, url: str) -> AsyncIterator[tuple[str, int]]
     upstream = Upstream(url=url, model="base", deployment="coder")
     config = GatewayConfig(team="team", default=upstream, projects={"shop": upstream})
     (folder / "config.json").write_text(config.model_dump_json(by_alias=True))
-    (folder / "keys" / "..1").mkdir(parents=True)  # as the kubelet mounts a Secret
-    (folder / "keys" / "..1" / "ide").write_text("sk-other\nsk-key\n")
-    (folder / "keys" / "..data").symlink_to("..1")
-    (folder / "keys" / "ide").symlink_to("..data/ide")
+    mount(folder / "keys", {"ide": "sk-other\nsk-key\n"})
     host = f"127.{os.getpid() % 250 + 2}.{os.getpid() // 250 % 250}.7"
     told = {ENV_CONFIG: folder / "config.json", ENV_TEAM_KEYS: folder / "keys", "CODETUNE_BIND_HOST": host}
     environment = {**os.environ, **{name: str(value) for name, value in told.items()}}
