@@ -34,10 +34,10 @@ def test_logs_go_on_exactly_after_a_time_that_was_seen(here: Namespace) -> None:
 
 
 def test_a_killed_process_is_a_failure_and_the_next_pod_takes_over(here: Namespace) -> None:
-    here.apply(
-        job("train", "test -e $STORE/ran && exit 0; touch $STORE/ran; sleep 60", **stored("store")), claim("store")
-    )
-    pod = here.wait_until(lambda: running_pods(here, "job-name=train"), "the first pod runs")[0]
+    script = "test -e $STORE/ran && exit 0; touch $STORE/ran; echo left a mark; sleep 60"
+    here.apply(job("train", script, **stored("store")), claim("store"))
+    here.wait_until(lambda: "left a mark" in here.kubectl("logs", "job/train", check=False), "the first pod runs")
+    (pod,) = here.pods("job-name=train")
     (pid,) = here.cluster.processes_of(pod["metadata"]["uid"])
     os.kill(pid, signal.SIGKILL)
     here.wait_for_condition("job/train", "Complete")
