@@ -164,14 +164,16 @@ def _real_control_plane(assets: Path, folder: Path) -> Iterator[Path]:
         --service-account-signing-key-file {key} --service-cluster-ip-range 10.0.0.0/24
         --disable-admission-plugins ServiceAccount"""
     kubeconfig = folder / "kubeconfig"
-    cluster = {"server": f"https://127.0.0.1:{port}", "insecure-skip-tls-verify": True}
+    certificate = folder / "certificates" / "apiserver.crt"  # which the server makes, with the authority that signed it
+    cluster = {"server": f"https://127.0.0.1:{port}", "certificate-authority": str(certificate)}
     _write_kubeconfig(kubeconfig, cluster, token)
     with ExitStack() as stack, (folder / "log").open("wb") as log:
         for line in (etcd_line, server_line):
             process = subprocess.Popen(line.split(), stdout=log, stderr=log)
             stack.callback(process.wait, timeout=30)
             stack.callback(process.terminate)
-        _wait_until(lambda: _is_ready(kubeconfig), f"kube-apiserver to be ready; see {folder / 'log'}")
+        what = f"kube-apiserver to be ready; see {folder / 'log'}"
+        _wait_until(lambda: certificate.exists() and _is_ready(kubeconfig), what)
         yield kubeconfig
 
 
