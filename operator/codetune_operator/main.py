@@ -33,6 +33,8 @@ ENV_POD_IP = "POD_IP"
 """The pod's first address, as its kubelet probes it; the chart sets it."""
 LIVENESS_PORT = 8080
 METRICS_PORT = 8081
+_IDENTITY: Any = "codetune-operator"
+"""For kopf, whose own one takes the name of the account: a pod runs as a user that its image need not have a name for."""
 _TOKEN_SECONDS = 300
 """How long kopf may use a token before it asks for it again: a ServiceAccount's token is renewed on disk."""
 
@@ -123,6 +125,7 @@ async def _run_once(
             registry=_build_registry(cluster, runtime, settings, stop),
             settings=_build_kopf_settings(settings),
             standalone=True,
+            identity=_IDENTITY,
             clusterwide=not namespaces,
             namespaces=namespaces,
             liveness_endpoint=liveness,
