@@ -54,9 +54,9 @@ class Reply:
 
     @property
     def causes(self) -> list[tuple[str, str]]:
-        """(field, reason) of each cause of a Status object, but for the note that rules were not looked at."""
+        """(field, reason) of each cause of a Status object, but for notes on no field, as that rules were not looked at."""
         causes = self.body["details"].get("causes", [])
-        return [(cause["field"], cause["reason"]) for cause in causes if UNCHECKED not in cause["message"]]
+        return [(cause["field"], cause["reason"]) for cause in causes if cause["field"] != "<nil>"]
 
     @property
     def is_unchecked(self) -> bool:
@@ -105,7 +105,8 @@ class Api:
             method, path, body, {"Content-Type": kinds[content], "Accept": accept or "application/json"}, query
         )
         text = answer.data.decode()
-        is_json = "json" in answer.headers.get("Content-Type", "")
+        # A real API server calls the index of its schemas plain text.
+        is_json = "json" in answer.headers.get("Content-Type", "") or path == "/openapi/v3"
         return Reply(answer.status, json.loads(text) if is_json and text else text, answer.headers)
 
     def follow(self, path: str, *, accept: str = "application/json", **query: Any) -> Iterator[Obj]:
@@ -241,6 +242,9 @@ def widgets(api: Api) -> Iterator[None]:
     published = f"/openapi/v3/apis/{GROUP}/v1"
     _wait_until(lambda: '"Widget"' in str(api.call("GET", published).body).replace("'", '"'), "their schema")
     yield
+    for left in api.call("GET", f"/apis/{GROUP}/v1/widgets").body["items"]:  # by a test that failed: held, it holds the CRD
+        where = f"{WIDGETS}/{left['metadata']['namespace']}/widgets/{left['metadata']['name']}"
+        api.call("PATCH", where, {"metadata": {"finalizers": None}}, content="merge")
     api.call("DELETE", f"{path}/{name}")
 
 

@@ -60,8 +60,10 @@ def test_the_generation_counts_changes_of_the_spec_alone(store: "Widgets") -> No
 
 
 def test_a_write_that_changes_nothing_keeps_the_version(store: "Widgets") -> None:
-    before = store.create("one")["metadata"]["resourceVersion"]
-    assert store.patch("one", {"spec": {"model": "a"}}).body["metadata"]["resourceVersion"] == before
+    store.create("one")
+    # The first write of all may be stored: a real API server may write down what it was given otherwise than what it read.
+    before, after = (store.patch("one", {"spec": {"model": "a"}}).body["metadata"] for _ in range(2))
+    assert after["resourceVersion"] == before["resourceVersion"]
 
 
 def test_a_dry_run_answers_and_stores_nothing(store: "Widgets", api: "Api") -> None:
@@ -235,7 +237,7 @@ def test_a_list_comes_in_pages(store: "Widgets", api: "Api") -> None:
     assert first["metadata"]["remainingItemCount"] == 3
     rest = api.call("GET", store.path(), limit=5, **{"continue": first["metadata"]["continue"]}).body
     assert [item["metadata"]["name"] for item in rest["items"]] == ["c", "d", "e"]
-    assert "continue" not in rest["metadata"]
+    assert not rest["metadata"].get("continue")
 
 
 def test_a_list_over_all_namespaces_holds_each_of_them(store: "Widgets", api: "Api") -> None:
@@ -279,7 +281,7 @@ def test_no_finalizer_is_added_to_what_is_being_deleted(store: "Widgets", api: "
     store.create("one", finalizers=["example.com/hold"])
     api.call("DELETE", store.path("one"))
     reply = store.patch("one", {"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}})
-    assert (reply.status, reply.causes) == (422, [("metadata.finalizers", "FieldValueForbidden")])
+    assert (reply.status, set(reply.causes)) == (422, {("metadata.finalizers", "FieldValueForbidden")})
     store.patch("one", {"metadata": {"finalizers": None}})
 
 
