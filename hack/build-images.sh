@@ -5,6 +5,7 @@
 # with here (`pip config list`) holds in the build too and stays out of the images, as do the folders in BUILD_VOLUMES (a
 # local package index, certificates).
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' operator/pyproject.toml)
@@ -14,7 +15,7 @@ build="buildah --storage-driver ${STORAGE_DRIVER:-vfs} bud --isolation chroot --
 make_base() {
   local tree
   tree=$(mktemp -d)
-  trap 'rm -rf "$tree"' RETURN
+  trap "rm -rf --one-file-system '$tree'" EXIT  # of the subshell that this runs in
   debootstrap --variant=minbase \
     --include=python3,python3-venv,python3-pip,git,openssh-client,ca-certificates,gcc,libc6-dev,python3-dev \
     bookworm "$tree/root" >&2
