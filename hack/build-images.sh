@@ -20,6 +20,9 @@ make_base() {
     --include=python3,python3-venv,python3-pip,git,openssh-client,ca-certificates,gcc,libc6-dev,python3-dev \
     bookworm "$tree/root" >&2
   ln -sf python3 "$tree/root/usr/bin/python"
+  # Packages, lists and logs that debootstrap leaves, and this machine's name and name servers.
+  rm -rf "$tree"/root/var/cache/apt/archives/*.deb "$tree"/root/var/lib/apt/lists/* "$tree"/root/var/log/*.log
+  rm -f "$tree/root/etc/hostname" "$tree/root/etc/resolv.conf"
   tar -C "$tree/root" -cf "$tree/base.tar" .
   printf 'FROM scratch\nADD base.tar /\nENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n' >"$tree/Dockerfile"
   (cd "$tree" && rm -rf root && $build -t localhost/codetune-base:bookworm . >&2)
