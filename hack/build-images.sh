@@ -17,7 +17,7 @@ make_base() {
   tree=$(mktemp -d)
   trap "rm -rf --one-file-system '$tree'" EXIT  # of the subshell that this runs in
   debootstrap --variant=minbase \
-    --include=python3,python3-venv,python3-pip,git,openssh-client,ca-certificates,gcc,libc6-dev,python3-dev \
+    --include=python3,python3-venv,python3-pip,git,openssh-client,ca-certificates,gcc,libc6-dev,python3-dev,libnuma1 \
     bookworm "$tree/root" >&2
   ln -sf python3 "$tree/root/usr/bin/python"
   # Packages, lists and logs that debootstrap leaves, and this machine's name and name servers.
