@@ -5,6 +5,7 @@
 # with here (`pip config list`) holds in the build too and stays out of the images, as do the folders in BUILD_VOLUMES (a
 # local package index, certificates).
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' operator/pyproject.toml)
@@ -14,11 +15,14 @@ build="buildah --storage-driver ${STORAGE_DRIVER:-vfs} bud --isolation chroot --
 make_base() {
   local tree
   tree=$(mktemp -d)
-  trap 'rm -rf "$tree"' RETURN
+  trap "rm -rf --one-file-system '$tree'" EXIT  # of the subshell that this runs in
   debootstrap --variant=minbase \
-    --include=python3,python3-venv,python3-pip,git,openssh-client,ca-certificates,gcc,libc6-dev,python3-dev \
+    --include=python3,python3-venv,python3-pip,git,openssh-client,ca-certificates,gcc,libc6-dev,python3-dev,libnuma1 \
     bookworm "$tree/root" >&2
   ln -sf python3 "$tree/root/usr/bin/python"
+  # Packages, lists and logs that debootstrap leaves, and this machine's name and name servers.
+  rm -rf "$tree"/root/var/cache/apt/archives/*.deb "$tree"/root/var/lib/apt/lists/* "$tree"/root/var/log/*.log
+  rm -f "$tree/root/etc/hostname" "$tree/root/etc/resolv.conf"
   tar -C "$tree/root" -cf "$tree/base.tar" .
   printf 'FROM scratch\nADD base.tar /\nENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n' >"$tree/Dockerfile"
   (cd "$tree" && rm -rf root && $build -t localhost/codetune-base:bookworm . >&2)

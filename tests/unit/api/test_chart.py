@@ -258,7 +258,7 @@ def test_an_image_runs_as_somebody_and_from_a_named_version(path: Path) -> None:
 def test_the_image_that_runs_ssh_has_its_user_in_passwd() -> None:
     text = (REPOSITORY / "trainer_image" / "Dockerfile").read_text()
     assert "codetune:x:65532:65532:" in text
-    assert text.index("/etc/passwd") < text.index("USER 65532:65532")
+    assert "\nCOPY --from=build /etc/passwd /etc/group /etc/\n" in text[: text.index("USER 65532:65532")]
 
 
 def test_there_are_three_dockerfiles() -> None:
