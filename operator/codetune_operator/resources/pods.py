@@ -127,6 +127,7 @@ def pod_template(
     scheduling: Scheduling | None = None,
     restart_policy: Literal["Never", "Always"] = "Never",
     grace_seconds: int = 30,
+    share_processes: bool = False,
     pull_secrets: Sequence[str] = (),
     subdomain: str | None = None,
 ) -> Obj:
@@ -141,6 +142,7 @@ def pod_template(
         scheduling: Where the pods may run.
         restart_policy: As in a pod.
         grace_seconds: Seconds between SIGTERM and SIGKILL.
+        share_processes: Whether the containers share their process IDs, of which the pod's own process then is the first.
         pull_secrets: Names of Secrets with registry credentials, besides those of the settings.
         subdomain: The headless Service under which each pod has a name.
     """
@@ -166,6 +168,8 @@ def pod_template(
     }
     if reaches and settings.s3 is not None and settings.s3.service_account_name is not None:
         spec["serviceAccountName"] = settings.s3.service_account_name
+    if share_processes:
+        spec["shareProcessNamespace"] = True
     if subdomain is not None:
         spec["subdomain"] = subdomain
     if init_containers:

@@ -247,7 +247,10 @@ def test_wrong_values_are_refused(values: dict[str, Any]) -> None:
         render_chart(values)
 
 
-@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("*/Dockerfile")), ids=lambda path: path.parent.name)
+DOCKERFILES = sorted(REPOSITORY.glob("*/Dockerfile"))
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
 def test_an_image_runs_as_somebody_and_from_a_named_version(path: Path) -> None:
     text = path.read_text()
     assert "USER 65532:65532" in text
@@ -255,11 +258,12 @@ def test_an_image_runs_as_somebody_and_from_a_named_version(path: Path) -> None:
     assert "ADD http" not in text
 
 
-def test_the_image_that_runs_ssh_has_its_user_in_passwd() -> None:
-    text = (REPOSITORY / "trainer_image" / "Dockerfile").read_text()
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_an_image_knows_who_it_runs_as(path: Path) -> None:
+    text = path.read_text()
     assert "codetune:x:65532:65532:" in text
     assert "\nCOPY --from=build /etc/passwd /etc/group /etc/\n" in text[: text.index("USER 65532:65532")]
 
 
 def test_there_are_three_dockerfiles() -> None:
-    assert len(list(REPOSITORY.glob("*/Dockerfile"))) == 3
+    assert len(DOCKERFILES) == 3

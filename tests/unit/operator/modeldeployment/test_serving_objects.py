@@ -154,6 +154,10 @@ def test_a_pod_that_goes_waits_for_its_requests_within_its_grace_period(grace: i
     assert pod["terminationGracePeriodSeconds"] == grace
 
 
+def test_vllm_is_no_first_process_which_would_not_hear_of_its_end_while_it_loads() -> None:
+    assert pod_spec(build(make_deployment()))["shareProcessNamespace"] is True
+
+
 def test_the_time_to_load_a_model_is_the_specs_to_say() -> None:
     (server,) = pod_spec(build(make_deployment(startupTimeoutSeconds=7200)))["containers"]
     assert server["startupProbe"]["periodSeconds"] * server["startupProbe"]["failureThreshold"] == 7200
