@@ -1,10 +1,10 @@
-"""Which files to train on contain a held-out one: by a run of prints, then shingle by shingle. Pure, over columns.
+"""Which files to train on contain a held-out one: by prints in common, then shingle by shingle. Pure, over columns.
 
 How much of a held-out file another one contains is |shingles of both| / |shingles of the held-out file| (Broder, "On
 the resemblance and containment of documents", 1997): a bundle contains its modules whole, however unlike they are.
 
 All prints of all files are too many for memory, but those of the held-out files are few. So the others go by in pieces,
-and a table of bits, looked into by a print, tells most of them to be none of a held-out file. Pairs of files that have
+and a table of their upper bits tells most of them to be none of a held-out file. Pairs of files that have
 enough prints in common are then compared exactly, text against text.
 """
 
@@ -23,11 +23,12 @@ CONTAINED = 0.8
 """Share of a held-out file's shingles from which another file counts as containing it."""
 _WORTH_COMPARING = 0.5
 """Share of a held-out file's prints that another file must have. A shingle that is lost takes with it the prints of the
-windows around, so that of a file that is contained at `CONTAINED` often fewer prints are than shingles."""
+windows around. In a tree of 12,000 files 118 of the 119 pairs that had `CONTAINED` in common had half of the prints."""
 _FEW_HELD_OUT, _SOME_HELD_OUT, _FEW_TRAINED = 3, 64, 16
 """What stands in more held-out files than few and in more others than few is commonplace, a preamble or a notice of
 licence, and tells nothing; nor does what stands in more held-out files than some."""
-_PRINTS_TOGETHER = 1 << 20
+_PRINTS_TOGETHER = 1 << 17
+"""Each of which stands for up to `_SOME_HELD_OUT` pairs."""
 _COMPARED_TOGETHER = 1 << 19
 """Prints of held-out files whose shingles are in memory together, eight times as many."""
 _TABLE_BITS = 24
@@ -151,7 +152,7 @@ def _compare(pairs: Indices, commonplace: Prints, text_of: TextOf, found: dict[i
     """Add what the second ones of pairs contain of the first ones."""
     own: dict[int, Hashes] = {}
     for index in np.unique(pairs[:, 0]).tolist():
-        shingles = find_own_shingles(text_of(index), commonplace)
+        shingles = _find_own_shingles(text_of(index), commonplace)
         if len(shingles) >= LEAST_SHINGLES:
             own[index] = shingles
     pairs = pairs[np.argsort(pairs[:, 1], kind="stable")]
@@ -167,7 +168,7 @@ def _compare(pairs: Indices, commonplace: Prints, text_of: TextOf, found: dict[i
                 found[other] = Contained(index, share).join(found.get(other))
 
 
-def find_own_shingles(text: bytes, commonplace: Prints) -> Hashes:
+def _find_own_shingles(text: bytes, commonplace: Prints) -> Hashes:
     """The shingles of a text, each once, but for those in whose windows every print is commonplace."""
     found = [np.zeros(0, np.uint64)]
     for shingles in hash_by_pieces(text, WINDOW - 1):
