@@ -16,7 +16,7 @@ from codetune_trainer.scan.dataset.containing import CONTAINED, find_contained
 from codetune_trainer.scan.dataset.deciding import Contained, Copies, Sides, reject_containing
 from codetune_trainer.scan.dataset.ledger import RECORD
 from codetune_trainer.scan.dataset.likeness import LEAST_SHINGLES, LOOK_BYTES, take_fingerprints
-from codetune_trainer.scan.dataset.shingling import PIECE_BYTES
+from codetune_trainer.scan.dataset.shingling import PIECE_BYTES, hash_by_pieces
 from codetune_trainer.scan.records import REASONS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -169,6 +169,16 @@ def test_what_is_contained_in_one_piece_is_always_found_and_what_is_found_is_so(
     assert "bundle" in found or not share_in(held_out[taken], trained["bundle"])
     for path, (exam, share, _) in found.items():
         assert share == share_in(held_out[exam], trained[path]) >= CONTAINED
+
+
+@pytest.mark.parametrize("words", [60, 3000, 60_000])
+def test_every_window_of_a_text_has_its_print_wherever_the_text_is_cut(words: int) -> None:
+    text = code("long", words).encode()
+    hashes = np.concatenate([*hash_by_pieces(text, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(hashes, 16)
+    taken = take_fingerprints([b"before", text, b"behind"])
+    assert set(taken.prints.tolist()) == {int(smallest) % 2**32 for smallest in windows.min(axis=1)}
+    assert taken.print_counts.tolist() == [0, len(taken.prints), 0]
 
 
 def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
