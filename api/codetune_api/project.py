@@ -180,7 +180,8 @@ class FileRules(ApiModel):
     """Whether a file with the very content of another one is left out."""
     near_duplicates: Literal["Reject", "Allow", "Ignore"] = "Reject"
     """Whether a file that is nearly the same as another one is left out. `Allow` takes it, on the same side of the
-    held-out split; `Ignore` does not look for any, so that a near duplicate of a held-out file may be trained on."""
+    held-out split; `Ignore` does not look for any, so that a near duplicate of a held-out file, or a file that
+    contains one, may be trained on."""
     licenses: LicenseRules = LicenseRules()
     """Licences that are accepted."""
     quality: Quality | None = None

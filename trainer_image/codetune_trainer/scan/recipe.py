@@ -21,7 +21,14 @@ from codetune_trainer.config import Places, inside, load_config, load_places
 from codetune_trainer.errors import EmptyDataset, SourceError
 from codetune_trainer.purge import prune_datasets
 from codetune_trainer.reporting import Reporter
-from codetune_trainer.scan.dataset.deciding import Copies, choose_sides, find_copies, reject_low_quality
+from codetune_trainer.scan.dataset.containing import find_contained
+from codetune_trainer.scan.dataset.deciding import (
+    Copies,
+    choose_sides,
+    find_copies,
+    reject_containing,
+    reject_low_quality,
+)
 from codetune_trainer.scan.dataset.ledger import DIGEST_BYTES, Ledger
 from codetune_trainer.scan.dataset.summing import count_files, count_rejections, count_source, count_types
 from codetune_trainer.scan.dataset.writing import DATASET, FILES, MANIFEST, SPILL, publish, work_folder, write_artifacts
@@ -30,6 +37,7 @@ from codetune_trainer.scan.judging.remembering import FOLDER as MEMORY
 from codetune_trainer.scan.judging.remembering import digest_rules, load_memory, save_memory
 from codetune_trainer.scan.judging.worker import Task
 from codetune_trainer.scan.quality.measuring import Text, find_low_quality
+from codetune_trainer.scan.rules.headers import cut_header
 from codetune_trainer.scan.rules.judge import Judge, Origin
 from codetune_trainer.scan.sources.preparing import Readable, prepare_all, prune_cache
 from codetune_trainer.scan.sources.upload_tree import prune_uploads
@@ -79,6 +87,8 @@ def scan(config: ScanConfig, places: Places, reporter: Reporter, workers: int | 
             low_quality = find_low_quality(config, places, cache, _read_accepted(ledger, copies), reporter)
             reject_low_quality(ledger.records, copies, low_quality)
             sides = choose_sides(ledger.records, copies, config.holdout.fraction)
+            contained = find_contained(ledger.records, sides, ledger.prints_from, partial(_read_compared, ledger))
+            sides = reject_containing(copies, sides, contained)
             counts, rejections = count_files(ledger, sides), count_rejections(ledger, copies.reasons)
             file_types = count_types(ledger, sides, config.files.types)
             _check_not_empty(counts, rejections, file_types)
@@ -112,6 +122,11 @@ def _read_accepted(ledger: Ledger, copies: Copies) -> Iterator[Text]:
 def _read_text(ledger: Ledger, index: int) -> str:
     text: str = orjson.loads(ledger.line(index))["text"]
     return text
+
+
+def _read_compared(ledger: Ledger, index: int) -> bytes:
+    """What of a text is compared with others."""
+    return cut_header(_read_text(ledger, index).encode())
 
 
 def _set_task(config: ScanConfig, sources: list[Readable], work: Path) -> Task:
@@ -158,17 +173,28 @@ def _check_not_empty(counts: FileCounts, rejections: list[Rejection], types: lis
     if counts.trained:
         return
     if counts.accepted:
-        hint = "Narrow holdout.paths, or set use: Train on a source, so that some files are left to train on."
-        raise EmptyDataset(
-            f"All {counts.accepted} accepted files are held out, by holdout.paths or by sources with use: HoldOut.",
-            hint,
-        )
+        raise EmptyDataset(*_say_all_held_out(counts, rejections))
     if not counts.total:
         raise EmptyDataset("The sources have no file at all.", "Check the sources' revision and path.")
     top = ", ".join(f"{row.reason} {row.files} (such as {row.examples[0]})" for row in rejections[:3])
     hint = "Name their types in files.types, or bring files back with files.include, e.g. `src/**`."
     message = f"None of the {counts.total} files was accepted: {top}. {_say_unmatched(types)}".strip()
     raise EmptyDataset(message, hint)
+
+
+def _say_all_held_out(counts: FileCounts, rejections: list[Rejection]) -> tuple[str, str]:
+    """Message and hint."""
+    containing = next((row for row in rejections if row.reason == "ContainsHeldOut"), None)
+    if containing is None:
+        return (
+            f"All {counts.accepted} accepted files are held out, by holdout.paths or by sources with use: HoldOut.",
+            "Narrow holdout.paths, or set use: Train on a source, so that some files are left to train on.",
+        )
+    return (
+        f"All {counts.accepted} accepted files are held out, and {containing.files} more contain held-out code, "
+        f"such as {containing.examples[0]}.",
+        "Exclude the held-out files that others contain (the report tells them), narrow holdout.paths, or add files.",
+    )
 
 
 def _say_unmatched(types: list[FileType]) -> str:

@@ -24,6 +24,7 @@ Reason = Literal[
     "Duplicate",
     "NearDuplicate",
     "LowQuality",
+    "ContainsHeldOut",
 ]
 """Why a file is left out; stable names, documented in docs/scan.md."""
 

@@ -6,7 +6,7 @@ neither on paths nor on what other files there are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -35,18 +35,39 @@ class Original:
     reason: Literal["Duplicate", "NearDuplicate"]
 
 
+@dataclass(frozen=True, slots=True)
+class Contained:
+    """What a file contains of held-out ones."""
+
+    index: int
+    """The one that it contains most of; the first of several."""
+    share: float
+    """How much of that."""
+    others: int = 0
+    """How many more it contains."""
+
+    def join(self, other: "Contained | None") -> "Contained":
+        """Both together, of one file."""
+        if other is None:
+            return self
+        most = max(self, other, key=lambda one: (one.share, -one.index))
+        return replace(most, others=self.others + other.others + 1)
+
+
 @dataclass
 class Copies:
     """What is known of copies among the files of a scan."""
 
     reasons: npt.NDArray[np.uint8]
-    """Of each file, its reason now: that of its own rules, Duplicate, or NearDuplicate."""
+    """Of each file, its reason now: that of its own rules, or one that takes all files at once."""
     units: Indices
     """Of each file, the first file of its unit: the one that is kept when one alone is; -1 for rejected ones."""
     originals: dict[int, Original] = field(default_factory=dict)
     """Of the files that are copies: of what. One whose reason is none was kept all the same."""
     low_quality: dict[int, str] = field(default_factory=dict)
     """Of the files that a base model finds improbable: what it saw. One whose reason is none was kept all the same."""
+    contained: dict[int, Contained] = field(default_factory=dict)
+    """Of the files that were to be trained on and contain held-out ones: what."""
     groups: dict[int, int] = field(default_factory=dict)
     """Of the units that others are alike to: one of the same group, whose own one is told here too; that of the unit
     that decides for all is itself. One entry a unit, however many are alike."""
@@ -234,6 +255,25 @@ def choose_sides(records: Records, copies: Copies, fraction: float) -> Sides:
     held_out = np.zeros(len(records), np.bool_)
     held_out[kept] = chosen[leader[copies.units[kept]]]
     return Sides(kept, held_out, _find_deciders(records, copies, held_out, leader, fraction))
+
+
+def reject_containing(copies: Copies, sides: Sides, contained: Mapping[int, Contained]) -> Sides:
+    """Reject files to train on that contain held-out ones, wanted or not: they are what must not be trained on.
+
+    Args:
+        copies: What became of the files; changed.
+        sides: Where each file would go.
+        contained: What each of these files contains.
+
+    Returns:
+        Where each file goes.
+    """
+    copies.contained.update(contained)
+    gone = [*contained]
+    copies.reasons[gone] = REASONS.index("ContainsHeldOut")
+    kept = sides.kept.copy()
+    kept[gone] = False
+    return replace(sides, kept=kept)
 
 
 def _find_deciders(

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codetune_trainer.scan.dataset.likeness import BANDS, Signatures, map_signatures
+from codetune_trainer.scan.dataset.winnowing import Prints
 
 DIGEST_BYTES = 32
 NORMAL_BYTES = 16
@@ -26,6 +27,8 @@ RECORD = np.dtype(
         ("chance", "u8"),  # uniform; below the share of the held-out files when it is held out
         ("bands", "u4", (BANDS,)),
         ("signature", "i8"),  # place in the file of signatures; -1: it is not compared
+        ("prints_at", "u8"),  # place of its first one in the file of prints
+        ("prints", "u4"),  # how many it has
         ("size", "u8"),
         ("row_at", "u8"),
         ("row_bytes", "u4"),
@@ -55,6 +58,8 @@ class Judgement(NamedTuple):
 
     records: Records
     signatures: Signatures
+    prints: Prints
+    """Of all records, in their order."""
     kinds: list[Kind]
     """What the records' `kind` counts in."""
     rows: Path
@@ -69,6 +74,8 @@ class Ledger:
     kinds: list[Kind]
     stores: list[Path]
     signatures: Path
+    prints: Path
+    """Those of a record behind those of another one, with no gap."""
     _open: dict[Path, int] = field(default_factory=dict)
     _mapped: Signatures | None = None
 
@@ -101,6 +108,10 @@ class Ledger:
         if self._mapped is None:
             self._mapped = np.asarray(map_signatures(self.signatures))  # a plain array: looked into faster
         return np.asarray(self._mapped[self.records["signature"][indices]])
+
+    def prints_from(self, first: int, count: int) -> Prints:
+        """So many prints from the file of all."""
+        return np.fromfile(self.prints, np.uint32, count, offset=first * np.dtype(np.uint32).itemsize)
 
     def read(self, store: Path, at: int, size: int) -> bytes:
         """A piece of a file. Raises: OSError when it is not there."""
@@ -155,21 +166,22 @@ class Bookkeeper:
 
     Args:
         signatures: The file that signatures are written to.
+        prints: The file that prints are written to.
     """
 
-    def __init__(self, signatures: Path) -> None:
+    def __init__(self, signatures: Path, prints: Path) -> None:
         self._records: Records = np.zeros(0, RECORD)
         self._kinds: dict[Kind, int] = {}
         self._stores: dict[Path, int] = {}
-        self._signatures = signatures
-        self._file = signatures.open("wb")
-        self._written = 0
+        self._signatures, self._prints = signatures, prints
+        self._files = signatures.open("wb"), prints.open("wb")
+        self._signatures_written = self._prints_written = 0
 
     def __enter__(self) -> "Bookkeeper":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._close()
 
     def add(self, positions: npt.NDArray[np.int64], found: Judgement) -> None:
         """Take a judgement in.
@@ -183,13 +195,14 @@ class Bookkeeper:
         records["kind"] = numbers[records["kind"]]
         records["rows"] = self._stores.setdefault(found.rows, len(self._stores))
         records["lines"] = self._stores.setdefault(found.lines, len(self._stores))
-        self._place(positions, records, found.signatures)
+        self._place(positions, records, found.signatures, found.prints)
 
     def add_remembered(
         self,
         positions: npt.NDArray[np.int64],
         records: Records,
         signatures: Signatures,
+        prints: Prints,
         stores: Sequence[Path],
         kinds: Sequence[Kind],
     ) -> None:
@@ -198,20 +211,30 @@ class Bookkeeper:
         places = np.array([self._stores.setdefault(store, len(self._stores)) for store in stores] or [0], np.uint16)
         records["kind"] = numbers[records["kind"]]
         records["rows"], records["lines"] = places[records["rows"]], places[records["lines"]]
-        self._place(positions, records, signatures)
+        self._place(positions, records, signatures, prints)
 
     def finish(self, total: int) -> Ledger:
         """The ledger of so many files."""
-        self._file.close()
+        self._close()
         self._make_room(total)
         records, self._records = self._records[:total], np.zeros(0, RECORD)
-        return Ledger(records, list(self._kinds), list(self._stores), self._signatures)
+        return Ledger(records, list(self._kinds), list(self._stores), self._signatures, self._prints)
 
-    def _place(self, positions: npt.NDArray[np.int64], records: Records, signatures: Signatures) -> None:
+    def _close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def _place(
+        self, positions: npt.NDArray[np.int64], records: Records, signatures: Signatures, prints: Prints
+    ) -> None:
         compared = records["signature"] >= 0
-        records["signature"][compared] = np.arange(self._written, self._written + len(signatures))
-        self._file.write(signatures.tobytes())
-        self._written += len(signatures)
+        records["signature"][compared] = self._signatures_written + np.arange(len(signatures))
+        ends = np.cumsum(records["prints"], dtype=np.uint64)
+        records["prints_at"] = np.uint64(self._prints_written) + ends - records["prints"]
+        for file, made in zip(self._files, (signatures.tobytes(), prints.tobytes()), strict=True):
+            file.write(made)
+        self._signatures_written += len(signatures)
+        self._prints_written += len(prints)
         if len(positions):
             last = int(positions[-1]) + 1
             if last > len(self._records):

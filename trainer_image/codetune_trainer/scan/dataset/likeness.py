@@ -6,9 +6,8 @@ meet in at least one band with probability 1 - (1 - s^rows)^bands (Leskovec et a
 with 16 bands of 8 rows 99.4 % at 0.85, and 11 % at 0.5.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,27 @@ import numpy as np
 import numpy.typing as npt
 from rensa import RMinHash
 
+from codetune_trainer.scan.dataset.shingling import LONGEST_BYTES, PIECE_BYTES, Hashes, hash_together, mix, powers
+from codetune_trainer.scan.dataset.winnowing import (
+    Keyed,
+    Prints,
+    gather_prints,
+    key_prints,
+    pick_prints,
+    pick_prints_of_long,
+)
+
 PERMUTATIONS = 128
 BANDS = 16
-SHINGLE_WORDS = 5
 LEAST_SHINGLES = 24
 """Shorter texts say too little: two of them are alike by chance."""
-LOOK_BYTES = 128 * 1024
-"""Of a longer text, only its beginning is compared."""
+LOOK_BYTES = LONGEST_BYTES
+"""Of a longer text, signature and bands tell only the beginning; its prints are of the whole."""
 ALIKE = 0.85
 """Share of equal entries from which two files count as near duplicates."""
 
 _SEED = 20260101
-_PIECE_BYTES = 512 * 1024
-"""Texts that are worked on together, so that memory stays small however many there are."""
-_ODD = np.uint64(0x9E3779B97F4A7C15)
-_INVERSE = np.uint64(pow(int(_ODD), -1, 2**64))
-_WORD = np.zeros(256, np.bool_)
-_WORD[[*b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_", *range(128, 256)]] = True
 
-Hashes = npt.NDArray[np.uint64]
 Signatures = npt.NDArray[np.uint16]
 """Shape [texts, PERMUTATIONS]: the low 16 bits of each minimum, which is all that comparing takes."""
 Bands = npt.NDArray[np.uint32]
@@ -49,18 +50,37 @@ class Fingerprints:
     bands: Bands
     comparable: npt.NDArray[np.bool_]
     """Shape [texts]: whether a text is long enough."""
+    prints: Prints
+    """Text after text."""
+    print_counts: npt.NDArray[np.int64]
+    """Shape [texts]."""
 
 
 def take_fingerprints(texts: Sequence[bytes]) -> Fingerprints:
     """The fingerprints of texts, the same on every machine and in whatever company a text is."""
-    parts = [_take(piece) for piece in _cut(texts)]
-    empty = Fingerprints(np.zeros((0, PERMUTATIONS), np.uint16), np.zeros((0, BANDS), np.uint32), np.zeros(0, np.bool_))
-    parts = parts or [empty]
-    return Fingerprints(
-        np.concatenate([part.signatures for part in parts]),
-        np.concatenate([part.bands for part in parts]),
-        np.concatenate([part.comparable for part in parts]),
-    )
+    signatures, bands = [np.zeros((0, PERMUTATIONS), np.uint16)], [np.zeros((0, BANDS), np.uint32)]
+    counts, keyed = [np.zeros(0, np.int64)], [*_pick_of_long(texts)]
+    first = 0
+    for piece in _cut(texts):
+        shingles, found = hash_together(piece)
+        signature, band = _sign(shingles, found)
+        signatures.append(signature)
+        bands.append(band)
+        # What was cut off has its prints already.
+        picked = pick_prints(shingles, found)
+        short = np.array([len(text) <= LOOK_BYTES for text in texts[first : first + len(piece)]])
+        keyed.append(picked[short[picked >> np.uint64(32)]] + (np.uint64(first) << np.uint64(32)))
+        counts.append(found)
+        first += len(piece)
+    enough = np.concatenate(counts) >= LEAST_SHINGLES
+    return Fingerprints(np.concatenate(signatures), np.concatenate(bands), enough, *gather_prints(keyed, len(texts)))
+
+
+def _pick_of_long(texts: Sequence[bytes]) -> Iterator[Keyed]:
+    for number, text in enumerate(texts):
+        if len(text) > LOOK_BYTES:
+            minima = pick_prints_of_long(text)
+            yield key_prints(np.full(len(minima), number, np.uint64), minima)
 
 
 def likenesses(one: Signatures, others: Signatures) -> npt.NDArray[np.float64]:
@@ -78,9 +98,9 @@ def likenesses(one: Signatures, others: Signatures) -> npt.NDArray[np.float64]:
 
 def _cut(texts: Sequence[bytes]) -> list[list[bytes]]:
     pieces: list[list[bytes]] = []
-    held = _PIECE_BYTES
+    held = PIECE_BYTES
     for text in texts:
-        if held >= _PIECE_BYTES:
+        if held >= PIECE_BYTES:
             pieces.append([])
             held = 0
         pieces[-1].append(text[:LOOK_BYTES])
@@ -88,69 +108,14 @@ def _cut(texts: Sequence[bytes]) -> list[list[bytes]]:
     return pieces
 
 
-def _take(texts: list[bytes]) -> Fingerprints:
-    shingles, counts = _hash_shingles(texts)
+def _sign(shingles: Hashes, counts: npt.NDArray[np.int64]) -> tuple[Signatures, Bands]:
+    """Signatures and bands of texts, of whose shingles so many are each one's."""
     offsets = np.concatenate([[0], np.cumsum(counts)])
     matrix: Any = RMinHash.digest_matrix_from_flat_token_hashes(shingles, offsets.tolist(), PERMUTATIONS, _SEED)
-    minima = np.array(matrix.to_rows(), np.uint64).reshape(len(texts), PERMUTATIONS)
+    minima = np.array(matrix.to_rows(), np.uint64).reshape(len(counts), PERMUTATIONS)
     rows = PERMUTATIONS // BANDS
-    mixed = (minima.reshape(len(texts), BANDS, rows) * _powers()[1 : rows + 1]).sum(axis=2, dtype=np.uint64)
-    return Fingerprints(
-        (minima & np.uint64(0xFFFF)).astype(np.uint16),
-        (_mix(mixed) >> np.uint64(32)).astype(np.uint32),
-        counts >= LEAST_SHINGLES,
-    )
-
-
-def _hash_shingles(texts: list[bytes]) -> tuple[Hashes, npt.NDArray[np.int64]]:
-    """A hash of every run of words, text after text; and how many each text has."""
-    data = np.frombuffer(b"\n".join(texts) + b"\n", np.uint8)
-    lengths = np.array([len(text) + 1 for text in texts], np.int64)
-    words, starts = _hash_words(data)
-    of_text = np.searchsorted(np.cumsum(lengths), starts, side="right")
-    last = max(0, len(words) - SHINGLE_WORDS + 1)
-    hashes = np.zeros(last, np.uint64)
-    for place in range(SHINGLE_WORDS):
-        hashes += words[place : place + last] * _powers()[place + 1]
-    whole = of_text[:last] == of_text[SHINGLE_WORDS - 1 :] if last else np.zeros(0, np.bool_)
-    return _mix(hashes[whole]), np.bincount(of_text[:last][whole], minlength=len(texts))
-
-
-def _hash_words(data: npt.NDArray[np.uint8]) -> tuple[Hashes, npt.NDArray[np.int64]]:
-    """Hash and start of every word: a polynomial in its bytes, modulo 2^64, by differences of one running sum."""
-    inside = _WORD[data].view(np.int8)
-    edges = np.flatnonzero(np.diff(inside, prepend=np.int8(0), append=np.int8(0)))
-    starts, ends = edges[::2], edges[1::2]
-    sums = np.zeros(len(data) + 1, np.uint64)
-    np.cumsum((data.astype(np.uint64) + np.uint64(1)) * _powers()[: len(data)], out=sums[1:])
-    # Two words of the same bytes differ by a power of the base, according to where they stand: it is divided out.
-    return _mix((sums[ends] - sums[starts]) * _inverse_powers()[starts]), starts
-
-
-def _mix(hashes: Hashes) -> Hashes:
-    """Spread what differs in few bits over all of them (the finalizer of MurmurHash3)."""
-    hashes = (hashes ^ (hashes >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    hashes = (hashes ^ (hashes >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    mixed: Hashes = hashes ^ (hashes >> np.uint64(33))
-    return mixed
-
-
-@cache
-def _powers() -> Hashes:
-    return _powers_of(_ODD)
-
-
-@cache
-def _inverse_powers() -> Hashes:
-    return _powers_of(_INVERSE)
-
-
-def _powers_of(base: np.uint64) -> Hashes:
-    """Powers of an odd number modulo 2^64, as many as a piece can have bytes."""
-    steps = np.full(_PIECE_BYTES + LOOK_BYTES + 2, base, np.uint64)
-    steps[0] = 1
-    powers: Hashes = np.cumprod(steps, dtype=np.uint64)
-    return powers
+    mixed = (minima.reshape(len(counts), BANDS, rows) * powers()[1 : rows + 1]).sum(axis=2, dtype=np.uint64)
+    return (minima & np.uint64(0xFFFF)).astype(np.uint16), (mix(mixed) >> np.uint64(32)).astype(np.uint32)
 
 
 def map_signatures(path: Path) -> Signatures:

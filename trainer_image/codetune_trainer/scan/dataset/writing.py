@@ -20,7 +20,7 @@ from codetune_api.digests import FileEntry
 from codetune_api.project import FileCounts, SourceStatus
 
 from codetune_trainer.manifests import sync_folder, write_all
-from codetune_trainer.scan.dataset.deciding import Copies, Original, Sides
+from codetune_trainer.scan.dataset.deciding import Contained, Copies, Original, Sides
 from codetune_trainer.scan.dataset.ledger import LINE_HELD_OUT, ROW_HELD_OUT, Ledger
 from codetune_trainer.scan.dataset.lines import (
     CHOSEN,
@@ -145,7 +145,7 @@ def _write_report(work: Path, ledger: Ledger, copies: Copies, sides: Sides) -> F
     everything = np.arange(len(ledger))
     changed = copies.reasons != ledger.records["reason"]
     changed |= sides.kept & (ledger.has(ROW_HELD_OUT) != sides.held_out)
-    changed[[*copies.originals, *copies.low_quality]] = True
+    changed[[*copies.originals, *copies.low_quality, *copies.contained]] = True
     with DigestedFile(work / REPORT) as file:
         for index, piece in ledger.splice("row", everything, changed):
             file.write(piece if index < 0 else _revise(piece, index, ledger, copies, sides))
@@ -180,6 +180,8 @@ def _find_seen(index: int, ledger: Ledger, copies: Copies) -> dict[str, str]:
         seen[original.reason] = _describe(original, index, ledger)
     if index in copies.low_quality:
         seen["LowQuality"] = copies.low_quality[index]
+    if index in copies.contained:
+        seen["ContainsHeldOut"] = _describe_contained(copies.contained[index], ledger)
     return seen
 
 
@@ -205,6 +207,11 @@ def _describe(original: Original, index: int, ledger: Ledger) -> str:
     if original.reason == "NearDuplicate":
         return f"{original.share:.0%} like {path}"
     return f"of {path}" + (", but for line ends" if digests[index] != digests[original.index] else "")
+
+
+def _describe_contained(contained: Contained, ledger: Ledger) -> str:
+    more = f" and of {contained.others} more" if contained.others else ""
+    return f"{contained.share:.0%} of {path_of(ledger, contained.index)}{more}, held out"
 
 
 def publish(

@@ -53,7 +53,7 @@ def judge_all(
         workers: Processes; None: as many as this one may use cores, but 1 when there is little to do.
         tick: Called with how many files are known, now and then.
     """
-    with Bookkeeper(task.work / "signatures") as books:
+    with Bookkeeper(task.work / "signatures", task.work / "prints") as books:
         batches = _list_batches(task, BATCH_FILES if memory is None else KNOWN_BATCH_FILES)
         first = list(islice(batches, FEW_BATCHES + 1))
         count = workers or (1 if len(first) <= FEW_BATCHES else min(MAX_WORKERS, usable_cores()))
@@ -76,9 +76,9 @@ def _keep(books: Bookkeeper, batch: Batch, findings: Findings, memory: Memory | 
     positions = batch.first + np.arange(len(batch.files))
     known = findings.known >= 0
     if memory is not None and known.any():
-        records, signatures = memory.recall(findings.known[known])
+        records, signatures, prints = memory.recall(findings.known[known])
         records["source"] = batch.source
-        books.add_remembered(positions[known], records, signatures, memory.stores, memory.kinds)
+        books.add_remembered(positions[known], records, signatures, prints, memory.stores, memory.kinds)
     new = positions[~known]
     for judgement in findings.judgements:
         books.add(new[: len(judgement.records)], judgement)

@@ -1,8 +1,8 @@
 """What a scan remembers for the next one: the verdict on every file as it was then.
 
-It lies beside what was fetched, in one folder: records, rows and signatures of all files, and the lines of the accepted
-ones that other files kept out. All other lines are in the dataset that the scan made. It is worth nothing once rules
-change, and its loss costs no more than the time of a full scan.
+It lies beside what was fetched, in one folder: records, rows, signatures and prints of all files, and the lines of the
+accepted ones that other files kept out. All other lines are in the dataset that the scan made. It is worth nothing once
+rules change, and its loss costs no more than the time of a full scan.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from codetune_trainer.scan.dataset.deciding import Sides
 from codetune_trainer.scan.dataset.ledger import LINE_HELD_OUT, RECORD, Kind, Ledger, Records
 from codetune_trainer.scan.dataset.likeness import Signatures, map_signatures
 from codetune_trainer.scan.dataset.lines import HELD_OUT_SPLIT, TRAIN_SPLIT
+from codetune_trainer.scan.dataset.winnowing import Prints, map_prints
 from codetune_trainer.scan.dataset.writing import FILES
 from codetune_trainer.scan.judging.identities import Known, Places
 from codetune_trainer.scan.judging.worker import Task
@@ -34,7 +35,7 @@ CODE = Path(__file__).parents[1]
 FOLDER = "verdicts"
 META = "meta.json"
 """Written last, with the digests of the others."""
-_RECORDS, _ROWS, _LINES, _SIGNATURES = "records", "rows", "lines", "signatures"
+_RECORDS, _ROWS, _LINES, _SIGNATURES, _PRINTS = "records", "rows", "lines", "signatures", "prints"
 _LIBRARIES = ("pygments", "identify", "rensa", "numpy", "orjson", "pathspec", "google-re2")
 """Other releases of these may judge otherwise."""
 _LINES_OF_DATASET, _LINES_APART, _ROWS_KEPT = 0, 1, 2
@@ -60,6 +61,7 @@ class Memory:
     kinds: Sequence[Kind]
     stores: Sequence[Path]
     signatures: Signatures
+    prints: Prints
     known: Known
     _whole: Callable[[], bool]
     _checking: Future[bool] | None = None
@@ -77,11 +79,13 @@ class Memory:
         assert self._checking is not None
         return self._checking.result()
 
-    def recall(self, places: Places) -> tuple[Records, Signatures]:
-        """The records of known files, in order, and the signatures that those point to, in order."""
+    def recall(self, places: Places) -> tuple[Records, Signatures, Prints]:
+        """The records of known files, in order, and the signatures and prints that those point to, in order."""
         records = self.records[places]
         compared = records["signature"][records["signature"] >= 0]
-        return records, np.asarray(self.signatures[compared])
+        at, counts = records["prints_at"].astype(np.int64), records["prints"].astype(np.int64)
+        places_of_prints = np.repeat(at - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+        return records, np.asarray(self.signatures[compared]), np.asarray(self.prints[places_of_prints])
 
 
 def read_dataset(folder: Path) -> str | None:
@@ -111,8 +115,9 @@ def load_memory(folder: Path, datasets: Path, rules: str) -> Memory | None:
     if not len(records):
         return None
     stores = [lines, folder / _LINES, folder / _ROWS]
-    signatures, known = map_signatures(folder / _SIGNATURES), Known.of(records["identity"])
-    return Memory(records, meta.kinds, stores, signatures, known, partial(is_intact, lines.parent, meta.lines))
+    signatures, prints = map_signatures(folder / _SIGNATURES), map_prints(folder / _PRINTS)
+    known = Known.of(records["identity"])
+    return Memory(records, meta.kinds, stores, signatures, prints, known, partial(is_intact, lines.parent, meta.lines))
 
 
 def save_memory(folder: Path, ledger: Ledger, sides: Sides, dataset: Path, lines: FileEntry, rules: str) -> None:
@@ -133,10 +138,11 @@ def save_memory(folder: Path, ledger: Ledger, sides: Sides, dataset: Path, lines
     try:
         _save_rows(work, ledger)
         _save_lines(work, ledger, sides)
-        # As it is: it has the signatures of just these records.
+        # As they are: they have the signatures and prints of just these records.
         shutil.move(ledger.signatures, work / _SIGNATURES)
+        shutil.move(ledger.prints, work / _PRINTS)
         ledger.records.tofile(work / _RECORDS)
-        files = {name: describe_file(work / name) for name in (_RECORDS, _ROWS, _LINES, _SIGNATURES)}
+        files = {name: describe_file(work / name) for name in (_RECORDS, _ROWS, _LINES, _SIGNATURES, _PRINTS)}
         meta = _Meta(rules=rules, dataset=dataset.name, lines={FILES: lines}, files=files, kinds=ledger.kinds)
         (work / META).write_text(meta.model_dump_json())
         _replace_folder(folder, work)

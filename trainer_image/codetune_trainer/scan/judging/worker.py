@@ -26,6 +26,7 @@ from codetune_trainer.scan.dataset.ledger import (
 )
 from codetune_trainer.scan.dataset.likeness import PERMUTATIONS, Signatures, take_fingerprints
 from codetune_trainer.scan.dataset.lines import build_line, build_row
+from codetune_trainer.scan.dataset.winnowing import Prints
 from codetune_trainer.scan.git.objects import BlobReader
 from codetune_trainer.scan.judging.identities import Known, Places, identify
 from codetune_trainer.scan.records import REASONS, Found, Judged
@@ -38,6 +39,7 @@ from codetune_trainer.scan.sources.volumes import Looked, VolumeReader, describe
 
 _REASON_NUMBERS = {reason: number for number, reason in enumerate(REASONS)}
 _NO_SIGNATURES: Signatures = np.zeros((0, PERMUTATIONS), np.uint16)
+_NO_PRINTS: Prints = np.zeros(0, np.uint32)
 BATCH_FILES = 256
 BATCH_BYTES = 4 * 2**20
 """A batch ends when it has this many files or holds this much text, whichever comes first."""
@@ -176,7 +178,7 @@ class Worker:
         records["flags"] = [_flags(file, held_out.get(index, False)) for index, file in enumerate(judged)]
         records["chance"][accepted] = chances
         kinds = self._set_kinds(records, judged)
-        signatures = self._set_fingerprints(records, accepted, texts)
+        signatures, prints = self._set_fingerprints(records, accepted, texts)
         rows = [build_row(file, held_out.get(index)) for index, file in enumerate(judged)]
         parts = [part for index in accepted for part in build_line(judged[index], texts[index], held_out[index])]
         sizes = np.array([*map(len, rows)], np.int64)
@@ -184,7 +186,7 @@ class Worker:
         sizes = np.array([*map(len, parts)], np.int64).reshape(-1, 3).sum(axis=1)
         records["line_bytes"][accepted] = sizes
         records["line_at"][accepted] = self._spill.add_lines(parts) + np.cumsum(sizes) - sizes
-        return Judgement(records, signatures, kinds, self._spill.rows, self._spill.lines)
+        return Judgement(records, signatures, prints, kinds, self._spill.rows, self._spill.lines)
 
     def _set_kinds(self, records: Records, judged: list[Judged]) -> list[Kind]:
         kinds: dict[Kind, int] = {}
@@ -193,15 +195,16 @@ class Worker:
         ]
         return list(kinds)
 
-    def _set_fingerprints(self, records: Records, accepted: list[int], texts: list[str]) -> Signatures:
+    def _set_fingerprints(self, records: Records, accepted: list[int], texts: list[str]) -> tuple[Signatures, Prints]:
         records["signature"] = -1
         if not self.task.compares:
-            return _NO_SIGNATURES
+            return _NO_SIGNATURES, _NO_PRINTS
         taken = take_fingerprints([cut_header(texts[index].encode()) for index in accepted])
         records["bands"][accepted] = taken.bands
+        records["prints"][accepted] = taken.print_counts
         comparable = np.array(accepted, np.int64)[taken.comparable]
         records["signature"][comparable] = np.arange(len(comparable))
-        return taken.signatures[taken.comparable]
+        return taken.signatures[taken.comparable], taken.prints
 
 
 def cut_batches(
