@@ -295,6 +295,16 @@ def test_phase_and_conditions_follow_from_what_is_observed(
 
 
 @pytest.mark.parametrize(("expected", "observed"), LIFE)
+def test_whatever_stalls_it_is_its_failure_or_that_of_an_adapter(
+    expected: object, observed: ModelDeploymentView
+) -> None:
+    status = status_of(reconcile(observed, SETTINGS, NOW))
+    stalled = {entry.reason for entry in status.conditions if entry.type == "Stalled"}
+    told = {state.reason for state in status.adapters if state.phase == "Failed"}
+    assert stalled <= told | {status.failure.reason if status.failure else None}
+
+
+@pytest.mark.parametrize(("expected", "observed"), LIFE)
 def test_doing_it_again_says_nothing_new(expected: object, observed: ModelDeploymentView) -> None:
     first = reconcile(observed, SETTINGS, NOW)
     mdep = observed.modeldeployment.model_copy(update={"status": first.status})
