@@ -161,7 +161,7 @@ class Reconciler:
             return OCCUPIED_SECONDS
         again = f"Mend what is named; it is tried again within {REFUSED_SECONDS / 60:.0f} minutes, and after an edit."
         reason: FailureReason = "Forbidden" if isinstance(error, ForbiddenError) else "Refused"
-        await self._tell_failure(raw, refuse(reason, f"The API server refused: {error}", again))
+        await self._tell_failure(raw, refuse(reason, f"The API server refused: {str(error).rstrip('.')}.", again))
         return REFUSED_SECONDS
 
     async def _tell_failure(self, raw: Obj, failure: Failure) -> None:
