@@ -132,6 +132,12 @@ FailureReason = Literal[
     "StoreUnavailable",
     "StoreDamaged",
     "InternalError",
+    "InvalidSchedule",
+    "NoApiKeys",
+    "InvalidSpec",
+    "NameTaken",
+    "Forbidden",
+    "Refused",
 ]
 
 

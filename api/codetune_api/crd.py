@@ -26,6 +26,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "crds"
 CHART_FOLDER = REPOSITORY / "charts" / "codetune" / "templates" / "crds"
 _NOTICE = "# Written by `python -m codetune_api.crd` from api/codetune_api: change the models, not this file.\n"
+MATCHES = "self.matches("
+WHOLE_NUMBER = "type(self) == int"
+"""How rules begin that say what a single text, or a text or number, looks like."""
 _INT_BOUNDS = {"int32": 2**31 - 1}
 
 
@@ -209,7 +212,8 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
 def _say_form(schema: Schema, sentence: str) -> None:
     """A rule with a sentence in the place of a pattern, which tells a user little."""
     pattern = schema.pop("pattern").replace("\\", "\\\\")
-    rule = {"rule": f"self.matches('{pattern}')", "message": sentence}
+    whole = f"{WHOLE_NUMBER} ? self >= 0 : " if INT_OR_STRING in schema else ""
+    rule = {"rule": f"{whole}{MATCHES}'{pattern}')", "message": sentence}
     schema["x-kubernetes-validations"] = [rule, *schema.get("x-kubernetes-validations", [])]
 
 

@@ -20,9 +20,14 @@ def _write_number(value: Any) -> Any:
 Quantity = Annotated[
     str,
     Field(
-        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$",
+        # Short: API servers reckon with its length times that of the text, and to older ones that may be 3 MiB here.
+        pattern=r"^[0-9]+([.][0-9]+)?([mkMGTPE]|[KMGTPE]i)?$",
         max_length=32,
-        json_schema_extra={INT_OR_STRING: True, "minimum": 0},
+        json_schema_extra={
+            INT_OR_STRING: True,
+            FORM: "write a number that is not negative, with a unit right behind it (m, k, M, G, T, P, E, Ki, Mi, Gi, "
+            "Ti, Pi, Ei) or none, as in 4, 500m or 16Gi",
+        },
     ),
     BeforeValidator(_write_number),
 ]

@@ -355,7 +355,7 @@ class ProjectStatus(ApiModel):
     retries: int | None = None
     """How many scans were started by themselves because the one before them failed in part or in whole."""
     failure: Failure | None = None
-    """Why the last scan gave no dataset."""
+    """Why there is no new dataset: the last scan failed, or no other one can be made."""
 
 
 class Project(Resource):

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from codetune_api.crd import KINDS, REPOSITORY, Kind, Schema, build_schema, write_or_check
+from codetune_api.crd import KINDS, MATCHES, REPOSITORY, WHOLE_NUMBER, Kind, Schema, build_schema, write_or_check
 from codetune_api.metadata import API_VERSION
 from codetune_api.model import INT_OR_STRING
 
@@ -58,7 +58,7 @@ def _rules(schema: Schema) -> Iterator[dict[str, Any]]:
 
 def _is_form(rule: dict[str, Any]) -> bool:
     """Whether a rule says what a single text looks like, as its row does then."""
-    return str(rule["rule"]).startswith("self.matches(")
+    return str(rule["rule"]).startswith((MATCHES, WHOLE_NUMBER))
 
 
 def _render_row(path: str, schema: Schema) -> str:

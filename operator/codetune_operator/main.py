@@ -6,11 +6,12 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ async def _run_on(
 async def _run_once(
     cluster: Cluster, settings: Settings, liveness: str | None, probes: StandbyProbes, exposition: Exposition
 ) -> bool:
-    """Returns: whether to go on, with the namespaces that can be read now: kopf ends where it is refused a watch."""
+    """Returns: whether to go on, with the namespaces that can be read now."""
     runtime = await start(cluster, settings, exposition)
     changed, namespaces = runtime.resync.changed, [ns for ns in settings.namespaces if ns not in runtime.resync.refused]
     again = False
@@ -134,6 +135,15 @@ async def _run_once(
     finally:
         await runtime.stop()
     return again
+
+
+class _Backoffs:
+    """Seconds between kopf's attempts, without an end: kopf takes any iterable for them, and ends altogether after the
+    last attempt at a watch that is refused, though it be that of one namespace out of many. `Resync` leaves such a
+    namespace out, with the cure in the log."""
+
+    def __iter__(self) -> Iterator[float]:
+        return chain((1, 1, 2, 3, 5, 8, 13, 21), repeat(60))
 
 
 def liveness_url(environment: Mapping[str, str]) -> str | None:
@@ -245,6 +255,8 @@ def _build_kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     built.posting.enabled = False
     # With named namespaces the operator may not list and watch namespaces and CRDs.
     built.scanning.disabled = bool(settings.namespaces)
+    if settings.namespaces:
+        built.networking.error_backoffs = _Backoffs()
     # A connection that died without a word is noticed.
     built.watching.server_timeout = 270
     built.watching.client_timeout = 300

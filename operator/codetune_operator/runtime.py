@@ -76,7 +76,7 @@ async def start(cluster: Cluster, settings: Settings, exposition: Exposition) ->
     for kind in (*RECONCILED, DEPLOYMENT):
         for obj in store.everything(kind):
             watcher.wake(obj)
-    exposition.show(store, queue)
+    exposition.show(store, queue, {name: name not in resync.refused for name in settings.namespaces})
     resyncing = loop.create_task(resync.run(watcher.wake), name="resync")
     return Runtime(queue, logs, watcher, resync, resyncing, exposition)
 

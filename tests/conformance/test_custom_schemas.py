@@ -62,6 +62,8 @@ def test_built_in_kinds_are_strict_when_asked_to(api: "Api", namespace: str) -> 
 def test_what_may_be_a_number_or_a_string_stays_what_it_is(store: "Widgets") -> None:
     assert store.create("one", {"model": "a", "room": 2})["spec"]["room"] == 2
     assert store.create("two", {"model": "a", "room": "2Gi"})["spec"]["room"] == "2Gi"
+    assert store.create("three", {"model": "a", "share": 2})["spec"]["share"] == 2
+    assert store.create("four", {"model": "a", "share": "2%"})["spec"]["share"] == "2%"
 
 
 WRONG: dict[str, tuple[Obj, list[tuple[str, str]], str]] = {
@@ -84,6 +86,14 @@ WRONG: dict[str, tuple[Obj, list[tuple[str, str]], str]] = {
     "a quantity below nothing": (
         *({"model": "a", "room": -1}, [("spec.room", "FieldValueInvalid")]),
         "spec.room in body should be greater than or equal to 0",
+    ),
+    "a number that a rule for numbers and texts refuses": (
+        *({"model": "a", "share": -1}, [("spec.share", "FieldValueInvalid")]),
+        "spec.share: Invalid value: -1: write 5 or 5%",
+    ),
+    "a text that a rule for numbers and texts refuses": (
+        *({"model": "a", "share": "5 %"}, [("spec.share", "FieldValueInvalid")]),
+        'spec.share: Invalid value: "5 %": write 5 or 5%',
     ),
     "a fraction for an integer": (
         {"model": "a", "size": 1.5},

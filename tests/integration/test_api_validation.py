@@ -80,8 +80,26 @@ SOURCE = PROJECT["spec"]["sources"][0]
             ["spec.preset", 'Unsupported value: "Huge"', '"Smaller"'], change(FINETUNE, preset="Huge"), id="enum"
         ),
         pytest.param(["spec.lora.rank", "-1"], change(FINETUNE, lora={"rank": -1}), id="negative-rank"),
-        pytest.param(["spec.resources.memory", "24GB"], change(FINETUNE, resources={"memory": "24GB"}), id="quantity"),
-        pytest.param(["spec.resources.cpu"], change(FINETUNE, resources={"cpu": -1}), id="negative-quantity"),
+        pytest.param(
+            ['spec.resources.memory: Invalid value: "24GB": write a number', "as in 4, 500m or 16Gi"],
+            change(FINETUNE, resources={"memory": "24GB"}),
+            id="quantity",
+        ),
+        pytest.param(
+            ["spec.resources.cpu: Invalid value: -1: write a number that is not negative"],
+            change(FINETUNE, resources={"cpu": -1}),
+            id="negative-quantity",
+        ),
+        pytest.param(
+            ["spec.resources.cpu", "of type integer,string"],
+            change(FINETUNE, resources={"cpu": 1.5}),
+            id="fraction-without-quotes",
+        ),
+        pytest.param(
+            ['spec.adapterCacheSize: Invalid value: "16 GB": write a number'],
+            change(DEPLOYMENT, adapterCacheSize="16 GB"),
+            id="quantity-with-a-space",
+        ),
         pytest.param(
             ["spec.sources[0].git.url", "must not hold credentials", "credentialsSecretRef"],
             change(PROJECT, sources=[{"name": "a", "git": {"url": "https://me:secret@git.example.com/a.git"}}]),

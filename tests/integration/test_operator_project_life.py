@@ -131,8 +131,11 @@ def test_a_schedule_that_names_no_time_is_told_and_takes_no_data_away(team: "Tea
 
     assert stalled["reason"] == "InvalidSchedule"
     assert "spec.schedule '0 0 31 2 *'" in stalled["message"]
+    assert refused["failure"]["reason"] == "InvalidSchedule"
+    assert refused["failure"]["hint"]
     assert refused["revision"] == before["revision"]
-    assert team.wait_for_phase("cproj", "shop", "Ready")["status"]["configDigest"] == before["configDigest"]
+    mended = team.wait_for_phase("cproj", "shop", "Ready")["status"]
+    assert (mended["configDigest"], mended.get("failure")) == (before["configDigest"], None)
 
 
 REFUSED = [

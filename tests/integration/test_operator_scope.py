@@ -1,5 +1,6 @@
 """The operator for named namespaces only: with Roles instead of a ClusterRole, and with its liveness endpoint."""
 
+import json
 import os
 import signal
 import socket
@@ -144,6 +145,48 @@ def test_a_named_namespace_that_is_gone_holds_up_no_other_one_and_may_come_back(
         process.terminate()
         assert process.wait(timeout=30) == 0
         for name in (HERE, AWAY):
+            empty.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def test_a_watch_that_is_refused_holds_up_no_other_namespace_and_is_begun_again(
+    empty: TrialCluster, tmp_path: Path
+) -> None:
+    beside, unwatched = "beside-unwatched", "unwatched"
+    for name in (beside, unwatched):
+        empty.kubectl("create", "namespace", name)
+    install(empty, tmp_path, beside, unwatched)
+    # Lists are allowed and watches are not: so kopf is refused what it can't go on without.
+    role = ("role", f"{RELEASE}-operator", "--type=json", "--field-manager=test", "-p")
+    rules = yaml.safe_load(empty.kubectl("-n", unwatched, "get", *role[:2], "-o", "yaml"))["rules"]
+    fewer = [{**rule, "verbs": [verb for verb in rule["verbs"] if verb != "watch"]} for rule in rules]
+
+    def allow(allowed: list[Obj]) -> None:
+        change = [{"op": "replace", "path": "/rules", "value": allowed}]
+        empty.kubectl("-n", unwatched, "patch", *role, json.dumps(change))
+
+    allow(fewer)
+    url, log = f"http://127.0.0.1:{free_port()}/healthz", tmp_path / "operator.log"
+    process = start(empty, tmp_path, url)
+    look = ("get", "cproj", "shop", "-o", "jsonpath={.status.phase}")
+
+    def await_project(namespace: str) -> None:
+        empty.kubectl("-n", namespace, "apply", "-f", "-", text=yaml.safe_dump(PROJECT))
+        empty.wait_for(
+            lambda: empty.kubectl("-n", namespace, *look) == "Suspended", f"it is reconciled: {log.read_text()}"
+        )
+
+    try:
+        await_project(beside)
+        assert f"Namespace {unwatched} is left out for now: The operator may list" in log.read_text()
+        assert process.poll() is None
+        allow(rules)
+        scope = f"reconciles the namespaces {beside}, {unwatched}."
+        empty.wait_for(lambda: scope in log.read_text(), "the watches begin anew", seconds=90)
+        await_project(unwatched)
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+        for name in (beside, unwatched):
             empty.kubectl("delete", "namespace", name, "--wait=false")
 
 

@@ -17,6 +17,11 @@ from codetune_operator.errors import (
     TemporaryError,
 )
 
+GRANT = (
+    "give the operator that right: upgrade the Helm chart; if its value `watchNamespaces` is set, name this "
+    "namespace there"
+)
+"""What to do where the operator may not do its work."""
 _MESSAGE_LIMIT = 1000
 _NO_SUCH_FIELD = "failed to create typed patch object"
 """Server-side apply of a field that the kind does not have, as one in a wrong `affinity`: HTTP 500, but for good."""
@@ -52,11 +57,7 @@ def _translate_forbidden(message: str) -> OperatorError:
     if "exceeded quota" in message:
         return PermanentError(f"{message}: raise the namespace's ResourceQuota, or remove what is not needed any more.")
     if " cannot " in message:
-        cure = (
-            "give the operator that right: upgrade the Helm chart; if its value `watchNamespaces` is set, name this "
-            "namespace there"
-        )
-        return ForbiddenError(f"{message}: {cure}.")
+        return ForbiddenError(f"{message}: {GRANT}.")
     return ForbiddenError(message)
 
 

@@ -38,6 +38,7 @@ from codetune_operator.reconcile.datasets import read_uses
 from codetune_operator.reconcile.finetune.resuming import find_resuming
 from codetune_operator.reconcile.modeldeployment.holding import find_holders
 from codetune_operator.reconcile.observed import FineTuneView, ModelDeploymentView, ProjectView, StoreView, TeamView
+from codetune_operator.reconcile.refusals import forget_refusal
 from codetune_operator.resources.modeldeployment.names import adapter_token
 from codetune_operator.resources.project.scan import scan_nonce
 from codetune_operator.resources.store import COMPONENT
@@ -61,7 +62,7 @@ class Observer:
 
     def view_project(self, raw: Obj) -> ProjectView:
         """Raises: pydantic.ValidationError."""
-        project = Project.from_wire(raw)
+        project = forget_refusal(Project.from_wire(raw))
         namespace, own = project.metadata.namespace, {LABEL_PROJECT: project.metadata.name}
         return ProjectView(
             project=project,
@@ -77,7 +78,7 @@ class Observer:
 
     def view_finetune(self, raw: Obj) -> FineTuneView:
         """Raises: pydantic.ValidationError."""
-        finetune = FineTune.from_wire(raw)
+        finetune = forget_refusal(FineTune.from_wire(raw))
         namespace, own = finetune.metadata.namespace, {LABEL_FINETUNE: finetune.metadata.name}
         return FineTuneView(
             finetune=finetune,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from codetune_api.common import Condition
+from codetune_api.common import Failure, FailureReason
 from pydantic import ValidationError
 
 from codetune_operator.cluster.kinds import FINETUNE, MODELDEPLOYMENT, PROJECT, TEAM, Kind
@@ -25,6 +25,7 @@ from codetune_operator.handlers.storing import Store
 from codetune_operator.handlers.tracking import LogTracker
 from codetune_operator.reconcile import conditions, finetune, modeldeployment, project, store, team
 from codetune_operator.reconcile.plan import EventSpec, Plan
+from codetune_operator.reconcile.refusals import refuse, tell_refusal
 from codetune_operator.settings import Settings, describe_mistakes
 
 Obj = dict[str, Any]
@@ -131,8 +132,8 @@ class Reconciler:
             await self.executor.execute(raw, Plan(finalizer="Remove"))
             return
         mistakes = "; ".join(describe_mistakes(error))
-        message = f"This resource can't be read: {mistakes}. Correct it and apply it again."
-        await self._tell(raw, conditions.stalled("InvalidSpec", message))
+        failure = refuse("InvalidSpec", f"This resource can't be read: {mistakes}.", "Correct it and apply it again.")
+        await self._tell_failure(raw, failure)
 
     async def _tells_of_the_end(self, error: PermanentError, namespace: str) -> bool:
         """Whether something is refused because its namespace goes away; a Role in it may be gone before all else."""
@@ -156,34 +157,22 @@ class Reconciler:
             return LEFTOVER_SECONDS
         if isinstance(error, OccupiedError):
             cure = f"Delete it, or give this {raw['kind']} another name; it goes on by itself then."
-            await self._tell(raw, conditions.stalled("NameTaken", f"{error} {cure}"))
+            await self._tell_failure(raw, refuse("NameTaken", str(error), cure))
             return OCCUPIED_SECONDS
-        reason = "Forbidden" if isinstance(error, ForbiddenError) else "Refused"
-        await self._tell(raw, conditions.stalled(reason, f"The API server refused: {error}"))
+        again = f"Mend what is named; it is tried again within {REFUSED_SECONDS / 60:.0f} minutes, and after an edit."
+        reason: FailureReason = "Forbidden" if isinstance(error, ForbiddenError) else "Refused"
+        await self._tell_failure(raw, refuse(reason, f"The API server refused: {str(error).rstrip('.')}.", again))
         return REFUSED_SECONDS
 
-    async def _tell(self, raw: Obj, wanted: conditions.Wanted) -> None:
-        """Say on a resource why nothing is done about it; what its status says besides stays."""
-        status = raw.get("status") or {}
-        updated = conditions.update(_read_conditions(status), wanted, raw["metadata"]["generation"], datetime.now(UTC))
-        told = {
-            **status,
-            "observedGeneration": raw["metadata"]["generation"],
-            "conditions": [condition.to_wire() for condition in updated],
-        }
+    async def _tell_failure(self, raw: Obj, failure: Failure) -> None:
+        await self._tell(raw, conditions.stalled(failure.reason, f"{failure.message} {failure.hint}"), failure)
+
+    async def _tell(self, raw: Obj, wanted: conditions.Wanted, failure: Failure | None = None) -> None:
+        """Say on a resource why nothing is done about it."""
+        generation = raw["metadata"]["generation"]
+        told = tell_refusal(raw.get("status") or {}, wanted, failure, generation, datetime.now(UTC))
         try:
             await self.executor.write_status(raw, told)
         except MissingError:
             # Nobody is left to be told.
             return
-
-
-def _read_conditions(status: Obj) -> list[Condition]:
-    """Those that can be read."""
-    found = []
-    for entry in status.get("conditions") or []:
-        try:
-            found.append(Condition.from_wire(entry))
-        except ValidationError:
-            continue
-    return found

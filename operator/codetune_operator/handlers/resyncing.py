@@ -10,6 +10,8 @@ from codetune_operator.cluster.connecting import Cluster
 from codetune_operator.cluster.kinds import NODE, Kind
 from codetune_operator.cluster.listing import Listing, list_objects
 from codetune_operator.cluster.peeking import is_ending
+from codetune_operator.cluster.permitting import may_watch
+from codetune_operator.cluster.refusals import GRANT
 from codetune_operator.errors import ForbiddenError, MissingError, OperatorError
 from codetune_operator.handlers.releasing import release
 from codetune_operator.handlers.storing import Store
@@ -49,6 +51,9 @@ class Resync:
                 refused = await self._compare(wake)
             except OperatorError as error:
                 logger.warning("The store can't be compared with the API server now: %s", error)
+                if self.namespaces and isinstance(error, ForbiddenError):
+                    # Every namespace is refused: another start says so and ends.
+                    self.changed.set()
                 continue
             if refused != self.refused:
                 self.changed.set()
@@ -66,6 +71,7 @@ class Resync:
                     continue
                 try:
                     listing = await self._list(kind, place)
+                    await self._check_watch(kind, place)
                 except ForbiddenError as error:
                     if place is None:
                         raise
@@ -73,7 +79,8 @@ class Resync:
                     if len(refused) + 1 == len(places):
                         raise
                     refused.add(place)
-                    logger.warning("Namespace %s is left out for now: %s", place, error)
+                    again = f"It is taken up again within {RESYNC_SECONDS / 60:.0f} minutes after that."
+                    logger.warning("Namespace %s is left out for now: %s %s", place, error, again)
                     continue
                 for obj in self.store.compare(kind, listing, None if place is None else [place]):
                     wake(obj)
@@ -86,6 +93,11 @@ class Resync:
                 await release(self.cluster, namespace=namespace)
         except OperatorError as error:
             logger.warning("What is held in namespace %s can't be let go of now: %s", namespace, error)
+
+    async def _check_watch(self, kind: Kind, namespace: str | None) -> None:
+        """Lists alone are not enough. Raises: ForbiddenError."""
+        if namespace is not None and not await may_watch(self.cluster, kind=kind, namespace=namespace):
+            raise ForbiddenError(f"The operator may list {kind.plural} there, but not watch them: {GRANT}.")
 
     async def _list(self, kind: Kind, namespace: str | None) -> Listing:
         labels, fields = LABEL_SELECTORS.get(kind, ""), FIELD_SELECTORS.get(kind, "")

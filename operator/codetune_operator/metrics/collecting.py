@@ -25,6 +25,12 @@ LEADING = Family(
     (),
     "1 where this operator reconciles; 0 where it stands by for the Lease, or has not yet read what is there.",
 )
+WATCHED = Family(
+    "codetune_operator_namespace_watched",
+    "gauge",
+    ("namespace",),
+    "1 where a namespace of watchNamespaces is watched; 0 where it is left out, for lack of a right in it.",
+)
 DEPTH = Family(
     "codetune_queue_depth", "gauge", (), "Looks that are due and wait until one that is under way has ended."
 )
@@ -38,7 +44,7 @@ _OF_A_KIND: Mapping[str, tuple[Series, ...]] = {
     TEAM.name: TEAMS,
 }
 CATALOGUE: tuple[Family, ...] = (
-    *(INFO, LEADING, DEPTH, WORKING, RETRYING),
+    *(INFO, LEADING, WATCHED, DEPTH, WORKING, RETRYING),
     *COUNTED,
     *(series.family for series in EVERYONE),
     *(series.family for some in _OF_A_KIND.values() for series in some),
@@ -53,6 +59,8 @@ class Snapshot:
     queue: QueueCounts | None = None
     objects: Mapping[str, tuple[Obj, ...]] = field(default_factory=dict)
     """Kind → its resources."""
+    namespaces: Mapping[str, bool] = field(default_factory=dict)
+    """Named namespaces, and whether they are watched."""
 
 
 class SnapshotCollector(Collector):
@@ -64,17 +72,22 @@ class SnapshotCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """What the library calls at each scrape."""
         snapshot = self._take()
-        return [*tell_operator(snapshot.queue), *tell_resources(snapshot.objects)]
+        return [*tell_operator(snapshot), *tell_resources(snapshot.objects)]
 
     def describe(self) -> Iterable[Metric]:
         """What the library calls once, to know the names."""
         return [family.collect() for family in CATALOGUE if family not in COUNTED]
 
 
-def tell_operator(queue: QueueCounts | None) -> Iterator[Metric]:
+def tell_operator(snapshot: Snapshot) -> Iterator[Metric]:
     """How the operator itself is."""
+    queue = snapshot.queue
     yield _gauge(INFO, 1.0, version("codetune-operator"))
     yield _gauge(LEADING, float(queue is not None))
+    watched = WATCHED.collect()
+    for namespace, is_watched in snapshot.namespaces.items():
+        watched.add_metric((namespace,), float(is_watched))
+    yield watched
     if queue is not None:
         yield _gauge(DEPTH, queue.waiting)
         yield _gauge(WORKING, queue.working)

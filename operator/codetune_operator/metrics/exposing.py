@@ -1,7 +1,7 @@
 """Answers scrapes, from the start of the process to its end, whether this operator works or stands by."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, disable_created_metrics
@@ -25,14 +25,20 @@ class Exposition:
         self.registry = CollectorRegistry()
         self.counts = Counts(self.registry)
         self._loop = asyncio.get_running_loop()
-        self._shown: tuple[Store, WorkQueue] | None = None
+        self._shown: tuple[Store, WorkQueue, Mapping[str, bool]] | None = None
         self.registry.register(SnapshotCollector(self._take_from_outside))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
-    def show(self, store: Store, queue: WorkQueue) -> None:
-        """This operator reconciles from now on; these are its resources."""
-        self._shown = store, queue
+    def show(self, store: Store, queue: WorkQueue, namespaces: Mapping[str, bool]) -> None:
+        """This operator reconciles from now on.
+
+        Args:
+            store: Its resources.
+            queue: Its work.
+            namespaces: The namespaces that it was given by name, and whether it can watch them.
+        """
+        self._shown = store, queue, namespaces
 
     def hide(self) -> None:
         """It does not reconcile any more, so what it knows of resources gets old."""
@@ -64,5 +70,5 @@ class Exposition:
     async def _take(self) -> Snapshot:
         if self._shown is None:
             return Snapshot()
-        store, queue = self._shown
-        return Snapshot(queue.count(), {kind.name: store.everything(kind) for kind in RECONCILED})
+        store, queue, namespaces = self._shown
+        return Snapshot(queue.count(), {kind.name: store.everything(kind) for kind in RECONCILED}, namespaces)

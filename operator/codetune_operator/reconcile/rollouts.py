@@ -46,6 +46,19 @@ def is_stuck(failure: Failure, pods: Iterable[Obj], container: str) -> bool:
     return failure.reason in _HOPELESS or (failure.reason in _CRASHES and restarts >= _VAIN_RESTARTS)
 
 
+def lack_keys(secret: str) -> Failure:
+    """Pods run and admit nobody.
+
+    Args:
+        secret: Name of the Secret that the keys are to be in.
+    """
+    return Failure(
+        reason="NoApiKeys",
+        message=f"Nobody is admitted: Secret {secret!r} does not exist or holds no key.",
+        hint="Create it with one key a line; the pods take it in within about a minute.",
+    )
+
+
 def say_available(available: int, wanted: int) -> conditions.Wanted:
     """The condition that tells whether anything answers."""
     said = f"{available} of {wanted} replicas answer requests."

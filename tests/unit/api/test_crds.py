@@ -203,6 +203,14 @@ SHOP = {"projectRef": {"name": "shop"}}
             None,
             id="checkpoint-of-a-uri",
         ),
+        *(
+            pytest.param(None, "FineTune", ".spec.resources.cpu", value, None, id=f"quantity-{value}")
+            for value in (4, 0, "4", "1.5", "500m", "16Gi", "2k", "3E")
+        ),
+        *(
+            pytest.param("write a number", "FineTune", ".spec.resources.cpu", value, None, id=f"no-quantity-{value}")
+            for value in (-1, "-1", "", "4x", "16 GB", "16GB", "4K", "4mi", "1.", "Gi", "1e3")
+        ),
         pytest.param("at most 48", "Project", "", {"metadata": {"name": "a" * 49}}, None, id="long-name"),
         pytest.param("at most 48", "Project", "", {"metadata": {"name": "1a"}}, None, id="name-with-a-digit-first"),
         pytest.param(None, "Project", "", {"metadata": {"name": "a" * 48}}, None, id="longest-name"),

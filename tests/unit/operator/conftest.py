@@ -80,6 +80,7 @@ def api() -> Iterator[Api]:
             status, answer = served.answer(Request(self.command, parts.path, query, body, headers))
             data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
+            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

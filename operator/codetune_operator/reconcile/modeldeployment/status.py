@@ -22,6 +22,7 @@ from codetune_operator.reconcile.rollouts import (
     find_endpoint,
     is_rolled_out,
     is_stuck,
+    lack_keys,
     say_available,
     say_stopped,
 )
@@ -50,6 +51,15 @@ class Serving:
     def wanted(self) -> int:
         """Replicas that are asked for."""
         return self.view.modeldeployment.spec.replicas
+
+    @property
+    def lack(self) -> Failure | None:
+        """That all its pods run and one of them has no key."""
+        secret = self.view.modeldeployment.spec.api_keys_secret_ref
+        keys = [report.api_keys for report in self.reports.values() if isinstance(report, ServerReport)]
+        if 0 not in keys or not is_rolled_out(self.view.deployment, self.wanted):
+            return None
+        return lack_keys(secret.name if secret else "")
 
     def count(self, field: str) -> int:
         """A number of the Deployment's status."""
@@ -92,7 +102,7 @@ def build_serving_status(serving: Serving, settings: Settings, now: datetime) ->
         base_model=before.base_model or _pin_model(serving),
         models=_models(serving),
         adapters=serving.adapters,
-        failure=serving.failure,
+        failure=serving.failure or serving.lack,
     )
 
 
@@ -133,13 +143,8 @@ def _judge(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
         said = " ".join([said, *_say_raised(serving)])
         reason, message = (failure.reason, failure.message) if failure else ("Rolling" if available else phase, said)
         return phase, conditions.reconciling(reason, message)
-    if any(isinstance(report, ServerReport) and report.api_keys == 0 for report in serving.reports.values()):
-        secret = serving.view.modeldeployment.spec.api_keys_secret_ref
-        message = (
-            f"Nobody is admitted: Secret {secret.name if secret else ''!r} does not exist or holds no key. Create it "
-            "with one key a line; the pods take it in within about a minute."
-        )
-        return "Failed", conditions.stalled("NoApiKeys", message)
+    if lack := serving.lack:
+        return "Failed", conditions.stalled(lack.reason, f"{lack.message} {lack.hint}")
     return _judge_adapters(serving)
 
 

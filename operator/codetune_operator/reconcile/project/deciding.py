@@ -19,6 +19,7 @@ from codetune_operator.reconcile.failures import classify, explain_no_pod
 from codetune_operator.reconcile.observed import ProjectView
 from codetune_operator.reconcile.plan import ChildRef, Follow, Obj, Plan
 from codetune_operator.reconcile.project.schedules import (
+    INVALID_SCHEDULE,
     InvalidSchedule,
     Schedule,
     find_due,
@@ -78,7 +79,7 @@ def reconcile(view: ProjectView, settings: Settings, now: datetime) -> Plan:
         schedule = read_schedule(project.spec)
         decision = _look_ahead(project, _decide(view, schedule, settings, now), schedule, now)
     except InvalidSchedule as error:
-        decision = _refuse(project, str(error))
+        decision = _refuse(project, error)
     status = build_scan_status(view, decision, settings.store.uri, now)
     claim = build_missing_claim(view.claim, project.metadata.namespace, settings)
     return Plan(
@@ -112,11 +113,24 @@ def _decide(view: ProjectView, schedule: Schedule | None, settings: Settings, no
     return replace(_watch(view, job, now), job_name=name)
 
 
-def _refuse(project: Project, message: str) -> ScanDecision:
+def _refuse(project: Project, error: InvalidSchedule) -> ScanDecision:
     """A schedule that can't be carried out. The data that is there, and a scan that runs, are left as they are."""
-    status = project.status
-    failure = status.failure if status.config_digest == scan_digest(project) else None
-    return ScanDecision("Failed", "InvalidSchedule", message, failure=failure, job_name=status.job_name)
+    return ScanDecision(
+        "Failed",
+        INVALID_SCHEDULE,
+        str(error),
+        failure=error.failure,
+        job_name=project.status.job_name,
+        # Its failure takes the place of a scan's, so that scan does not count as made: its Job tells again how it
+        # ended, or it is made anew.
+        forget=_find_failure(project) is not None,
+    )
+
+
+def _find_failure(project: Project) -> Failure | None:
+    """Why the last scan failed."""
+    failure = project.status.failure
+    return None if failure is None or failure.reason == INVALID_SCHEDULE else failure
 
 
 def _look_ahead(project: Project, decision: ScanDecision, schedule: Schedule | None, now: datetime) -> ScanDecision:
@@ -136,7 +150,7 @@ def _suspend(view: ProjectView) -> ScanDecision:
     if status.revision is not None:
         message = f"{say_dataset(status)} {message}"
     # A scan that failed does not count as made: it is made anew when the Project goes on.
-    forget = status.failure is not None
+    forget = _find_failure(view.project) is not None
     return ScanDecision("Suspended", "Suspended", message, delete=_remove(view.jobs), forget=forget)
 
 
@@ -148,8 +162,8 @@ def _rest(view: ProjectView, job: Obj | None, schedule: Schedule | None, now: da
     if due is not None:
         message = f"The time {format_time(due)} of spec.schedule has come."
         return ScanDecision("Scanning", "ScanDue", message, scheduled_at=due)
-    if status.failure is not None:
-        return _rest_failed(view, status.failure, job, now)
+    if (failure := _find_failure(view.project)) is not None:
+        return _rest_failed(view, failure, job, now)
     left = seconds_to_source_retry(status, now)
     if left is not None and left <= 0:
         return ScanDecision("Scanning", "Retrying", "Sources that could not be read are tried again.", again=True)

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from codetune_api.common import Failure, FailureReason
 from codetune_api.project import ProjectSpec
 from cronsim import CronSim, CronSimError
 
+INVALID_SCHEDULE: FailureReason = "InvalidSchedule"
+"""Reason of a failure that is none of a scan."""
 LONGEST_NAP_SECONDS = 600.0
 """The clock is asked at least this often while a time is ahead: timers stand still while a machine sleeps."""
 _FIELDS = 5
@@ -19,7 +22,11 @@ _SOME_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class InvalidSchedule(ValueError):
-    """A schedule or time zone that can't be carried out; the text names field, value and cure."""
+    """A schedule or time zone that can't be carried out; `failure` names field, value and cure."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(f"{message} {hint}")
+        self.failure = Failure(reason=INVALID_SCHEDULE, message=message, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Schedule:
             # In the hour that is repeated, the library starts over with the first of the two.
             if found > moment:
                 return found
-        raise InvalidSchedule(f"spec.schedule {self.expression!r} names a day that never comes. Name another one.")
+        raise InvalidSchedule(f"spec.schedule {self.expression!r} names a day that never comes.", "Name another one.")
 
     def last_until(self, moment: datetime) -> datetime | None:
         """The last time not after a moment; None when there was none for 50 years."""
@@ -54,16 +61,16 @@ def read_schedule(spec: ProjectSpec) -> Schedule | None:
     zone = _read_zone(spec.time_zone)
     if len(spec.schedule.split()) != _FIELDS:
         raise InvalidSchedule(
-            f"spec.schedule {spec.schedule!r} has not 5 fields. Give minute, hour, day of month, month and day of "
-            "week, e.g. `0 3 * * *`."
+            f"spec.schedule {spec.schedule!r} has not 5 fields.",
+            "Give minute, hour, day of month, month and day of week, e.g. `0 3 * * *`.",
         )
     try:
         CronSim(spec.schedule, _SOME_DAY)
     except CronSimError as error:
         field = str(error).removeprefix("Bad ")
         raise InvalidSchedule(
-            f"spec.schedule {spec.schedule!r}: its {field} names no time. Ranges run upwards, steps are at least 1, "
-            "and the day must be one that a chosen month has."
+            f"spec.schedule {spec.schedule!r}: its {field} names no time.",
+            "Ranges run upwards, steps are at least 1, and the day must be one that a chosen month has.",
         ) from error
     return Schedule(spec.schedule, zone)
 
@@ -95,5 +102,6 @@ def _read_zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise InvalidSchedule(
-            f"spec.timeZone {name!r} is no time zone of the IANA database. Use a name such as Europe/Berlin or Etc/UTC."
+            f"spec.timeZone {name!r} is no time zone of the IANA database.",
+            "Use a name such as Europe/Berlin or Etc/UTC.",
         ) from error

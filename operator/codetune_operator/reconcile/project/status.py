@@ -91,15 +91,12 @@ def build_scan_status(view: ProjectView, decision: ScanDecision, store: str, now
 
 def build_scan_events(before: ProjectStatus, after: ProjectStatus) -> tuple[EventSpec, ...]:
     """What a person would want to see of the change."""
-    stalled = conditions.find(after.conditions, "Stalled")
     condition = conditions.find(after.conditions, "Reconciling") or conditions.find(after.conditions, "Ready")
     message = condition.message if condition else ""
     events = []
     if after.failure is not None and after.failure != before.failure:
         text = f"{after.failure.message} {after.failure.hint}".strip()
         events.append(EventSpec("Warning", after.failure.reason, text))
-    elif stalled is not None and after.failure is None and _stalled_reason(before) != stalled.reason:
-        events.append(EventSpec("Warning", stalled.reason, stalled.message))
     if after.failure is None:
         events += build_source_events(before, after)
     if after.phase == "Scanning" and after.job_name not in {None, before.job_name}:
@@ -151,11 +148,6 @@ def _tell_result(result: ScanResult, project: Project, store: str, now: datetime
         "fetch_digest": fetch_digest(project),
         "scanned_at": format_time(now),
     }
-
-
-def _stalled_reason(status: ProjectStatus) -> str:
-    condition = conditions.find(status.conditions, "Stalled")
-    return condition.reason if condition else ""
 
 
 def _say_change(before: ProjectStatus, after: ProjectStatus) -> str:

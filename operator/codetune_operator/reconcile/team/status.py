@@ -18,6 +18,7 @@ from codetune_operator.reconcile.rollouts import (
     find_endpoint,
     is_rolled_out,
     is_stuck,
+    lack_keys,
     say_available,
     say_stopped,
 )
@@ -31,7 +32,6 @@ TeamPhase = Literal["Pending", "Starting", "Ready", "Updating", "Stopped", "Fail
 
 KEY_SECONDS = 15.0
 """How long a gateway may run and admit nobody before that counts as a lack of keys: it reads them as it starts."""
-NO_KEYS = "NoApiKeys"
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,10 @@ class Gateway:
         since = [container_entry(pod, CONTAINER)["state"]["running"].get("startedAt") for pod in waiting]
         return max(0.0, min(seconds_until(text, KEY_SECONDS, now) if text else KEY_SECONDS for text in since))
 
+    def find_lack(self, now: datetime) -> Failure | None:
+        """That it has no key."""
+        return lack_keys(self.view.team.spec.api_keys_secret_ref.name) if self.seconds_without_keys(now) == 0 else None
+
 
 def build_team_status(gateway: Gateway, settings: Settings, now: datetime) -> TeamStatus:
     """The whole new status."""
@@ -84,21 +88,19 @@ def build_team_status(gateway: Gateway, settings: Settings, now: datetime) -> Te
         replicas=count(view.deployment, "replicas"),
         ready_replicas=count(view.deployment, "readyReplicas"),
         models=[model.state for model in gateway.models],
-        failure=gateway.failure,
+        failure=gateway.failure or gateway.find_lack(now),
     )
 
 
 def build_team_events(before: TeamStatus, after: TeamStatus) -> tuple[EventSpec, ...]:
     """What a person would want to see of the change; nothing when the picture is the same."""
     events = build_failure_events(before.failure, after.failure)
-    old, new = (conditions.find(status.conditions, "Ready") for status in (before, after))
-    if new is not None and new.reason == NO_KEYS and (old is None or old.reason != NO_KEYS):
-        events.append(EventSpec("Warning", NO_KEYS, new.message))
     former = {model.project: model for model in before.models}
     for model in after.models:
         events.extend(_model_events(former.get(model.project), model))
     if before.phase != after.phase and after.phase in {"Ready", "Stopped"}:
-        events.append(EventSpec("Normal", after.phase, new.message if new else ""))
+        ready = conditions.find(after.conditions, "Ready")
+        events.append(EventSpec("Normal", after.phase, ready.message if ready else ""))
     return tuple(events)
 
 
@@ -120,13 +122,8 @@ def _judge(gateway: Gateway, now: datetime) -> tuple[TeamPhase, conditions.Wante
         return "Stopped", say_stopped()
     if failure is not None and is_stuck(failure, gateway.view.pods, CONTAINER):
         return "Updating" if available else "Failed", conditions.stalled(failure.reason, failure.message)
-    if gateway.seconds_without_keys(now) == 0:
-        secret = gateway.view.team.spec.api_keys_secret_ref.name
-        message = (
-            f"Nobody is admitted: Secret {secret!r} does not exist or holds no key. Create it with one key a line; the "
-            "pods take it in within about a minute."
-        )
-        return "Failed", conditions.stalled(NO_KEYS, message)
+    if lack := gateway.find_lack(now):
+        return "Failed", conditions.stalled(lack.reason, f"{lack.message} {lack.hint}")
     if not gateway.is_in_force:
         phase: TeamPhase = "Pending" if deployment is None else "Updating" if available else "Starting"
         said = f"{available} of {gateway.wanted} replicas answer requests; the others are starting."

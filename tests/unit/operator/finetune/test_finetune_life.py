@@ -330,6 +330,13 @@ def test_conditions_read_right_in_kstatus(expected: tuple[str, str, str], observ
 
 
 @pytest.mark.parametrize(("expected", "observed"), LIFE)
+def test_whatever_stalls_it_is_its_failure(expected: tuple[str, str, str], observed: FineTuneView) -> None:
+    status = status_of(reconcile(observed, SETTINGS, NOW))
+    stalled = {entry.reason for entry in status.conditions if entry.type == "Stalled"}
+    assert stalled <= {status.failure.reason if status.failure else None}
+
+
+@pytest.mark.parametrize(("expected", "observed"), LIFE)
 def test_doing_it_again_says_nothing_new(expected: tuple[str, str, str], observed: FineTuneView) -> None:
     first = reconcile(observed, SETTINGS, NOW)
     status = status_of(first)

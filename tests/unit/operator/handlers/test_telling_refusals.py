@@ -4,16 +4,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from codetune_api.finetune import FineTune
 from codetune_api.project import Project
-from codetune_operator.cluster.kinds import CONFIGMAP
+from codetune_operator.cluster.kinds import CONFIGMAP, kind_of
 from codetune_operator.handlers.keys import Key
 from codetune_operator.handlers.reconciling import LEFTOVER_SECONDS, OCCUPIED_SECONDS, REFUSED_SECONDS
+from codetune_operator.reconcile.conditions import stalled
 from codetune_operator.reconcile.project import reconcile as reconcile_project
+from codetune_operator.reconcile.refusals import forget_refusal, refuse, tell_refusal
 from codetune_operator.resources.purge import purge_job_name
 from codetune_operator.settings import Settings
 
 if TYPE_CHECKING:
-    from unit.operator.conftest import Api, MakeWorld, World
+    from unit.operator.conftest import Api, MakeWorld, Request, World
 
 Obj = dict[str, Any]
 BASE = "/apis/codetune.dev/v1alpha1/namespaces/ns/projects/mine"
@@ -41,6 +44,9 @@ async def test_an_object_of_somebody_else_is_left_and_the_resource_says_so(
     assert (
         f"{words} Delete it, or give this Project another name; it goes on by itself then." in world.ready()["message"]
     )
+    assert world.live["status"]["failure"]["reason"] == "NameTaken"
+    assert words in world.live["status"]["failure"]["message"]
+    assert world.live["status"]["failure"]["hint"].startswith("Delete it, or give this Project another name")
     assert world.writes == [f"PATCH {BASE}/status"]
 
 
@@ -78,6 +84,9 @@ async def test_a_resource_that_can_not_be_read_says_so_and_is_left(make_world: "
 
     assert world.ready()["reason"] == "InvalidSpec"
     assert "spec.sources.0.name" in world.ready()["message"]
+    assert world.live["status"]["failure"]["reason"] == "InvalidSpec"
+    assert "spec.sources.0.name" in world.live["status"]["failure"]["message"]
+    assert world.live["status"]["failure"]["hint"] == "Correct it and apply it again."
     assert world.live["status"]["observedGeneration"] == world.live["metadata"]["generation"]
     assert world.writes == [f"PATCH {BASE}/status"]
 
@@ -131,6 +140,59 @@ async def test_what_the_server_refuses_is_told_on_the_resource(
 
     assert world.ready()["reason"] == reason
     assert words in world.ready()["message"]
+    assert world.live["status"]["failure"]["reason"] == reason
+    assert words in world.live["status"]["failure"]["message"]
+    assert "tried again within 5 minutes" in world.live["status"]["failure"]["hint"]
+
+
+async def test_a_refusal_is_forgotten_once_it_is_over(api: "Api", make_world: "MakeWorld") -> None:
+    world = make_world(finalizers=["codetune.dev/artifacts"])
+    api.answers["PATCH", CLAIM] = (403, {"message": "exceeded quota: storage"})
+    await world.reconciler.look(KEY)
+    refused = world.live["status"]["failure"]["reason"]
+
+    for path in (CLAIM, *map(child_path, build_scan_children(world))):
+        api.answers["PATCH", path] = make_child
+    await world.reconciler.look(KEY)
+
+    assert refused == "Refused"
+    assert world.ready()["reason"] == "ScanStarted"
+    assert world.live["status"]["failure"] is None
+
+
+RAN = [
+    pytest.param(
+        {"phase": "Failed", "failure": {"reason": "EmptyDataset", "message": "No."}}, "EmptyDataset", id="failed"
+    ),
+    pytest.param({"phase": "Ready"}, "Refused", id="went well"),
+    pytest.param({"phase": "Scanning", "failure": {"reason": "Evicted", "message": "No."}}, "Refused", id="goes on"),
+]
+
+
+@pytest.mark.parametrize(("status", "told"), RAN)
+def test_a_refusal_takes_the_place_of_no_failure_that_later_looks_go_by(status: Obj, told: str) -> None:
+    failure = refuse("Refused", "No.", "Mend it.")
+
+    refused = tell_refusal(status, stalled("Refused", "No."), failure, 1, datetime.now(UTC))
+
+    assert refused["failure"]["reason"] == told
+    assert refused["phase"] == status["phase"]
+
+
+def test_what_a_run_came_to_is_seen_through_a_refusal() -> None:
+    status = {"phase": "Succeeded", "failure": {"reason": "NameTaken", "message": "No."}}
+    finetune = FineTune.from_wire(
+        {
+            "apiVersion": "codetune.dev/v1alpha1",
+            "kind": "FineTune",
+            "metadata": {"name": "mine", "namespace": "ns"},
+            "spec": {"projectRef": {"name": "app"}, "baseModel": "hf://org/model"},
+            "status": status,
+        }
+    )
+
+    assert forget_refusal(finetune).status.failure is None
+    assert forget_refusal(finetune).status.phase == "Succeeded"
 
 
 async def test_a_project_lets_go_when_its_namespace_goes_away(api: "Api", make_world: "MakeWorld") -> None:
@@ -189,3 +251,14 @@ def build_scan_children(world: "World") -> tuple[Obj, ...]:
 
 def claim_metadata() -> Obj:
     return {"name": "codetune-artifacts", "namespace": "ns", "uid": "c1", "resourceVersion": "1"}
+
+
+def child_path(child: Obj) -> str:
+    return kind_of(child["apiVersion"], child["kind"]).path("ns", child["metadata"]["name"])
+
+
+def make_child(request: "Request") -> tuple[int, Obj]:
+    """As the server does with what is not there yet."""
+    if "metadata" not in request.body:
+        return 404, {"message": "not found"}
+    return 200, {**request.body, "metadata": {**request.body["metadata"], "uid": "n", "resourceVersion": "1"}}

@@ -82,7 +82,7 @@ async def test_resources_are_told_while_the_operator_reconciles_and_as_long_as_t
     exposition, store, url = Exposition(), Store(), free_url()
     store.put(FINETUNE)
     with exposition.listen(url):
-        exposition.show(store, await make_queue())
+        exposition.show(store, await make_queue(), {})
         _, text = await scrape(url)
         assert {LOSS, "codetune_operator_leading 1.0", "codetune_queue_depth 0.0"} <= set(text.splitlines())
 
@@ -94,11 +94,21 @@ async def test_resources_are_told_while_the_operator_reconciles_and_as_long_as_t
         assert LOSS not in (await scrape(url))[1]
 
 
+async def test_a_namespace_that_is_left_out_is_told() -> None:
+    exposition, url = Exposition(), free_url()
+    with exposition.listen(url):
+        exposition.show(Store(), await make_queue(), {"ours": True, "away": False})
+        _, text = await scrape(url)
+    told = {line for line in text.splitlines() if line.startswith("codetune_operator_namespace_watched")}
+    metric = "codetune_operator_namespace_watched"
+    assert told == {metric + '{namespace="ours"} 1.0', metric + '{namespace="away"} 0.0'}
+
+
 async def test_prometheus_gets_openmetrics_where_it_asks_for_that_and_it_is_sound() -> None:
     exposition, store, url = Exposition(), Store(), free_url()
     store.put(FINETUNE)
     with exposition.listen(url):
-        exposition.show(store, await make_queue())
+        exposition.show(store, await make_queue(), {})
         kind, text = await scrape(url, "application/openmetrics-text; version=1.0.0")
     assert kind.startswith("application/openmetrics-text")
     found = {family.name for family in text_string_to_metric_families(text)}
@@ -108,7 +118,7 @@ async def test_prometheus_gets_openmetrics_where_it_asks_for_that_and_it_is_soun
 async def test_every_series_is_of_a_metric_in_the_catalogue_or_of_the_process() -> None:
     exposition, store, url = Exposition(), Store(), free_url()
     with exposition.listen(url):
-        exposition.show(store, await make_queue())
+        exposition.show(store, await make_queue(), {})
         _, text = await scrape(url)
     told = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")}
     own = {name for name in told if not name.startswith(("process_", "python_"))}

@@ -178,6 +178,14 @@ def test_each_situation_has_its_phase_reason_and_words(expected: tuple[str, str,
     assert status.observed_generation == 2
 
 
+@pytest.mark.parametrize(("expected", "observed"), LIFE)
+def test_whatever_stalls_it_is_its_failure(expected: tuple[str, str, str], observed: ProjectView) -> None:
+    status = read_status(reconcile(observed, SETTINGS, NOW))
+
+    stalled = {entry.reason for entry in status.conditions if entry.type == "Stalled"}
+    assert stalled <= {status.failure.reason if status.failure else None}
+
+
 TRIED_AGAIN = {"result lost", "done while the operator was down, no result in the log"}
 """A look after these is another one: the time for the next attempt has come."""
 

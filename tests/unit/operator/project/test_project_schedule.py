@@ -3,12 +3,14 @@
 The Story (conftest.py) has the real reconciler look whenever it asked to be woken, over simulated days.
 """
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
+from codetune_api.common import Failure
 from codetune_api.project import ProjectSpec
 from codetune_operator.reconcile.project.schedules import InvalidSchedule, Schedule, read_schedule
 from hypothesis import given
@@ -101,6 +103,10 @@ def test_a_schedule_that_can_t_be_carried_out_says_which_field_and_how_to_mend_i
 
     assert (told.status.phase, told.condition("Ready")) == ("Failed", "False/InvalidSchedule")
     assert told.condition("Stalled") == "True/InvalidSchedule"
+    assert told.status.failure is not None
+    assert told.status.failure.reason == "InvalidSchedule"
+    assert re.search(said, told.status.failure.message)
+    assert told.status.failure.hint
     assert [event.reason for event in told.events] == ["InvalidSchedule"]
     assert told.scans == []
 
@@ -232,12 +238,42 @@ def test_a_schedule_that_is_mended_goes_on_where_the_project_was(story: Tell) ->
     told = story(schedule="0 3 * * *")
     told.run_until(utc("2026-11-23T11:00"))
 
+    before = told.status
     told.edit(timeZone="Mars/Olympus")
-    refused = (told.status.phase, told.status.revision)
+    refused = told.status
     told.edit(timeZone="Europe/Berlin")
 
-    assert refused == ("Failed", told.status.revision)
+    assert (refused.phase, refused.revision, refused.config_digest) == ("Failed", before.revision, before.config_digest)
+    assert (told.status.phase, told.status.failure, len(told.scans)) == ("Ready", None, 1)
+
+
+def test_a_schedule_that_is_mended_while_a_project_is_suspended_asks_for_no_scan(story: Tell) -> None:
+    told = story(schedule="0 3 * * *")
+    told.run_until(utc("2026-11-23T11:00"))
+
+    told.edit(suspend=True, timeZone="Mars/Olympus")
+    told.edit(timeZone="Etc/UTC")
+    suspended = told.status
+    told.edit(suspend=False)
+
+    assert (suspended.phase, suspended.failure) == ("Suspended", None)
     assert (told.status.phase, len(told.scans)) == ("Ready", 1)
+
+
+def test_a_scan_that_failed_is_told_again_once_the_schedule_is_mended(story: Tell) -> None:
+    told = story(schedule="0 3 * * *")
+    told.outcomes = [Failure(reason="RevisionNotFound", message="Source 'app' has no branch x.", hint="Correct it.")]
+    told.run_until(utc("2026-11-23T11:00"))
+
+    told.edit(schedule="0 0 31 2 *")
+    refused = told.status.failure
+    told.edit(schedule="0 3 * * *")
+
+    assert refused is not None
+    assert refused.reason == "InvalidSchedule"
+    assert told.status.failure == told.outcomes[0]
+    assert told.condition("Stalled") == "True/RevisionNotFound"
+    assert len(told.scans) == 1
 
 
 def test_a_schedule_that_breaks_while_a_scan_runs_does_not_stop_the_scan(story: Tell) -> None:

@@ -263,6 +263,14 @@ def test_a_team_says_how_it_is_doing(expected: tuple[str, str, str, str | None],
     assert {child["kind"] for child in plan.apply} >= {"ConfigMap", "Service", "Deployment"}
 
 
+@pytest.mark.parametrize(("expected", "seen"), LIFE)
+def test_whatever_stalls_it_is_its_failure_or_that_of_a_model(expected: object, seen: TeamView) -> None:
+    status = status_of(reconcile(seen, SETTINGS, NOW))
+    stalled = {entry.reason for entry in status.conditions if entry.type == "Stalled"}
+    told = {model.reason for model in status.models if not model.ready}
+    assert stalled <= told | {status.failure.reason if status.failure else None}
+
+
 def test_a_project_that_is_not_there_loses_nothing_that_works() -> None:
     seen = rolled(view(make_team(SHOP), SERVED, projects=frozenset()))
     plan = reconcile(seen, SETTINGS, NOW)
@@ -293,6 +301,7 @@ def test_a_lack_of_keys_is_told_in_time_though_nothing_happens() -> None:
     later = reconcile(seen, SETTINGS, datetime(2026, 11, 23, 10, 0, 10, tzinfo=UTC))
     assert picture(status_of(later)) == ("Failed", "False", "NoApiKeys", "Stalled")
     assert "Secret 'web-keys' does not exist or holds no key" in say(status_of(later))
+    assert "one key a line" in (failure.hint if (failure := status_of(later).failure) else "")
     assert later.requeue_after == LOOK_AGAIN_SECONDS
     assert [(event.type, event.reason) for event in later.events if event.type == "Warning"] == [
         ("Warning", "NoApiKeys")
