@@ -35,7 +35,7 @@ ENV_POD_IP = "POD_IP"
 LIVENESS_PORT = 8080
 METRICS_PORT = 8081
 _IDENTITY: Any = "codetune-operator"
-"""For kopf, whose own one takes the name of the account: a pod runs as a user that its image need not have a name for."""
+"""For kopf, which would ask for the name of the account: a pod may run as a user whom its image has no name for."""
 _TOKEN_SECONDS = 300
 """How long kopf may use a token before it asks for it again: a ServiceAccount's token is renewed on disk."""
 

@@ -1,18 +1,22 @@
 """Leaving without a failed request: what a pod does between the news that it has to go and the signal.
 
 `python -m codetune_server drain` is the container's preStop hook. From then on the pod is not ready and closes each
-connection with its answer, so that clients go to another replica; the hook returns when no request is left.
+connection with its answer, so that clients go to another replica; the hook returns when no request is left. A server
+that nobody can ask anything yet is ended by the hook itself.
 """
 
 import json
 import sys
+import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from starlette.types import Message, Send
 
+from codetune_server.loading import end_process
 from codetune_server.settings import ENV_ADAPTER_TOKEN_FILE, ENV_BIND_HOST
 
 DRAIN = "/codetune/drain"
@@ -53,6 +57,7 @@ def drain(
     settle: float,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
+    scratch: Path | None = None,
 ) -> int:
     """Have the server of this container take its leave; returns the exit code.
 
@@ -63,6 +68,7 @@ def drain(
         settle: Shortest time to wait: until every proxy has heard that this pod is going, requests still come in.
         sleep: Waits so many seconds.
         clock: Seconds that only grow.
+        scratch: Where the server has noted its process; None: the folder of temporary files.
     """
     start = clock()
     host = environment.get(ENV_BIND_HOST, "127.0.0.1")
@@ -73,13 +79,20 @@ def drain(
             left = _tell(url, token)
         except (OSError, ValueError, KeyError) as error:
             # It never came up, or is gone by now: nobody is to be waited for.
-            print(f"codetune-server: nothing to drain: {error}", file=sys.stderr)
+            ended = _is_refused(error) and end_process(scratch or Path(tempfile.gettempdir()))
+            told = "; the server, which was loading, is ended" if ended else ""
+            print(f"codetune-server: nothing to drain: {error}{told}", file=sys.stderr)
             return 0
         waited = clock() - start
         if (left <= 0 and waited >= settle) or waited >= seconds:
             print(f"codetune-server: drained in {waited:.1f} s, {left} requests are left", file=sys.stderr)
             return 0
         sleep(POLL_SECONDS)
+
+
+def _is_refused(error: Exception) -> bool:
+    """Whether an attempt failed because nobody listens, and not because an answer was late or another one."""
+    return isinstance(error, urllib.error.URLError) and isinstance(error.reason, ConnectionRefusedError)
 
 
 def _tell(url: str, token: str) -> int:

@@ -14,6 +14,7 @@ from typing import NoReturn
 from codetune_api.tokenizing import write_plain
 
 from codetune_server.infilling import ENV_TOKENIZER
+from codetune_server.loading import note_process
 from codetune_server.machine import Machine
 from codetune_server.settings import DEFAULT_MAX_LORA_RANK, ENV_BIND_HOST, ENV_CPUS, ENV_DEVICE, ENV_MAX_LORA_RANK
 
@@ -113,7 +114,8 @@ def choose_tokenizer(arguments: Sequence[str], scratch: Path) -> list[str]:
 
 
 def serve(arguments: Sequence[str]) -> NoReturn:
-    """Become vLLM. Raises: OSError when there is no Python to run."""
+    """Become vLLM. Raises: OSError when there is no Python to run, or no room for a temporary file."""
+    note_process(Path(tempfile.gettempdir()))
     scratch = Path(tempfile.mkdtemp(prefix="codetune-tokenizer-"))
     command = build_command([*arguments, *choose_tokenizer(arguments, scratch)], os.environ, Machine.here())
     sys.stdout.flush()

@@ -54,7 +54,7 @@ class Reply:
 
     @property
     def causes(self) -> list[tuple[str, str]]:
-        """(field, reason) of each cause of a Status object, but for notes on no field, as that rules were not looked at."""
+        """(field, reason) of each cause of a Status object that is about a field."""
         causes = self.body["details"].get("causes", [])
         return [(cause["field"], cause["reason"]) for cause in causes if cause["field"] != "<nil>"]
 
@@ -242,7 +242,9 @@ def widgets(api: Api) -> Iterator[None]:
     published = f"/openapi/v3/apis/{GROUP}/v1"
     _wait_until(lambda: '"Widget"' in str(api.call("GET", published).body).replace("'", '"'), "their schema")
     yield
-    for left in api.call("GET", f"/apis/{GROUP}/v1/widgets").body["items"]:  # by a test that failed: held, it holds the CRD
+    for left in api.call("GET", f"/apis/{GROUP}/v1/widgets").body[
+        "items"
+    ]:  # by a test that failed: held, it holds the CRD
         where = f"{WIDGETS}/{left['metadata']['namespace']}/widgets/{left['metadata']['name']}"
         api.call("PATCH", where, {"metadata": {"finalizers": None}}, content="merge")
     api.call("DELETE", f"{path}/{name}")

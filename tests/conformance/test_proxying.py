@@ -30,7 +30,7 @@ def caller(api: "Api", namespace: str) -> "Api":
     root, rbac = f"/api/v1/namespaces/{namespace}", f"/apis/{RBAC}/v1/namespaces/{namespace}"
     spec = {"ports": [{"name": "http", "port": 8080}], "selector": {"app": "web"}}
     assert api.call("POST", f"{root}/services", {"metadata": {"name": "web"}, "spec": spec}).status == 201
-    # What a controller makes, where one runs: without it the API server finds no endpoints, instead of finding none ready.
+    # What a controller makes, where one runs: without it the API server finds no list of endpoints to look into.
     assert api.call("POST", f"{root}/endpoints", {"metadata": {"name": "web"}}).status in {201, 409}
     assert api.call("POST", f"{root}/serviceaccounts", {"metadata": {"name": "caller"}}).status == 201
     assert api.call("POST", f"{rbac}/roles", {"metadata": {"name": "proxy"}, "rules": RULES}).status == 201

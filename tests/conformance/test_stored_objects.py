@@ -61,7 +61,7 @@ def test_the_generation_counts_changes_of_the_spec_alone(store: "Widgets") -> No
 
 def test_a_write_that_changes_nothing_keeps_the_version(store: "Widgets") -> None:
     store.create("one")
-    # The first write of all may be stored: a real API server may write down what it was given otherwise than what it read.
+    # The first write of all may be stored: what was created lies there as it came, not as it would be written now.
     before, after = (store.patch("one", {"spec": {"model": "a"}}).body["metadata"] for _ in range(2))
     assert after["resourceVersion"] == before["resourceVersion"]
 

@@ -142,7 +142,7 @@ def pod_template(
         scheduling: Where the pods may run.
         restart_policy: As in a pod.
         grace_seconds: Seconds between SIGTERM and SIGKILL.
-        share_processes: Whether the containers share their process IDs, of which the pod's own process then is the first.
+        share_processes: Whether containers share their process IDs, of which the pod's own process is the first.
         pull_secrets: Names of Secrets with registry credentials, besides those of the settings.
         subdomain: The headless Service under which each pod has a name.
     """

@@ -1,8 +1,13 @@
 """A pod that has to go: not ready at once, connections closed with their answers, nothing that is under way cut off."""
 
 import asyncio
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,6 +152,56 @@ def test_the_hook_holds_nothing_up_that_never_served(
     assert drain(environment, port=port, seconds=60, settle=5, sleep=clock.sleep, clock=clock) == 0
     assert clock.now == 0
     assert "nothing to drain" in capsys.readouterr().err
+
+
+LOADING = """
+import pathlib, signal, sys, time
+from codetune_server.loading import note_process
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+note_process(pathlib.Path(sys.argv[1]))
+time.sleep(60)
+"""
+
+
+@contextmanager
+def running(script: str, scratch: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process whose number is noted in the folder, if not by itself."""
+    process, noted = subprocess.Popen([sys.executable, "-c", script, str(scratch)]), scratch / "codetune-server.pid"
+    try:
+        if script is not LOADING:
+            noted.write_text(str(process.pid))
+        while not noted.exists() or not noted.read_text():
+            time.sleep(0.01)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_hook_ends_a_server_that_has_not_come_up_and_hears_of_no_signal(
+    environment: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(LOADING, tmp_path) as process:
+        process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        assert drain(environment, port=1, seconds=60, settle=5, scratch=tmp_path) == 0
+        assert process.wait(10) == -signal.SIGKILL
+    assert "which was loading, is ended" in capsys.readouterr().err
+
+
+def test_the_hook_ends_no_server_that_answers(server: Leaving, environment: dict[str, str], tmp_path: Path) -> None:
+    with running(LOADING, tmp_path) as process:
+        assert drain(environment, port=server.port, seconds=1, settle=0, scratch=tmp_path) == 0
+        environment["CODETUNE_ADAPTER_TOKEN_FILE"] += "-none"
+        assert drain(environment, port=server.port, seconds=1, settle=0, scratch=tmp_path) == 0
+        assert process.poll() is None
+
+
+def test_the_hook_ends_nobody_else_who_has_the_number_by_now(environment: dict[str, str], tmp_path: Path) -> None:
+    with running("import time; time.sleep(60)", tmp_path) as process:
+        assert drain(environment, port=1, seconds=60, settle=5, scratch=tmp_path) == 0
+        assert process.poll() is None
 
 
 def test_the_hook_is_a_command(server: Leaving, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
