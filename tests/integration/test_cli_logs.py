@@ -15,6 +15,7 @@ from codetune_local.daemon.trial import TrialCluster, cluster
 
 Obj = dict[str, Any]
 CRDS = Path(__file__).parents[2] / "crds"
+MOMENT = "2026-01-01T00:00:00Z"
 LABELS = {"codetune.dev/finetune": "coder", "app.kubernetes.io/component": "train"}
 
 
@@ -30,8 +31,10 @@ def running(tmp_path: Path) -> Iterator[TrialCluster]:
         yield started
 
 
-def set_phase(running: TrialCluster, phase: str) -> None:
-    patch = json.dumps({"status": {"phase": phase}})
+def set_phase(running: TrialCluster, phase: str, *, ready: str = "") -> None:
+    """Where the run stands, and why it is not ready."""
+    told = {"type": "Ready", "status": "False", "reason": phase, "message": ready, "lastTransitionTime": MOMENT}
+    patch = json.dumps({"status": {"phase": phase, "conditions": [told] if ready else []}})
     running.kubectl("patch", "finetune", "coder", "--subresource=status", "--type=merge", "-p", patch)
 
 
@@ -59,7 +62,10 @@ def start_logs(running: TrialCluster, *words: str) -> "subprocess.Popen[str]":
 
 
 def test_a_log_is_followed_from_before_the_pod_is_there_over_an_attempt_that_dies(running: TrialCluster) -> None:
+    set_phase(running, "Queued", ready="The run waits for its turn.")
     following = start_logs(running, "--follow")
+    assert following.stderr is not None
+    assert following.stderr.readline() == "Waiting: Queued: The run waits for its turn.\n"
     run_job(running, "for i in 1 2 3; do echo step $i; sleep 0.7; done; exit 1", backoffLimit=1)
     running.kubectl("wait", "--for=condition=Failed", "job/coder-train", "--timeout=60s")
     set_phase(running, "Failed")

@@ -1,6 +1,7 @@
 """The life of the daemon: starting, being killed, coming back, stopping with all its pods."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -42,17 +43,20 @@ def is_alive(pid: int) -> bool:
 def test_pods_outlive_a_killed_daemon_and_the_next_one_takes_them_over(tmp_path: Path) -> None:
     with cluster(tmp_path / "state") as running:
         script = "n=0; while true; do n=$((n+1)); echo line $n; sleep 0.05; done"
-        running.apply(pod("counter", script), pod("brief", "sleep 1; echo bye; exit 5", restartPolicy="Never"))
-        before, brief = wait_until_running(running, "counter"), wait_until_running(running, "brief")
-        (pid,) = running.processes_of(before["metadata"]["uid"])
+        brief = "trap 'echo bye; exit 5' USR1; echo ready; while true; do sleep 0.05; done"
+        running.apply(pod("counter", script), pod("brief", brief, restartPolicy="Never"))
+        before, other = wait_until_running(running, "counter"), wait_until_running(running, "brief")["metadata"]["uid"]
+        running.wait_for(lambda: "ready" in running.kubectl("logs", "brief"), "the other pod can be told to end")
+        (pid,), (ending,) = running.processes_of(before["metadata"]["uid"]), running.processes_of(other)
         running.kill_daemon()
-        running.wait_for(lambda: not running.processes_of(brief["metadata"]["uid"]), "the other pod ended unseen")
+        os.kill(ending, signal.SIGUSR1)
+        running.wait_for(lambda: not running.processes_of(other), "the other pod ended unseen")
         assert is_alive(pid)
         running.start()
         running.wait_for(lambda: running.get("pod", "brief")["status"]["phase"] == "Failed", "its end is told")
         ended = running.get("pod", "brief")["status"]["containerStatuses"][0]["state"]["terminated"]
         assert ended["exitCode"] == 5
-        assert running.kubectl("logs", "brief").strip() == "bye"
+        assert running.kubectl("logs", "brief").split() == ["ready", "bye"]
         after = wait_until_running(running, "counter")
         assert running.processes_of(after["metadata"]["uid"]) == [pid]
         assert after["status"]["podIP"] == before["status"]["podIP"]
