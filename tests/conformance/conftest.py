@@ -28,6 +28,7 @@ from urllib3.exceptions import HTTPError
 
 Obj = dict[str, Any]
 GROUP = "conformance.example.com"
+CRDS = Path(__file__).parents[2] / "crds"
 WIDGETS = f"/apis/{GROUP}/v1/namespaces"
 RUN = secrets.token_hex(3)
 """Keeps two runs against one cluster apart."""
@@ -248,6 +249,23 @@ def widgets(api: Api) -> Iterator[None]:
         where = f"{WIDGETS}/{left['metadata']['namespace']}/widgets/{left['metadata']['name']}"
         api.call("PATCH", where, {"metadata": {"finalizers": None}}, content="merge")
     api.call("DELETE", f"{path}/{name}")
+
+
+@pytest.fixture(scope="session")
+def own_kinds(api: Api) -> Iterator[None]:
+    """Codetune's definitions; those of a cluster that has it already are left as they are."""
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    definitions = [yaml.safe_load(file.read_text()) for file in sorted(CRDS.glob("*.yaml"))]
+    statuses = [(found["metadata"]["name"], api.call("POST", path, found).status) for found in definitions]
+    assert {status for _, status in statuses} <= {201, 409}, statuses
+    for name, _ in statuses:
+        plural, _, group = name.partition(".")
+        served = f"/apis/{group}/v1alpha1/{plural}"
+        _wait_until(lambda served=served: api.call("GET", served).status == 200, f"{plural} to be served")
+    yield
+    for name, status in statuses:
+        if status == 201:
+            api.call("DELETE", f"{path}/{name}")
 
 
 @pytest.fixture

@@ -1,6 +1,10 @@
-"""What `kubectl apply` itself says: mistakes that one object shows are refused by the API server, with our sentence."""
+"""Codetune's own kinds: mistakes that one object shows are refused by the API server, with our sentence.
+
+What `kubectl apply` itself says; no operator is needed for that.
+"""
 
 import copy
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +12,14 @@ import pytest
 import yaml
 
 if TYPE_CHECKING:
-    from conftest import Team
+    from conformance.conftest import Kubectl
+
+pytestmark = pytest.mark.usefixtures("own_kinds")
 
 Obj = dict[str, Any]
 
 FOLDER = Path(__file__).parents[2] / "examples"
-# Those for GitOps are parts of overlays, and of other tools: test_operator_gitops.py and tests/unit/api have them.
+# Those for GitOps are parts of overlays, and of other tools: tests/integration/test_operator_gitops.py has them.
 EXAMPLES = sorted(path for path in FOLDER.rglob("*.yaml") if "gitops" not in path.relative_to(FOLDER).parts)
 
 PROJECT: Obj = {
@@ -55,9 +61,15 @@ def change(obj: Obj, **spec: Any) -> Obj:
     return changed
 
 
-def apply(team: "Team", obj: Obj, *options: str) -> str:
+def apply(kubectl: "Kubectl", obj: Obj, *options: str) -> str:
     """What kubectl says, whatever becomes of it."""
-    return team.kubectl("apply", *options, "-f", "-", text=yaml.safe_dump(obj), check=False)
+    done = kubectl.run("apply", *options, "-f", "-", text=yaml.safe_dump(obj))
+    return done.stdout + done.stderr
+
+
+def is_gone(kubectl: "Kubectl", kind: str, name: str) -> bool:
+    """Whether an object does not exist."""
+    return not kubectl("get", kind, name, "--ignore-not-found", "-o", "name")
 
 
 def test_there_are_examples() -> None:
@@ -65,8 +77,8 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_an_example_is_accepted_as_it_stands(path: Path, team: "Team") -> None:
-    said = team.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(path))
+def test_an_example_is_accepted_as_it_stands(path: Path, kubectl: "Kubectl") -> None:
+    said = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(path))
     assert "created (server dry run)" in said
 
 
@@ -231,20 +243,20 @@ SOURCE = PROJECT["spec"]["sources"][0]
         ),
     ],
 )
-def test_a_mistake_is_refused(sentences: list[str], obj: Obj, team: "Team") -> None:
-    said = apply(team, obj)
+def test_a_mistake_is_refused(sentences: list[str], obj: Obj, kubectl: "Kubectl") -> None:
+    said = apply(kubectl, obj)
     for sentence in sentences:
         assert sentence in said
-    assert team.is_gone(obj["kind"], obj["metadata"]["name"])
+    assert is_gone(kubectl, obj["kind"], obj["metadata"]["name"])
 
 
-def test_an_unknown_field_is_an_error_by_default_and_a_warning_on_request(team: "Team") -> None:
+def test_an_unknown_field_is_an_error_by_default_and_a_warning_on_request(kubectl: "Kubectl") -> None:
     mistaken = change(PROJECT, sourcez=[])
-    assert 'unknown field "spec.sourcez"' in apply(team, mistaken)
-    assert team.is_gone("project", "example")
-    said = apply(team, mistaken, "--validate=warn")
+    assert 'unknown field "spec.sourcez"' in apply(kubectl, mistaken)
+    assert is_gone(kubectl, "project", "example")
+    said = apply(kubectl, mistaken, "--validate=warn")
     assert 'Warning: unknown field "spec.sourcez"' in said
-    assert "sourcez" not in team.get("project", "example")["spec"]
+    assert "sourcez" not in json.loads(kubectl("get", "project", "example", "-o", "json"))["spec"]
 
 
 @pytest.mark.parametrize(
@@ -264,9 +276,11 @@ def test_an_unknown_field_is_an_error_by_default_and_a_warning_on_request(team: 
         pytest.param("another base model", DEPLOYMENT, change(DEPLOYMENT, baseModel="hf://org/other"), id="deployment"),
     ],
 )
-def test_a_field_that_can_not_change_says_what_to_do(sentence: str, before: Obj, after: Obj, team: "Team") -> None:
-    apply(team, before)
-    said = apply(team, after)
+def test_a_field_that_can_not_change_says_what_to_do(
+    sentence: str, before: Obj, after: Obj, kubectl: "Kubectl"
+) -> None:
+    apply(kubectl, before)
+    said = apply(kubectl, after)
     assert "is invalid" in said
     assert sentence in said
 
@@ -281,9 +295,9 @@ def test_a_field_that_can_not_change_says_what_to_do(sentence: str, before: Obj,
         pytest.param("limits", change(TEAM, limits={"requestsPerMinute": 60}), id="limits-of-a-team"),
     ],
 )
-def test_a_field_that_can_change_does(field: str, changed: Obj, team: "Team") -> None:
-    apply(team, TEAM if changed["kind"] == "Team" else FINETUNE)
-    assert "configured" in apply(team, changed)
-    spec = team.get(changed["kind"], "example")["spec"]
+def test_a_field_that_can_change_does(field: str, changed: Obj, kubectl: "Kubectl") -> None:
+    apply(kubectl, TEAM if changed["kind"] == "Team" else FINETUNE)
+    assert "configured" in apply(kubectl, changed)
+    spec = json.loads(kubectl("get", changed["kind"], "example", "-o", "json"))["spec"]
     wanted = changed["spec"][field]
     assert spec[field] == wanted or wanted.items() <= spec[field].items()
