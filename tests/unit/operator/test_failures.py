@@ -347,6 +347,27 @@ def test_the_newest_pod_is_heard_first() -> None:
     assert "new" in failure.message
 
 
+PROGRESS = "event=progress nonce=d18d1047172d0c654f31e73789cf1e4b step=1999 total=100000 loss=4.98786"
+LOG_ENDS = [
+    pytest.param("Its last words: it left no message", f"{PROGRESS}\n{PROGRESS}\n", id="nothing but the protocol"),
+    pytest.param("Its last words: Aborted: bus error", f"{PROGRESS}\nAborted: bus error\n", id="beside the protocol"),
+    pytest.param(
+        "Its last words: it left no message",
+        "\n".join([PROGRESS] * 30)[-2048:],
+        id="the first line was cut in two",
+    ),
+    pytest.param("Its last words: boom", "boom\n", id="no protocol at all"),
+]
+
+
+@pytest.mark.parametrize(("expected", "log"), LOG_ENDS)
+def test_of_the_end_of_a_log_the_protocol_is_left_out(expected: str, log: str) -> None:
+    """As a kubelet gives it where a container that was killed left no message (FallbackToLogsOnError)."""
+    failure = classify([make_pod(phase="Failed", state=terminated(137, message=log))])
+    assert failure is not None
+    assert failure.message.endswith(expected)
+
+
 def test_an_endless_last_message_is_cut() -> None:
     failure = classify([make_pod(phase="Failed", state=terminated(1, message="x" * 100_000))])
     assert failure is not None
