@@ -323,6 +323,16 @@ NODE_CASES = [
         [make_node("big", nvidia_com__gpu="64", cpu="64", memory="512Gi")],
         id="busy",
     ),
+    pytest.param(
+        ["every ready node is cordoned: a, b."],
+        "kubectl uncordon",
+        [
+            make_node("a", cordoned=True, cpu="64"),
+            make_node("b", cordoned=True, cpu="64"),
+            make_node("down", cordoned=True, ready="Unknown"),
+        ],
+        id="cordoned",
+    ),
     pytest.param(["no ready node"], "Add a node", [make_node("down", ready="Unknown")], id="no ready node"),
     pytest.param(["64 nvidia.com/gpu", "0/3 nodes"], "ask for less", [], id="nodes not visible"),
 ]
@@ -400,6 +410,7 @@ def test_what_is_no_quantity_is_refused(text: str) -> None:
     [
         ("64 nvidia.com/gpu", "nvidia.com/gpu", "64"),
         ("0.5 CPU", "cpu", "500m"),
+        ("50m CPU", "cpu", "50m"),
         ("16Gi memory", "memory", "16Gi"),
         ("1.5Gi memory", "memory", "1536Mi"),
         ("100 memory", "memory", "100"),
