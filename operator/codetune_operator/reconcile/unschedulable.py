@@ -87,7 +87,7 @@ def _is_usable(node: Obj) -> bool:
 
 def _is_ready(node: Obj) -> bool:
     conditions = {entry["type"]: entry["status"] for entry in node.get("status", {}).get("conditions", [])}
-    return conditions.get("Ready", "True") == "True"
+    return bool(conditions.get("Ready", "True") == "True")
 
 
 def _accelerators_first(item: tuple[str, Decimal]) -> tuple[bool, str]:

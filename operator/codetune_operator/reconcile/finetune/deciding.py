@@ -54,7 +54,7 @@ from codetune_operator.settings import Settings
 RESULT_SECONDS = 120
 """How long the log of a finished Job may take to appear before its result counts as lost. A log that is there is
 read to its end first, however long ago that was: the operator may have been down."""
-_LOADING_STAGES = frozenset({"", "Fetching", "LoadingModel", "Tokenizing"})
+_LOADING_STAGES = frozenset({"", "Meeting", "Fetching", "LoadingModel", "Tokenizing"})
 
 
 @dataclass(frozen=True)
