@@ -183,7 +183,7 @@ def find_address(host: str, until: float) -> str:
     told = False
     while True:
         try:
-            return _look_up(host)
+            found = _look_up(host)
         except OSError as error:
             if not told:
                 print(f"Waiting for the address of the run's pod with index 0, {host}: {error}", flush=True)
@@ -191,6 +191,10 @@ def find_address(host: str, until: float) -> str:
             if time.monotonic() >= until:
                 text = f"The pod {host} of this run has no address after {_MEETING_SECONDS} s: {error}"
                 raise PeerMissing(text, "Look at the pod with index 0.") from error
+        else:
+            if told:
+                print(f"{host} has an address now.", flush=True)
+            return found
         time.sleep(_LOOK_SECONDS)
 
 

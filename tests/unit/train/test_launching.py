@@ -115,6 +115,25 @@ def test_a_first_pod_that_never_gets_an_address_is_given_up(
     assert capsys.readouterr().out.count("Waiting for the address of the run's pod with index 0, run-0") == 1
 
 
+def test_a_first_pod_that_gets_an_address_later_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = iter([OSError("no such name"), OSError("no such name"), "run-0"])
+
+    def look_up(_host: str) -> str:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(launching, "_look_up", look_up)
+    monkeypatch.setattr(launching, "_LOOK_SECONDS", 0.01)
+    assert launching.find_address("run-0", until=time.monotonic() + 60) == "run-0"
+    waiting, found = capsys.readouterr().out.splitlines()
+    assert waiting.startswith("Waiting for the address")
+    assert found == "run-0 has an address now."
+
+
 def test_several_nodes_without_a_place_to_meet_are_refused(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENV_LEADER, raising=False)
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
