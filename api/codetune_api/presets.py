@@ -21,6 +21,7 @@ from codetune_api.finetune import (
     Preset,
     TrainingOverrides,
 )
+from codetune_api.tuning import MOST_PATIENCE
 
 SMALLER_BELOW_TOKENS = 2_000_000
 STANDARD_BELOW_TOKENS = 50_000_000
@@ -190,7 +191,8 @@ def _alpha(rank: int, *, rs_lora: bool) -> float:
 
 
 def _early_stopping(steps: int, every_steps: int) -> EarlyStopping:
-    return EarlyStopping(patience=max(LEAST_PATIENCE, math.ceil(PATIENCE * steps / every_steps)))
+    fifth = math.ceil(PATIENCE * steps / every_steps)
+    return EarlyStopping(patience=min(max(LEAST_PATIENCE, fifth), MOST_PATIENCE))
 
 
 def _targets(asked: list[str] | None, found: Sequence[str]) -> list[str]:

@@ -44,10 +44,13 @@ class LoraOverrides(ApiModel):
     of the memory; takes a GPU, and a model without experts. The adapter is served on the base model as it is."""
 
 
+MOST_PATIENCE = 1000
+
+
 class EarlyStopping(ApiModel):
     """Stop when the held-out loss no longer falls."""
 
-    patience: Annotated[int, Field(ge=1, le=1000)] = 3
+    patience: Annotated[int, Field(ge=1, le=MOST_PATIENCE)] = 3
     """Checkpoints in a row without improvement; where nothing is set, a fifth of the run, at least 2."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
     """Smallest fall of the held-out loss that counts, in nats per token."""

@@ -207,7 +207,8 @@ def _configure_logging(settings: Settings) -> None:
         kopf.configure(log_format=kopf.LogFormat.JSON)
     else:
         logging.basicConfig(format=_TEXT_FORMAT, level=logging.INFO, force=True)
-    for name in ("kopf.objects", "kopf.activities", "kopf._core.engines.activities"):
+    # Of aiohttp: one line for each probe of the kubelet, which is all that a log would hold.
+    for name in ("kopf.objects", "kopf.activities", "kopf._core.engines.activities", "aiohttp.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

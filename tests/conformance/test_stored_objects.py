@@ -273,7 +273,10 @@ def test_a_finalizer_holds_an_object_until_it_is_taken_away(store: "Widgets", ap
     assert marked["deletionGracePeriodSeconds"] == 0
     again = api.call("DELETE", store.path("one"))
     assert again.body["metadata"]["deletionTimestamp"] == marked["deletionTimestamp"]
-    assert store.patch("one", {"metadata": {"finalizers": None}}).status == 200
+    last = store.patch("one", {"metadata": {"finalizers": None}})
+    # Of the version that was before: nothing was stored.
+    assert (last.status, last.body["metadata"]["resourceVersion"]) == (200, marked["resourceVersion"])
+    assert "finalizers" not in last.body["metadata"]
     assert api.call("GET", store.path("one")).status == 404
 
 

@@ -26,6 +26,7 @@ from codetune_trainer.errors import (
     InvalidParameters,
     PeerMissing,
 )
+from codetune_trainer.reporting import Reporter
 
 _ENV_CODES = "CODETUNE_EXIT_CODES"
 """Folder for the exit codes of this node's processes."""
@@ -82,6 +83,8 @@ def launch(config: TrainConfig) -> int:
         torchrun.send_signal(signal.SIGTERM if _has_children(torchrun.pid) else signal.SIGKILL)
 
     signal.signal(signal.SIGTERM, stop)
+    if config.nodes > 1:
+        Reporter(config.nonce).stage("Meeting", f"Waiting for all {config.nodes} pods of the run")
     processes = max(1, config.gpus)
     with tempfile.TemporaryDirectory(prefix="codes-") as codes:
         command = build_command(config)
@@ -177,13 +180,21 @@ def find_address(host: str, until: float) -> str:
     Raises:
         PeerMissing: It has none in time.
     """
+    told = False
     while True:
         try:
-            return _look_up(host)
+            found = _look_up(host)
         except OSError as error:
+            if not told:
+                print(f"Waiting for the address of the run's pod with index 0, {host}: {error}", flush=True)
+                told = True
             if time.monotonic() >= until:
                 text = f"The pod {host} of this run has no address after {_MEETING_SECONDS} s: {error}"
                 raise PeerMissing(text, "Look at the pod with index 0.") from error
+        else:
+            if told:
+                print(f"{host} has an address now.", flush=True)
+            return found
         time.sleep(_LOOK_SECONDS)
 
 

@@ -240,10 +240,11 @@ class Registry:
             return copy_object(old)
         if _spec_of(obj, info) != _spec_of(old, info):
             obj["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
-        stored = self._store(info, obj, dry_run)
-        if not dry_run and deleting.may_go(info, stored):  # it was the last thing that a deletion waited for
-            return self._remove(info, namespace, name)
-        return stored
+        if not dry_run and deleting.may_go(info, obj):  # it was the last thing that a deletion waited for
+            self._remove(info, namespace, name)
+            obj["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+            return obj  # what was asked for, which was never stored: of the version that was before
+        return self._store(info, obj, dry_run)
 
     def apply(
         self,

@@ -37,8 +37,15 @@ class Store:
     def refresh(self, obj: Obj) -> bool:
         """Take in what was written to an object, unless it is gone by now. Returns: whether it is news."""
         metadata = obj["metadata"]
-        known = self._objects[obj["kind"], metadata.get("namespace", "")].get(metadata["name"])
-        return known is not None and known["metadata"]["uid"] == metadata["uid"] and self.put(obj)
+        group = self._objects[obj["kind"], metadata.get("namespace", "")]
+        known = group.get(metadata["name"])
+        if known is None or known["metadata"]["uid"] != metadata["uid"]:
+            return False
+        if known != obj and known["metadata"]["resourceVersion"] == metadata["resourceVersion"]:
+            # Its last finalizer was taken off: the API server removes it, and answers with the version that was before.
+            group[metadata["name"]] = obj
+            return True
+        return self.put(obj)
 
     def remove(self, obj: Obj) -> bool:
         """Forget an object, unless another one of its name is there by now. Returns: whether it was known."""

@@ -4,6 +4,7 @@ The first match in a fixed order is the answer, so that a pod with several sympt
 out of memory, image, start, what the program itself said, crash, eviction, scheduling, deadline, refused pods.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,9 @@ from codetune_operator.resources.modeldeployment.names import CONTAINER as SERVE
 NO_POD_SECONDS = 60
 """How long a Job may have no pod before a person is told what may be the matter."""
 _MESSAGE_LIMIT = 2000
+_LOG_TAIL_BYTES = 2048
+"""How much of a log stands in for a message that a program did not leave (FallbackToLogsOnError)."""
+_PROTOCOL = re.compile(r"(^|\n)event=[a-z]+ nonce=[0-9a-f]{8}")
 _IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 )
@@ -172,7 +176,7 @@ def _find_crash(container: _Container) -> Failure | None:
     signal = container.terminated.get("signal") or (code - 128 if 128 < code < 160 else 0)
     how = f"was killed by signal {signal}" if signal else f"ended with exit code {code}"
     again = f", {container.restarts} restarts so far" if container.restarts else ""
-    words = _said(container.terminated, default="it left no message")
+    words = _last_words(container.terminated)
     return Failure(
         reason="CrashLoop",
         message=_bounded(f"Container {container.name!r} {how}{again}. Its last words: {words}"),
@@ -322,6 +326,24 @@ def _first(found: Iterable[Failure | None]) -> Failure | None:
 
 def _said(state: Mapping[str, Any], default: str = "no message was given") -> str:
     return " ".join(str(state.get("message") or "").split()) or default
+
+
+def _last_words(ended: Mapping[str, Any]) -> str:
+    """What a program wrote before it ended.
+
+    Where it left no message, its node gives the end of its log instead. Of that, the protocol's lines are for the
+    operator alone, and what is as long as a node gives at most begins within a line, which may be one of them.
+    """
+    text = str(ended.get("message") or "")
+    lines = text.splitlines()
+    if _is_protocol(text) and len(text.encode()) >= _LOG_TAIL_BYTES - 3:
+        lines = lines[1:]
+    said = " ".join(word for line in lines if not _is_protocol(line) for word in line.split())
+    return said or "it left no message"
+
+
+def _is_protocol(text: str) -> bool:
+    return _PROTOCOL.search(text) is not None
 
 
 def _bounded(text: str) -> str:

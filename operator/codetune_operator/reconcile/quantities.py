@@ -36,7 +36,8 @@ def largest_amounts(parts: Iterable[Amounts]) -> Amounts:
 def say_amount(name: str, amount: Decimal) -> str:
     """For people: `64 nvidia.com/gpu`, `1.5 CPU`, `16Gi memory`."""
     if name == "cpu":
-        return f"{_plain(amount)} CPU"
+        # A few hundredths are a usual request, and no nothing.
+        return f"{int(amount * 1000)}m CPU" if 0 < amount < Decimal("0.1") else f"{_plain(amount)} CPU"
     if name in {"memory", "ephemeral-storage"}:
         return f"{_say_bytes(amount)} {name}"
     return f"{_plain(amount)} {name}"

@@ -11,6 +11,8 @@ from codetune_operator.reconcile.plan import Obj
 from codetune_operator.reconcile.quantities import Amounts, largest_amounts, read_amounts, say_amount, sum_amounts
 
 _MISSING_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
+_NAMED = 3
+"""How many nodes a sentence names."""
 _STORAGE = ("unbound immediate PersistentVolumeClaims", "binding volumes:")
 """What the scheduler says of claims that are bound at once, and of those that are bound for their first pod."""
 
@@ -41,6 +43,10 @@ def explain_unschedulable(pod: Obj, scheduler_message: str, nodes: Sequence[Obj]
     usable = [read_amounts(node.get("status", {}).get("allocatable")) for node in nodes if _is_usable(node)]
     what = ", ".join(say_amount(name, amount) for name, amount in sorted(asked.items(), key=_accelerators_first))
     asks = f"The pod asks for {what or 'no particular resources'}"
+    if not usable and (cordoned := [node["metadata"]["name"] for node in nodes if _is_ready(node)]):
+        names = ", ".join(cordoned[:_NAMED]) + (", …" if len(cordoned) > _NAMED else "")
+        hint = "`kubectl uncordon NODE` lets pods in again, or add a node that fits. It then starts by itself."
+        return _failure(f"{asks}; every ready node is cordoned: {names}. The scheduler says: {said}.", hint)
     if not usable:
         have = "; there is no ready node" if nodes else ""
         return _failure(f"{asks}{have}. The scheduler says: {said}.", _TRY_LESS)
@@ -76,8 +82,12 @@ def _container_requests(container: dict[str, Any]) -> Amounts:
 
 
 def _is_usable(node: Obj) -> bool:
+    return _is_ready(node) and not node.get("spec", {}).get("unschedulable", False)
+
+
+def _is_ready(node: Obj) -> bool:
     conditions = {entry["type"]: entry["status"] for entry in node.get("status", {}).get("conditions", [])}
-    return conditions.get("Ready", "True") == "True" and not node.get("spec", {}).get("unschedulable", False)
+    return bool(conditions.get("Ready", "True") == "True")
 
 
 def _accelerators_first(item: tuple[str, Decimal]) -> tuple[bool, str]:

@@ -89,6 +89,12 @@ def test_auto_goes_by_the_size_of_the_dataset(expected: str, tokens: int) -> Non
         ),
         pytest.param(
             "early_stopping",
+            EarlyStopping(patience=1000),
+            get(GPU, training={"max_steps": 100_000}, every=10),
+            id="no-more-than-the-API-takes",
+        ),
+        pytest.param(
+            "early_stopping",
             EarlyStopping(patience=7, min_delta=0.1),
             get(GPU, training={"early_stopping": EarlyStopping(patience=7, min_delta=0.1)}),
             id="patience-that-was-asked-for",

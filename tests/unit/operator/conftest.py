@@ -148,7 +148,9 @@ class World:
         metadata = self.live["metadata"]
         if request.body["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
             return 409, {"message": "the object has been modified"}
-        changed = {**metadata, **request.body["metadata"], "resourceVersion": str(int(metadata["resourceVersion"]) + 1)}
+        changed = {**metadata, **request.body["metadata"]}
+        if "deletionTimestamp" not in changed or changed.get("finalizers"):
+            changed["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
         status = {**self.live.get("status", {}), **request.body.get("status", {})}
         self.live = {**self.live, "metadata": changed, "status": status}
         return 200, self.live

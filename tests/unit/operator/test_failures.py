@@ -323,6 +323,16 @@ NODE_CASES = [
         [make_node("big", nvidia_com__gpu="64", cpu="64", memory="512Gi")],
         id="busy",
     ),
+    pytest.param(
+        ["every ready node is cordoned: a, b."],
+        "kubectl uncordon",
+        [
+            make_node("a", cordoned=True, cpu="64"),
+            make_node("b", cordoned=True, cpu="64"),
+            make_node("down", cordoned=True, ready="Unknown"),
+        ],
+        id="cordoned",
+    ),
     pytest.param(["no ready node"], "Add a node", [make_node("down", ready="Unknown")], id="no ready node"),
     pytest.param(["64 nvidia.com/gpu", "0/3 nodes"], "ask for less", [], id="nodes not visible"),
 ]
@@ -345,6 +355,27 @@ def test_the_newest_pod_is_heard_first() -> None:
     failure = classify([older, newer])
     assert failure is not None
     assert "new" in failure.message
+
+
+PROGRESS = "event=progress nonce=d18d1047172d0c654f31e73789cf1e4b step=1999 total=100000 loss=4.98786"
+LOG_ENDS = [
+    pytest.param("Its last words: it left no message", f"{PROGRESS}\n{PROGRESS}\n", id="nothing but the protocol"),
+    pytest.param("Its last words: Aborted: bus error", f"{PROGRESS}\nAborted: bus error\n", id="beside the protocol"),
+    pytest.param(
+        "Its last words: it left no message",
+        "\n".join([PROGRESS] * 30)[-2048:],
+        id="the first line was cut in two",
+    ),
+    pytest.param("Its last words: boom", "boom\n", id="no protocol at all"),
+]
+
+
+@pytest.mark.parametrize(("expected", "log"), LOG_ENDS)
+def test_of_the_end_of_a_log_the_protocol_is_left_out(expected: str, log: str) -> None:
+    """As a kubelet gives it where a container that was killed left no message (FallbackToLogsOnError)."""
+    failure = classify([make_pod(phase="Failed", state=terminated(137, message=log))])
+    assert failure is not None
+    assert failure.message.endswith(expected)
 
 
 def test_an_endless_last_message_is_cut() -> None:
@@ -379,6 +410,7 @@ def test_what_is_no_quantity_is_refused(text: str) -> None:
     [
         ("64 nvidia.com/gpu", "nvidia.com/gpu", "64"),
         ("0.5 CPU", "cpu", "500m"),
+        ("50m CPU", "cpu", "50m"),
         ("16Gi memory", "memory", "16Gi"),
         ("1.5Gi memory", "memory", "1536Mi"),
         ("100 memory", "memory", "100"),

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,11 +104,34 @@ def test_nodes_meet_at_the_address_of_the_first_pod(
     assert (told["--master-addr"], told["--master-port"]) == ("127.1.2.3", "29500")
 
 
-def test_a_first_pod_that_never_gets_an_address_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_first_pod_that_never_gets_an_address_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "hosts").write_text("127.1.2.4 run-1\n")
     monkeypatch.setenv(ENV_HOSTS, str(tmp_path / "hosts"))
+    monkeypatch.setattr(launching, "_LOOK_SECONDS", 0.01)
     with pytest.raises(PeerMissing, match="run-0 of this run"):
-        launching.find_address("run-0", until=0.0)
+        launching.find_address("run-0", until=time.monotonic() + 0.1)
+    assert capsys.readouterr().out.count("Waiting for the address of the run's pod with index 0, run-0") == 1
+
+
+def test_a_first_pod_that_gets_an_address_later_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = iter([OSError("no such name"), OSError("no such name"), "run-0"])
+
+    def look_up(_host: str) -> str:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(launching, "_look_up", look_up)
+    monkeypatch.setattr(launching, "_LOOK_SECONDS", 0.01)
+    assert launching.find_address("run-0", until=time.monotonic() + 60) == "run-0"
+    waiting, found = capsys.readouterr().out.splitlines()
+    assert waiting.startswith("Waiting for the address")
+    assert found == "run-0 has an address now."
 
 
 def test_several_nodes_without_a_place_to_meet_are_refused(store: "Store", monkeypatch: pytest.MonkeyPatch) -> None:

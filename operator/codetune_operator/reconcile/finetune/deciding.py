@@ -54,7 +54,7 @@ from codetune_operator.settings import Settings
 RESULT_SECONDS = 120
 """How long the log of a finished Job may take to appear before its result counts as lost. A log that is there is
 read to its end first, however long ago that was: the operator may have been down."""
-_LOADING_STAGES = frozenset({"", "Fetching", "LoadingModel", "Tokenizing"})
+_LOADING_STAGES = frozenset({"", "Meeting", "Fetching", "LoadingModel", "Tokenizing"})
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,9 @@ def _decide_run(view: FineTuneView, source: _Source, settings: Settings, now: da
 
 def _count_restarts(state: JobState, pods: list[Obj], nodes: int) -> int:
     """Attempts of this Job that failed and were followed by another; on several nodes there were at least so many."""
-    followed = state.finished == "Complete" or bool(living_pods(pods))
+    # A pod that a deadline ends counts as failed while it still shuts down, and none follows it.
+    going_on = any(not pod["metadata"].get("deletionTimestamp") for pod in living_pods(pods))
+    followed = state.finished == "Complete" or going_on
     failed = math.ceil(state.failed_pods / nodes)
     return failed if followed else max(0, failed - 1)
 

@@ -242,3 +242,17 @@ async def test_a_child_whose_end_nobody_told_is_forgotten_when_its_deletion_find
 
     assert world.store.get(JOB, "ns", "j") is None
     assert world.woken == ["Job j"]
+
+
+async def test_a_resource_without_its_last_finalizer_is_known_to_be_let_go(make_world: "MakeWorld") -> None:
+    """The API server answers with the version that was before, as it stores nothing; the end itself is told later."""
+    held = {"deletionTimestamp": "2026-11-24T10:00:00Z", "finalizers": ["codetune.dev/artifacts"]}
+    world = make_world(**held)
+
+    await world.executor.execute(world.live, Plan(finalizer="Remove"))
+
+    known = world.store.get(PROJECT, "ns", "mine")
+    assert known is not None
+    assert (known["metadata"]["finalizers"], known["metadata"]["resourceVersion"]) == ([], "1")
+    assert world.woken == ["Project mine"]
+    assert world.store.remove(known)

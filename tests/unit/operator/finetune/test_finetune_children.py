@@ -191,6 +191,12 @@ def test_the_log_of_a_run_that_succeeded_is_not_read_again() -> None:
         ),
         pytest.param(1, make_job(MINE, failed=1), [make_pod(MINE, RUNNING)], id="the second attempt runs"),
         pytest.param(1, make_job(MINE, condition="Complete", failed=1), [], id="the second attempt made it"),
+        pytest.param(
+            1,
+            make_job(MINE, failed=2),
+            [make_pod(MINE, CRASHED, phase="Failed"), make_pod(MINE, RUNNING, name="p2", deleted=True)],
+            id="the deadline ends the second attempt",
+        ),
         pytest.param(0, make_job(MINE, condition="Failed", failed=1), [], id="the first attempt was the last"),
     ],
 )
