@@ -101,7 +101,13 @@ def test_a_crashing_server_is_explained_by_its_last_words() -> None:
     assert (unknown.reason, "ValueError: boom" in unknown.message) == ("CrashLoop", True)
 
 
-@pytest.mark.parametrize(("container", "code"), [("train", 1), ("server", 0)])
-def test_the_words_of_others_are_not_vllms(container: str, code: int) -> None:
-    failure = classify([make_pod(RECORDED["kv-cache-too-small"], container, code)])
-    assert failure is None or failure.reason == "CrashLoop"
+def test_they_count_when_vllm_ends_in_good_order_too() -> None:
+    failure = classify([make_pod(RECORDED["kv-cache-too-small"], code=0)])
+    assert failure is not None
+    assert failure.reason == "OutOfMemory"
+
+
+def test_the_words_of_others_are_not_vllms() -> None:
+    failure = classify([make_pod(RECORDED["kv-cache-too-small"], "train")])
+    assert failure is not None
+    assert failure.reason == "CrashLoop"
