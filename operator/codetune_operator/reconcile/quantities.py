@@ -50,5 +50,5 @@ def _say_bytes(amount: Decimal) -> str:
 
 
 def _plain(amount: Decimal) -> str:
-    rounded = round(amount, 1 if amount >= 1 else 3)
-    return f"{rounded.normalize():f}"
+    rounded = round(amount, 1)
+    return str(int(rounded)) if rounded == int(rounded) else str(rounded)
