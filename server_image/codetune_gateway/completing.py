@@ -91,8 +91,10 @@ def _parse(body: bytes) -> dict[str, Any]:
 def _find_address(config: GatewayConfig, upstream: Upstream) -> str:
     """Raises: UpstreamUnavailable."""
     if upstream.url is None:
+        # Of one that does not exist nobody knows what its base model is called.
+        what = f"The model {upstream.model}" if upstream.model else "The base model"
         message = (
-            f"The model {upstream.model} of the ModelDeployment {upstream.deployment} is not served now: "
+            f"{what} of the ModelDeployment {upstream.deployment} is not served now: "
             f"`kubectl get team {config.team} -o yaml` says why."
         )
         raise UpstreamUnavailable(message, upstream.deployment, Failure.NO_ENDPOINT, "it has no endpoint")

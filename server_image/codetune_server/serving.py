@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from codetune_api.tokenizing import write_plain
+from codetune_api.unreadable import explain_unreadable
 
 from codetune_server.infilling import ENV_TOKENIZER
 from codetune_server.loading import note_process
@@ -115,6 +116,9 @@ def choose_tokenizer(arguments: Sequence[str], scratch: Path) -> list[str]:
 
 def serve(arguments: Sequence[str]) -> NoReturn:
     """Become vLLM. Raises: OSError when there is no Python to run, or no room for a temporary file."""
+    if denied := explain_unreadable(Path(_options(arguments).get("model", ""))):
+        # The operator knows these words.
+        sys.exit(f"codetune-server: {denied}")
     note_process(Path(tempfile.gettempdir()))
     scratch = Path(tempfile.mkdtemp(prefix="codetune-tokenizer-"))
     command = build_command([*arguments, *choose_tokenizer(arguments, scratch)], os.environ, Machine.here())

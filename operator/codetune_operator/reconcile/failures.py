@@ -64,7 +64,7 @@ class _Container:
         """What the program's last words mean: our own programs say it, of vLLM's words some are known."""
         words = str(self.terminated.get("message", ""))
         if self.name == SERVER:
-            return explain_words(words) if self.terminated.get("exitCode") else None
+            return explain_words(words)
         try:
             spoken = Terminated.model_validate_json(words)
         except ValidationError:
@@ -146,7 +146,8 @@ def _find_image(container: _Container) -> Failure | None:
     return Failure(
         reason="ImagePull",
         message=_bounded(f"Image {container.image!r} cannot be pulled ({reason}): {_said(container.waiting)}"),
-        hint="Check the operator's setting `images` (name, tag, pullSecrets) and that the nodes reach the registry.",
+        hint="Check spec.image and spec.imagePullSecrets, where the resource has them, else the operator's setting "
+        "`images` (name, tag, pullSecrets); and that the nodes reach the registry.",
     )
 
 
@@ -171,7 +172,9 @@ def _find_told(container: _Container) -> Failure | None:
 def _find_crash(container: _Container) -> Failure | None:
     code = container.terminated.get("exitCode", 0)
     lost = container.terminated.get("reason") == LOST
-    if code in _STOPPED_ON_REQUEST or lost or _is_evicted(container.pod):
+    # vLLM shuts down in good order when its engine dies, with exit code 0; asked to end, a server leaves no words.
+    silent = container.name != SERVER or code or not container.terminated.get("message")
+    if (code in _STOPPED_ON_REQUEST and silent) or lost or _is_evicted(container.pod):
         return None
     signal = container.terminated.get("signal") or (code - 128 if 128 < code < 160 else 0)
     how = f"was killed by signal {signal}" if signal else f"ended with exit code {code}"

@@ -146,6 +146,15 @@ _KNOWN: tuple[tuple[re.Pattern[str], Explain], ...] = tuple(
             ),
         ),
         (
+            # Our own words: explain_unreadable().
+            r"runs as user (\d+), which may not read (\S{1,300})",
+            _say(
+                "ModelNotFound",
+                "The pod runs as user {0}, which may not read {1}.",
+                "Let everybody read its files: `chmod -R a+rX` in a pod that mounts the claim and runs as their owner.",
+            ),
+        ),
+        (
             r"Bfloat16 is only supported on GPUs",
             _say(
                 "InvalidParameters",

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from codetune_operator.reconcile.plan import Obj
 
 _INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+_TEMPLATE_LABEL = "pod-template-hash"
+"""By which a Deployment's controller tells pods of one template from those of another."""
 _KILLED = 128 + 9
 """Exit code of a container that was ended by SIGKILL."""
 LOST = "ContainerStatusUnknown"
@@ -79,6 +81,14 @@ def current_pods(pods: Sequence[Obj]) -> list[Obj]:
     return [staying[index] for index in sorted(staying)]
 
 
+def newest_pods(pods: Iterable[Obj]) -> list[Obj]:
+    """A Deployment's pods of the template that came last: those before it are on their way out, and what ails them may
+    have been mended since."""
+    staying = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    newest = max(staying, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
+    return [pod for pod in staying if newest is not None and _template_of(pod) == _template_of(newest)]
+
+
 def index_of(pod: Obj) -> int:
     """A pod's completion index; 0 for a pod of a Job without any."""
     return int(pod["metadata"].get("labels", {}).get(_INDEX_LABEL, 0))
@@ -105,6 +115,10 @@ def count_memory_deaths(pods: Iterable[Obj], container: str) -> int:
     container doesn't know.
     """
     return sum(_died_of_memory(pod, container) for pod in pods)
+
+
+def _template_of(pod: Obj) -> str:
+    return str(pod["metadata"].get("labels", {}).get(_TEMPLATE_LABEL, ""))
 
 
 def _died_of_memory(pod: Obj, container: str) -> bool:

@@ -9,6 +9,9 @@ Obj = dict[str, Any]
 
 # The new pod is there before an old one goes: a change never takes the service down.
 ROLLING: Obj = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+REPLACING: Obj = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": "100%"}}
+"""Where no pod answers there is nothing to keep up: pods that hang or crash go at once, instead of holding the GPUs or
+the quota that those need which are to mend it."""
 _PORT_NAME = "http"
 
 

@@ -30,7 +30,7 @@ MODELS = "Its models are `default`, `project/gone`, `project/shop`, `project/sit
         pytest.param(
             503,
             None,
-            "`kubectl get team builders -o yaml`",
+            "The base model of the ModelDeployment nowhere is not served now: `kubectl get team builders -o yaml`",
             b'{"model": "project/gone"}',
             id="a model without a server",
         ),

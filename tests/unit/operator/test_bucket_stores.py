@@ -56,7 +56,7 @@ def build_all(settings: Settings, base: str = "hf://org/name") -> dict[str, Obj]
     model = locate(base, settings)
     checkpoint = CheckpointStatus.model_validate({**CHECKPOINT, "uri": f"{settings.store.uri}/ns/x"})
     desired = DesiredAdapters()
-    serving = build_serving(DEPLOYMENT, desired, model, settings, operator_key=b"k" * 32, max_rank=16)
+    serving = build_serving(DEPLOYMENT, desired, model, settings, operator_key=b"k" * 32, max_rank=16, answers=True)
     built = {
         "scan": build_scan(PROJECT, settings)[-1],
         "train": build_training(FINETUNE, pin_dataset(FINETUNE, REVISION), model, settings)[-1],

@@ -29,8 +29,9 @@ def make_pod(
     requests: Obj | None = None,
     deleted: bool = False,
     node: str = "",
+    container_name: str = "train",
 ) -> Obj:
-    container = {"name": "train", "image": "registry.example/codetune-trainer:1"}
+    container = {"name": container_name, "image": "registry.example/codetune-trainer:1"}
     status: Obj = {"phase": phase, "conditions": conditions or []}
     if init is not None:
         status["initContainerStatuses"] = [
@@ -162,13 +163,33 @@ CASES = [
         id="memory kill between restarts wins over crash loop",
     ),
     pytest.param(
+        ("CrashLoop", "exit code 0, 3 restarts so far. Its last words: RuntimeError: Worker failed", "--previous"),
+        [
+            make_pod(
+                phase="Running",
+                state=waiting("CrashLoopBackOff", "back-off 20s"),
+                last=terminated(0, reason="Completed", message="RuntimeError: Worker failed"),
+                restarts=3,
+                container_name="server",
+            )
+        ],
+        None,
+        id="a server whose engine died, after which vLLM ends in good order",
+    ),
+    pytest.param(
+        None,
+        [make_pod(state=terminated(0, reason="Completed"), container_name="server")],
+        None,
+        id="a server that was asked to end",
+    ),
+    pytest.param(
         ("ImagePull", "registry.example/codetune-trainer:1", "images"),
         [make_pod(state=waiting("ImagePullBackOff", 'Back-off pulling image "registry.example/codetune-trainer:1"'))],
         None,
         id="image cannot be pulled",
     ),
     pytest.param(
-        ("ImagePull", "InvalidImageName", "images"),
+        ("ImagePull", "InvalidImageName", "Check spec.image and spec.imagePullSecrets, where the resource has them"),
         [make_pod(state=waiting("InvalidImageName", "couldn't parse image name"))],
         None,
         id="image name is no image name",

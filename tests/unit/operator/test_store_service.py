@@ -99,6 +99,9 @@ def test_its_objects_are_valid_kubernetes_and_fit_together() -> None:
     assert pod_selector().items() <= labels.items()
     assert service["spec"]["type"] == "ClusterIP"
     assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    assert deployment["spec"]["template"]["spec"]["shareProcessNamespace"] is True, (
+        "it hears of its end while it starts"
+    )
 
 
 def test_its_pod_is_restricted_and_keeps_the_token_out_of_sight() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from codetune_server.machine import Machine
-from codetune_server.serving import build_command, choose_tokenizer
+from codetune_server.serving import build_command, choose_tokenizer, serve
 
 FOUR_CORES = Machine(cores=(0, 1, 2, 3), memory_bytes=16 << 30)
 START = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
@@ -174,3 +174,12 @@ def test_a_tokenizer_that_is_no_json_is_left_to_vllm(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{")
     assert choose_tokenizer(["--model", str(tmp_path)], tmp_path) == []
     assert choose_tokenizer(["--model", "org/name"], tmp_path) == []
+
+
+def test_a_model_that_may_not_be_read_is_told_before_vllm_calls_it_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.safetensors").touch(0o600)
+    monkeypatch.setattr("os.access", lambda path, _mode: Path(path).suffix != ".safetensors")
+    with pytest.raises(SystemExit, match=r"runs as user \d+, which may not read \S+/model\.safetensors$"):
+        serve(["--model", str(tmp_path)])

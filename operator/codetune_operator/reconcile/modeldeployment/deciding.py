@@ -27,6 +27,7 @@ from codetune_operator.reconcile.observed import ModelDeploymentView
 from codetune_operator.reconcile.plan import AdapterPush, EventSpec, Follow, Obj, Plan
 from codetune_operator.reconcile.shedding import find_unwanted
 from codetune_operator.reconcile.unbound import explain_unbound
+from codetune_operator.reconcile.workloads import newest_pods
 from codetune_operator.resources.claims import build_missing_claim
 from codetune_operator.resources.modeldeployment.names import adapter_token
 from codetune_operator.resources.modeldeployment.pod import rank_of
@@ -51,7 +52,7 @@ def reconcile(view: ModelDeploymentView, settings: Settings, now: datetime) -> P
     resolved = learn_ranks(found, view.server_reports)
     refusal = model if isinstance(model, Failure) else _refuse_arguments(deployment)
     unbound, _ = explain_unbound(view.claim, view.pods, now)
-    failure = refusal or unbound or classify(view.pods, owner=view.deployment, nodes=view.nodes)
+    failure = refusal or unbound or classify(newest_pods(view.pods), owner=view.deployment, nodes=view.nodes)
     status = build_serving_status(Serving(view, resolved, failure, is_refused=refusal is not None), settings, now)
     events = build_serving_events(deployment.status, status)
     if isinstance(model, Failure) or refusal is not None:
@@ -87,6 +88,7 @@ def _children(
         settings,
         operator_key=view.operator_key,
         max_rank=rank,
+        answers=any(can_answer(pod) for pod in view.pods),
     )
     return (*claim, *serving)
 

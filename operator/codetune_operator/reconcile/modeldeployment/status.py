@@ -26,6 +26,7 @@ from codetune_operator.reconcile.rollouts import (
     say_available,
     say_stopped,
 )
+from codetune_operator.reconcile.workloads import newest_pods
 from codetune_operator.resources.modeldeployment.names import CONTAINER, PORT, pod_selector
 from codetune_operator.resources.models import hub_repository, pin_model
 from codetune_operator.settings import Settings
@@ -135,7 +136,7 @@ def _judge(serving: Serving) -> tuple[ServingPhase, conditions.Wanted]:
         return "Failed", conditions.stalled(failure.reason, failure.message)
     if serving.wanted == 0 and serving.count("replicas") == 0:
         return "Stopped", say_stopped()
-    if failure is not None and is_stuck(failure, serving.view.pods, CONTAINER):
+    if failure is not None and is_stuck(failure, newest_pods(serving.view.pods), CONTAINER):
         return "Updating" if available else "Failed", conditions.stalled(failure.reason, failure.message)
     if not is_rolled_out(serving.view.deployment, serving.wanted):
         phase: ServingPhase = "Pending" if serving.view.deployment is None else "Updating" if available else "Starting"

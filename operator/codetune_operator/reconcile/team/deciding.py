@@ -16,6 +16,7 @@ from codetune_operator.reconcile.shedding import find_unwanted
 from codetune_operator.reconcile.team.models import judge_models
 from codetune_operator.reconcile.team.routes import build_config, find_routes
 from codetune_operator.reconcile.team.status import Gateway, build_team_events, build_team_status
+from codetune_operator.reconcile.workloads import newest_pods
 from codetune_operator.resources.team.gateway import RESOURCES, build_gateway, digest_config
 from codetune_operator.settings import Settings
 
@@ -46,7 +47,7 @@ def reconcile(view: TeamView, settings: Settings, now: datetime) -> Plan:
 
 def _classify(view: TeamView) -> Failure | None:
     """Why its pods do not do their work; a Team has no `spec.resources` that a hint could speak of."""
-    failure = classify(view.pods, owner=view.deployment, nodes=view.nodes)
+    failure = classify(newest_pods(view.pods), owner=view.deployment, nodes=view.nodes)
     if failure is None or "spec.resources" not in failure.hint:
         return failure
     hint = (

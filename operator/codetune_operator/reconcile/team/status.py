@@ -23,7 +23,7 @@ from codetune_operator.reconcile.rollouts import (
     say_stopped,
 )
 from codetune_operator.reconcile.team.models import JudgedModel
-from codetune_operator.reconcile.workloads import container_entry
+from codetune_operator.reconcile.workloads import container_entry, newest_pods
 from codetune_operator.resources.team.gateway import digest_of
 from codetune_operator.resources.team.names import CONTAINER, gateway_name
 from codetune_operator.settings import Settings
@@ -120,7 +120,7 @@ def _judge(gateway: Gateway, now: datetime) -> tuple[TeamPhase, conditions.Wante
     failure, available, deployment = gateway.failure, gateway.available, gateway.view.deployment
     if gateway.wanted == 0 and count(deployment, "replicas") == 0:
         return "Stopped", say_stopped()
-    if failure is not None and is_stuck(failure, gateway.view.pods, CONTAINER):
+    if failure is not None and is_stuck(failure, newest_pods(gateway.view.pods), CONTAINER):
         return "Updating" if available else "Failed", conditions.stalled(failure.reason, failure.message)
     if lack := gateway.find_lack(now):
         return "Failed", conditions.stalled(lack.reason, f"{lack.message} {lack.hint}")

@@ -7,7 +7,7 @@ from typing import Any
 from codetune_api.contracts import DesiredAdapters
 from codetune_api.modeldeployment import ModelDeployment
 
-from codetune_operator.resources.answering import ROLLING, service_spec
+from codetune_operator.resources.answering import REPLACING, ROLLING, service_spec
 from codetune_operator.resources.modeldeployment.names import (
     adapter_token,
     adapters_name,
@@ -35,8 +35,19 @@ def build_serving(
     *,
     operator_key: bytes,
     max_rank: int,
+    answers: bool,
 ) -> tuple[Obj, ...]:
-    """Everything that serves, in the order in which it is applied: what pods mount or obey comes first."""
+    """Everything that serves, in the order in which it is applied: what pods mount or obey comes first.
+
+    Args:
+        deployment: Whose server it is.
+        desired: The adapters that are to be served.
+        model: Where the base model is.
+        settings: The operator's.
+        operator_key: What the token is derived from by which the operator is known to the pods.
+        max_rank: The rank of adapters that the pods are started for.
+        answers: Whether a pod has loaded its model, so that there is something that a change must not take down.
+    """
     config = build_object(deployment, "v1", "ConfigMap", adapters_name(deployment))
     config["data"] = {ADAPTERS_KEY: desired.model_dump_json(by_alias=True, exclude_none=True, indent=2)}
     secret = build_object(deployment, "v1", "Secret", token_name(deployment))
@@ -46,7 +57,10 @@ def build_serving(
     if model.origin is not None:
         objects.append(_build_fetch_config(deployment, model))
     workload = build_object(deployment, "apps/v1", "Deployment", deployment.metadata.name)
-    workload["spec"] = _deployment_spec(deployment, model, settings, max_rank)
+    workload["spec"] = {
+        **_deployment_spec(deployment, model, settings, max_rank),
+        "strategy": ROLLING if answers else REPLACING,
+    }
     return (*objects, build_service(deployment), *build_policies(deployment, model, settings), workload)
 
 
@@ -74,7 +88,6 @@ def _deployment_spec(deployment: ModelDeployment, model: ModelSource, settings: 
     return {
         "replicas": deployment.spec.replicas,
         "selector": {"matchLabels": pod_selector(deployment)},
-        "strategy": ROLLING,
         "progressDeadlineSeconds": deployment.spec.startup_timeout_seconds + _ROLLOUT_SECONDS,
         "revisionHistoryLimit": 2,
         "template": build_pod_template(deployment, model, settings, max_rank),

@@ -286,3 +286,34 @@ def test_a_new_version_of_an_adapter_is_an_event() -> None:
     observed = serving(make_mdep(MINE), make_finetune())
     (event,) = [event for event in reconcile(observed, SETTINGS, NOW).events if event.reason == "AdapterReady"]
     assert "step-000060" in event.message
+
+
+def _of_template(pod: Obj, template: str, created: str) -> Obj:
+    metadata = {**pod["metadata"], "labels": {"pod-template-hash": template}, "creationTimestamp": created}
+    return {**pod, "metadata": metadata}
+
+
+CRASHED = _of_template(make_pod("p1", ready=False, state=BACKOFF, restarts=9, **BOOM), "former", "2026-11-23T09:00:00Z")
+STARTING = _of_template(make_pod("p2", ready=False), "present", "2026-11-23T09:30:00Z")
+
+
+def test_what_ailed_the_pods_before_a_change_is_told_no_longer() -> None:
+    observed = view(make_mdep(), deployment=make_deployment(1, 0), pods=(CRASHED, STARTING))
+    status = status_of(reconcile(observed, SETTINGS, NOW))
+    assert (status.phase, status.failure) == ("Starting", None)
+    former = replace(observed, pods=(CRASHED,))
+    assert status_of(reconcile(former, SETTINGS, NOW)).phase == "Failed"
+
+
+@pytest.mark.parametrize(
+    ("unavailable", "pods"),
+    [
+        pytest.param("100%", (CRASHED,), id="its only pod crashes"),
+        pytest.param("100%", (UNSCHEDULED,), id="no node takes its pod"),
+        pytest.param(0, (CRASHED, make_pod()), id="one answers"),
+    ],
+)
+def test_pods_that_never_answer_hold_nothing_from_those_that_mend_it(unavailable: Any, pods: tuple[Obj, ...]) -> None:
+    plan = reconcile(view(make_mdep(), deployment=make_deployment(1, 0), pods=pods), SETTINGS, NOW)
+    (workload,) = [each for each in plan.apply if each["kind"] == "Deployment"]
+    assert workload["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": unavailable}

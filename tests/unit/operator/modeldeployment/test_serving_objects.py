@@ -28,11 +28,13 @@ def make_deployment(uid: str = "u1", **spec: Any) -> ModelDeployment:
     )
 
 
-def build(deployment: ModelDeployment, desired: DesiredAdapters = NONE, rank: int = 16) -> dict[str, Obj]:
+def build(
+    deployment: ModelDeployment, desired: DesiredAdapters = NONE, rank: int = 16, answers: bool = True
+) -> dict[str, Obj]:
     """The objects by `kind/name`."""
     model = locate_model(deployment.spec.base_model, Settings())
     assert isinstance(model, ModelSource), model
-    built = build_serving(deployment, desired, model, Settings(), operator_key=KEY, max_rank=rank)
+    built = build_serving(deployment, desired, model, Settings(), operator_key=KEY, max_rank=rank, answers=answers)
     return {f"{each['kind']}/{each['metadata']['name']}": each for each in built}
 
 
@@ -128,6 +130,12 @@ def test_changing_adapters_changes_no_pod_and_changing_the_rank_does() -> None:
 def test_the_rank_of_a_deployment_is_read_back() -> None:
     assert rank_of(build(make_deployment(), rank=64)["Deployment/coder"]) == 64
     assert rank_of(None) == 0
+
+
+def test_where_nothing_answers_a_change_takes_away_what_hangs() -> None:
+    spec = build(make_deployment(), answers=False)["Deployment/coder"]["spec"]
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": "100%"}}
+    assert spec["template"] == build(make_deployment())["Deployment/coder"]["spec"]["template"], "no rollout for that"
 
 
 def test_a_change_never_takes_the_service_down() -> None:

@@ -175,6 +175,10 @@ def test_pods_are_replaced_when_what_they_do_changes_and_only_then(expected: boo
     assert digest_of(None) == ""
 
 
+def test_a_gateway_is_no_first_process_which_would_not_hear_of_its_end_while_it_starts() -> None:
+    assert template(build(make_team()))["spec"]["shareProcessNamespace"] is True
+
+
 def test_a_rollout_takes_no_pod_away_before_its_successor_is_ready() -> None:
     strategy = build(make_team())["Deployment"]["spec"]["strategy"]
     assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
