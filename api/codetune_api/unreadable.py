@@ -7,6 +7,9 @@ user of their own.
 import os
 from pathlib import Path
 
+MAKE_READABLE = "Let everybody read its files: `chmod -R a+rX` in a pod that mounts the claim and runs as their owner."
+"""What to do about it."""
+
 
 def explain_unreadable(folder: Path) -> str | None:
     """A sentence on what in the folder this process may not read; None when it may read all, or nothing is there."""

@@ -28,6 +28,7 @@ from urllib3.exceptions import HTTPError
 
 Obj = dict[str, Any]
 GROUP = "conformance.example.com"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 CRDS = Path(__file__).parents[2] / "crds"
 WIDGETS = f"/apis/{GROUP}/v1/namespaces"
 RUN = secrets.token_hex(3)
@@ -235,8 +236,7 @@ def api(kubeconfig: Path) -> Iterator[Api]:
 def widgets(api: Api) -> Iterator[None]:
     """The CRD of these tests, established."""
     definition = yaml.safe_load((Path(__file__).parent / "widgets.yaml").read_text())
-    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    assert api.call("POST", path, definition).status == 201
+    assert api.call("POST", DEFINITIONS, definition).status == 201
     name = definition["metadata"]["name"]
     _wait_until(lambda: api.call("GET", f"/apis/{GROUP}/v1/widgets").status == 200, "the widgets to be served")
     # Discovery and schemas follow a little later where other threads publish them.
@@ -248,15 +248,14 @@ def widgets(api: Api) -> Iterator[None]:
     ]:  # by a test that failed: held, it holds the CRD
         where = f"{WIDGETS}/{left['metadata']['namespace']}/widgets/{left['metadata']['name']}"
         api.call("PATCH", where, {"metadata": {"finalizers": None}}, content="merge")
-    api.call("DELETE", f"{path}/{name}")
+    api.call("DELETE", f"{DEFINITIONS}/{name}")
 
 
 @pytest.fixture(scope="session")
 def own_kinds(api: Api) -> Iterator[None]:
     """Codetune's definitions; those of a cluster that has it already are left as they are."""
-    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     definitions = [yaml.safe_load(file.read_text()) for file in sorted(CRDS.glob("*.yaml"))]
-    statuses = [(found["metadata"]["name"], api.call("POST", path, found).status) for found in definitions]
+    statuses = [(found["metadata"]["name"], api.call("POST", DEFINITIONS, found).status) for found in definitions]
     assert {status for _, status in statuses} <= {201, 409}, statuses
     for name, _ in statuses:
         plural, _, group = name.partition(".")
@@ -265,7 +264,7 @@ def own_kinds(api: Api) -> Iterator[None]:
     yield
     for name, status in statuses:
         if status == 201:
-            api.call("DELETE", f"{path}/{name}")
+            api.call("DELETE", f"{DEFINITIONS}/{name}")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from codetune_api.presets import refuse_embeddings
-from codetune_api.unreadable import explain_unreadable
+from codetune_api.unreadable import MAKE_READABLE, explain_unreadable
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
@@ -36,8 +36,7 @@ _MOST_TOKENS = 258_048
 def load_model_config(folder: Path, uri: str) -> Any:
     """The configuration of a model whose weights are here. Raises: ModelNotFound, UnsupportedModel."""
     if denied := explain_unreadable(folder):
-        hint = "Let everybody read its files: `chmod -R a+rX` in a pod that mounts the claim and runs as their owner."
-        raise ModelNotFound(f"{uri} can't be read. {denied}.", hint)
+        raise ModelNotFound(f"{uri} can't be read. {denied}.", MAKE_READABLE)
     if not (folder / "config.json").is_file():
         text = f"There is no model at {uri}: its folder has no config.json."
         raise ModelNotFound(text, "Correct its baseModel.")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 from codetune_api.common import Failure, FailureReason
+from codetune_api.unreadable import MAKE_READABLE
 
 Explain = Callable[[re.Match[str]], Failure]
 
@@ -151,7 +152,7 @@ _KNOWN: tuple[tuple[re.Pattern[str], Explain], ...] = tuple(
             _say(
                 "ModelNotFound",
                 "The pod runs as user {0}, which may not read {1}.",
-                "Let everybody read its files: `chmod -R a+rX` in a pod that mounts the claim and runs as their owner.",
+                MAKE_READABLE,
             ),
         ),
         (

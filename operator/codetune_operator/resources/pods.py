@@ -127,7 +127,6 @@ def pod_template(
     scheduling: Scheduling | None = None,
     restart_policy: Literal["Never", "Always"] = "Never",
     grace_seconds: int = 30,
-    share_processes: bool = False,
     pull_secrets: Sequence[str] = (),
     subdomain: str | None = None,
 ) -> Obj:
@@ -142,7 +141,6 @@ def pod_template(
         scheduling: Where the pods may run.
         restart_policy: As in a pod.
         grace_seconds: Seconds between SIGTERM and SIGKILL.
-        share_processes: Whether containers share their process IDs, of which the pod's own process is the first.
         pull_secrets: Names of Secrets with registry credentials, besides those of the settings.
         subdomain: The headless Service under which each pod has a name.
     """
@@ -168,7 +166,10 @@ def pod_template(
     }
     if reaches and settings.s3 is not None and settings.s3.service_account_name is not None:
         spec["serviceAccountName"] = settings.s3.service_account_name
-    if share_processes:
+    if restart_policy == "Always":
+        # The kernel keeps signals that nobody handles from the first process of a PID namespace, which is then the
+        # pod's own. Else a server that is told to end while it starts (vLLM takes minutes to load a model) would not
+        # hear of it, and hold its GPUs, or a namespace that is being deleted, for the whole grace period.
         spec["shareProcessNamespace"] = True
     if subdomain is not None:
         spec["subdomain"] = subdomain

@@ -117,6 +117,4 @@ def _pod_template(namespace: str, settings: Settings) -> Obj:
         settings=settings,
         restart_policy="Always",
         grace_seconds=_GRACE_SECONDS,
-        # As the first process of a PID namespace it would not hear that it has to end while it starts.
-        share_processes=True,
     )

@@ -98,9 +98,6 @@ def build_pod_template(deployment: ModelDeployment, model: ModelSource, settings
         settings=settings,
         restart_policy="Always",
         grace_seconds=spec.termination_grace_period_seconds,
-        # The kernel keeps signals that nobody handles from the first process: while vLLM loads, which takes minutes, a
-        # pod that is deleted would not hear of it, and hold its GPUs for the whole grace period.
-        share_processes=True,
         pull_secrets=[secret.name for secret in spec.image_pull_secrets],
     )
 

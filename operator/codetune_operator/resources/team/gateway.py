@@ -83,9 +83,6 @@ def _pod_template(team: Team, config: GatewayConfig, settings: Settings) -> Obj:
         settings=settings,
         restart_policy="Always",
         grace_seconds=_GRACE_SECONDS,
-        # The first process of a PID namespace gets no signal that it has no handler for: one that is told to end while
-        # it starts would go on until the grace period is over, and hold up a namespace that is being deleted.
-        share_processes=True,
     )
     template["metadata"]["annotations"] = {ANNOTATION_CONFIG_DIGEST: digest_config(config)}
     return template
